@@ -19,7 +19,7 @@ def iou(confusion: Tensor) -> Tensor:
 def mean_iou(confusion: Tensor) -> float:
     """Mean of `iou` over the classes that are present: in 0..1, NaN only if every class is absent.
 
-    Sum the confusion matrices of a data set first: mIoU comes from pooled counts, not from a mean over images.
+    Sum the confusion matrices of a data set first: mIoU is over pooled counts, no mean over images.
     """
     return float(iou(confusion).nanmean())
 
