@@ -1,0 +1,329 @@
+"""Every number of a run in one flat dataclass, and the presets that fill it.
+
+Defaults are the paper's CamVid numbers, except where the published code has an error that ralx
+mends; each such departure is a field of its own, and `published` turns all of them back.
+"""
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+METHODS = ("ralis", "entropy", "bald", "uniform")
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a run computes. Equal configs on one machine give equal results."""
+
+    preset: str = "camvid"
+    """The preset that the other values start from."""
+    published: bool = False
+    """Run as the paper prints it and its code behaves: turns every named departure below on."""
+
+    # Data
+    dataset: Literal["synthetic", "camvid", "cityscapes"] = "camvid"
+    """Which data set the regions come from."""
+    data: Path | None = None
+    """Folder of the data set. Not used by `synthetic`."""
+    gta5: Path | None = None
+    """Folder of GTA5 for pretraining. Without it: synthetic scenes and D_S."""
+    scale: float = 1.0
+    """Size of the images relative to the data set's own, in (0, 1]. Regions and crops scale along."""
+    region_size: tuple[int, int] = (90, 80)
+    """Height and width of a region in pixels, at scale 1."""
+    synthetic_image_size: tuple[int, int] = (96, 128)
+    """Height and width in pixels of the synthetic data set's images."""
+    synthetic_images: tuple[int, int, int, int, int] = (8, 40, 96, 24, 48)
+    """Images of the synthetic data set in D_S, D_T, D_V, D_R and test."""
+    pretrain_images: int = 300
+    """Synthetic images for pretraining where GTA5 is not given."""
+
+    # Segmenter
+    segmenter: str = "fpn-resnet50"
+    """fpn-resnet50, fpn-resnet34, fpn-resnet18, fpn-small, or package.module:factory."""
+    weights: Path | None = None
+    """Initial weights of the segmenter: a safetensors or torch file, a torchvision ResNet's too."""
+    dropout: float = 0.2
+    """Dropout probability before the classifier."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the segmenter. auto: bfloat16 autocast on CUDA, float32 on the CPU."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    crop_size: tuple[int, int] = (224, 224)
+    """Height and width of a training crop in pixels, at scale 1."""
+    batch_size: int = 32
+    """Crops per training batch of the segmenter."""
+    inference_batch_size: int = 16
+    """Images per forward pass where nothing is learned."""
+    segmenter_lr: float = 1e-3
+    """Learning rate of the segmenter on labelled regions."""
+    segmenter_momentum: float = 0.95
+    """SGD momentum of the segmenter."""
+    segmenter_weight_decay: float = 1e-4
+    """L2 penalty of the segmenter."""
+    segmenter_clip_norm: float = 4.0
+    """Largest norm of the segmenter's gradient."""
+    segmenter_lr_decay: float = 0.998
+    """Factor of the learning rate per epoch, applied twice as in the published code."""
+
+    # Pretraining and final training; patience in epochs without a better mIoU on D_R
+    source_lr: float = 5e-3
+    """Learning rate of pretraining on GTA5 or the synthetic scenes (theta0)."""
+    source_patience: int = 30
+    """Patience of that pretraining, in epochs."""
+    target_lr: float = 5e-4
+    """Learning rate of pretraining on D_T (theta0') and of full supervision."""
+    target_patience: int = 30
+    """Patience of the pretraining on D_T, in epochs."""
+    full_patience: int = 30
+    """Patience of full supervision, in epochs."""
+    final_patience: int = 150
+    """Patience of the final training on the labelled regions, in epochs."""
+    max_epochs: int = 1000
+    """Cap on the epochs of every training that stops early."""
+
+    # The game
+    query_size: int = 24
+    """K: regions labelled per step."""
+    pool_size: int = 20
+    """N: candidates per sub-action while the query network learns."""
+    budget: int = 480
+    """Regions labelled per episode while the query network learns."""
+    episodes: int = 100
+    """Episodes that the query network learns from."""
+    candidate_sampling: Literal["regions", "images"] = "regions"
+    """Candidates uniform over regions (the paper), or from few uniformly drawn images (published)."""
+    kl_range: Literal["fixed", "minmax"] = "fixed"
+    """Bins of the KL histograms: from 0 to `kl_max`, or each candidate's own min..max (published)."""
+    kl_max: float = 16.2
+    """Upper end of the fixed KL range, in nats."""
+    class_features: Literal["fraction", "count"] = "fraction"
+    """Class histogram as a fraction of the region, or raw counts with 1e-7 for absent classes (published)."""
+    reward_scale: float = 100.0
+    """The reward is this times the gain in mIoU (a fraction): 100 counts points."""
+    first_reward: Literal["gain", "whole"] = "gain"
+    """First reward of an episode: the gain over theta0, or the whole mIoU (published)."""
+
+    # Query network
+    dueling: bool = False
+    """Dueling query network: a value of the state plus an advantage of the action."""
+    dqn_lr: float = 1e-3
+    """Learning rate of the query network."""
+    dqn_momentum: float = 0.95
+    """SGD momentum of the query network."""
+    dqn_weight_decay: float = 1e-3
+    """L2 penalty of the query network."""
+    dqn_batch_size: int = 16
+    """Sub-transitions per update of the query network."""
+    dqn_lr_schedule: Literal["constant", "episode", "run"] = "constant"
+    """Constant; times 0.97 per step, reset each episode; or the same and never reset (published)."""
+    updates_per_step: int = 1
+    """Updates of the query network per step."""
+    gamma: float = 0.999
+    """Discount per step."""
+    n_step: int = 1
+    """Steps of reward before the return is bootstrapped."""
+    dqn_loss: Literal["huber", "squared"] = "huber"
+    """Loss of the TD error."""
+    double_dqn: Literal["standard", "paper"] = "standard"
+    """standard: the query network selects and the target network evaluates. paper: the other way round."""
+    target_update: int = 5
+    """Steps between hard copies into the target network."""
+    tau: float | None = None
+    """Share of the query network mixed into the target at each update; replaces the hard copies."""
+    replay_capacity: int = 600
+    """Sub-transitions that the replay buffer holds."""
+    epsilon_schedule: Literal["episode", "step"] = "episode"
+    """Exploration decays over the episodes, or with a time constant of 10 steps (published)."""
+    epsilon_coin: Literal["sub-action", "step"] = "sub-action"
+    """Each sub-action explores by itself, or one coin decides for all K (published)."""
+
+    # Evaluation
+    budgets: tuple[int, ...] = (480, 720, 960, 1200, 1440, 1920)
+    """Regions labelled on D_V at which the methods are compared, ascending."""
+    methods: tuple[Literal["ralis", "entropy", "bald", "uniform"], ...] = METHODS
+    """Methods to compare."""
+    pool_size_ralis: int = 10
+    """N of the learned policy on D_V."""
+    pool_size_entropy: int = 10
+    """N of entropy sampling on D_V."""
+    pool_size_bald: int = 10
+    """N of BALD on D_V."""
+    pool_size_uniform: int = 50
+    """N of uniform sampling on D_V."""
+    num_mc_samples: int = 20
+    """MC-dropout passes of BALD."""
+    train_dropout: bool = True
+    """Train the segmenter with dropout. Without (published), only BALD's passes use it."""
+
+    # Seeds
+    seed: int = 0
+    """First seed."""
+    num_seeds: int = 5
+    """Seeds S, S+1, ...; each covers a policy, the selections and the final trainings of all methods."""
+
+    def __post_init__(self) -> None:
+        self._check()
+
+    def _check(self) -> None:
+        """Refuse values that no run could use, naming the option."""
+
+        def require(holds: bool, option: str, rule: str) -> None:
+            if not holds:
+                value = getattr(self, option)
+                raise ValueError(f"{option}: {rule}, got {value!r}")
+
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                continue
+            require(math.isfinite(value), field.name, "must be finite")
+            may_be_zero = field.name in _MAY_BE_ZERO
+            require(value > 0 or (may_be_zero and value == 0), field.name, "must be positive")
+        require(0 < self.scale <= 1, "scale", "must be in (0, 1]")
+        require(0 <= self.dropout < 1, "dropout", "must be in [0, 1)")
+        require(0 <= self.gamma <= 1, "gamma", "must be in [0, 1]")
+        require(self.tau is None or 0 < self.tau <= 1, "tau", "must be in (0, 1]")
+        for name in ("region_size", "crop_size", "synthetic_image_size", "synthetic_images"):
+            require(all(n >= 1 for n in getattr(self, name)), name, "every number must be at least 1")
+        require(len(self.budgets) > 0 and self.budgets[0] > 0, "budgets", "needs positive numbers of regions")
+        ascending = all(a < b for a, b in zip(self.budgets, self.budgets[1:], strict=False))
+        require(ascending, "budgets", "must ascend")
+        require(len(self.methods) > 0, "methods", "needs at least one method")
+        require(len(set(self.methods)) == len(self.methods), "methods", "must not repeat")
+        unknown = set(self.methods) - set(METHODS)
+        require(not unknown, "methods", f"must be among {', '.join(METHODS)}")
+        if "bald" in self.methods:
+            require(self.dropout > 0, "dropout", "must be above 0 while BALD is among the methods")
+
+    @property
+    def seeds(self) -> range:
+        return range(self.seed, self.seed + self.num_seeds)
+
+    def pool_size_of(self, method: str) -> int:
+        return getattr(self, f"pool_size_{method}")
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return json.loads(json.dumps(dataclasses.asdict(self), default=str))
+
+
+_MAY_BE_ZERO = frozenset({"seed", "dropout", "gamma", "segmenter_momentum", "dqn_momentum"}) | frozenset(
+    {"segmenter_weight_decay", "dqn_weight_decay"}
+)
+
+# Every `S` departure of the published code (PAPER.md section 3) in one place.
+_PUBLISHED = dict(
+    published=True,
+    first_reward="whole",
+    dqn_lr_schedule="run",
+    epsilon_schedule="step",
+    epsilon_coin="step",
+    train_dropout=False,
+    class_features="count",
+    kl_range="minmax",
+    candidate_sampling="images",
+)
+
+
+def _camvid() -> Config:
+    return Config()
+
+
+def _cityscapes() -> Config:
+    return Config(
+        preset="cityscapes",
+        dataset="cityscapes",
+        region_size=(128, 128),
+        crop_size=(256, 512),
+        batch_size=16,
+        inference_batch_size=4,
+        segmenter_lr=1e-4,
+        source_lr=1e-4,
+        target_lr=1e-4,
+        target_patience=50,
+        full_patience=50,
+        final_patience=60,
+        query_size=256,
+        budget=3840,
+        episodes=50,
+        dqn_lr=1e-4,
+        replay_capacity=3200,
+        budgets=(1920, 3840, 7680, 11520, 19200, 30720),
+        pool_size_ralis=100,
+        pool_size_entropy=200,
+        pool_size_bald=200,
+        pool_size_uniform=500,
+    )
+
+
+def _camvid_small() -> Config:
+    """CamVid at a quarter of its size with a small segmenter: half an hour on two cores."""
+    return dataclasses.replace(
+        _camvid(),
+        preset="camvid-small",
+        scale=0.25,
+        segmenter="fpn-small",
+        inference_batch_size=32,
+        source_lr=2e-2,
+        target_lr=1e-2,
+        segmenter_lr=5e-3,
+        source_patience=10,
+        target_patience=10,
+        full_patience=10,
+        final_patience=8,
+        max_epochs=60,
+        episodes=12,
+        updates_per_step=4,
+        budgets=(240, 480, 960),
+        num_seeds=2,
+    )
+
+
+def _synthetic() -> Config:
+    """Generated street scenes: the whole system in a few minutes on two cores."""
+    return dataclasses.replace(
+        _camvid_small(),
+        preset="synthetic",
+        dataset="synthetic",
+        scale=1.0,
+        region_size=(24, 32),
+        crop_size=(64, 64),
+        pretrain_images=96,
+        query_size=8,
+        pool_size=10,
+        budget=64,
+        episodes=12,
+        budgets=(32, 64, 128),
+        replay_capacity=400,
+        source_patience=5,
+        target_patience=5,
+        full_patience=5,
+        final_patience=5,
+        max_epochs=30,
+    )
+
+
+PRESETS = {
+    "synthetic": _synthetic,
+    "camvid-small": _camvid_small,
+    "camvid": _camvid,
+    "cityscapes": _cityscapes,
+}
+
+
+def preset(name: str, *, published: bool = False) -> Config:
+    """The config of a preset; `published` turns every named departure of the published code on.
+
+    Raises ValueError where no preset has that name.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"preset: must be one of {', '.join(PRESETS)}, got {name!r}")
+    config = PRESETS[name]()
+    if not published:
+        return config
+    crop_size = (224, 224) if name == "cityscapes" else config.crop_size
+    return dataclasses.replace(config, crop_size=crop_size, **_PUBLISHED)

@@ -1,0 +1,201 @@
+"""The folder of a run: its lock, its records and its checkpoint. Files are written whole or not at all."""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+
+class RunError(RuntimeError):
+    """A run can't start or go on; the text says which file or option and why."""
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary sibling, then move it onto `path`: readers see the old file or the new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise RunError(f"{path}: can't be written: {error.strerror or error}") from error
+    except SafetensorError as error:  # a full disk reaches us as text
+        raise RunError(f"{path}: can't be written: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON; NaN and infinities are refused."""
+    text = json.dumps(value, indent=1, allow_nan=False) + "\n"
+    write_whole(path, lambda temporary: temporary.write_text(text))
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; RunError names the file where it is damaged."""
+    try:
+        return json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"{path}: expected JSON, got {error}") from error
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], note: Any = None) -> None:
+    """Write a flat dict of tensors and a JSON value as one safetensors file."""
+    stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    write_whole(path, lambda temporary: save_file(stored, temporary, {"note": json.dumps(note)}))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
+    """Read what `save_tensors` wrote; RunError names a damaged file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, json.loads((file.metadata() or {}).get("note", "null"))
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise RunError(f"{path}: expected a safetensors file of ralx, got {error}") from error
+
+
+class Checkpoint:
+    """The state of the one piece of work in progress, saved often enough to lose little.
+
+    A piece is named; a checkpoint of another piece is ignored. Saving takes at most a twentieth of the time.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._cost = 0.0
+        self._saved_at = time.monotonic()
+
+    def load(self, piece: str) -> tuple[dict[str, Tensor], Any] | None:
+        """The state of `piece`, or None where nothing of it was saved. Refuses another thread count."""
+        if not self.path.exists():
+            return None
+        tensors, note = load_tensors(self.path)
+        if note["piece"] != piece:
+            return None
+        threads = torch.get_num_threads()
+        if note["threads"] != threads:
+            raise RunError(
+                f"{self.path}: made with {note['threads']} threads, so going on with {threads} would change "
+                f"the results; set OMP_NUM_THREADS={note['threads']}"
+            )
+        return tensors, note["state"]
+
+    def save(self, piece: str, state: Callable[[], tuple[dict[str, Tensor], Any]]) -> None:
+        """Save what `state()` gives, unless the last save was too short a while ago."""
+        if time.monotonic() - self._saved_at < 20 * self._cost:
+            return
+        start = time.monotonic()
+        tensors, note = state()
+        save_tensors(self.path, tensors, {"piece": piece, "threads": torch.get_num_threads(), "state": note})
+        self._saved_at = time.monotonic()
+        self._cost = self._saved_at - start
+
+    def clear(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+class RunDirectory:
+    """One run's folder. Open it with `open_run`, which holds its lock."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.checkpoint = Checkpoint(path / "checkpoint" / "state.safetensors")
+
+    # Records of evaluation: one per method, budget and seed.
+    def records(self, name: str = "results.json") -> list[dict[str, Any]]:
+        path = self.path / name
+        return read_json(path) if path.exists() else []
+
+    def add_record(self, record: dict[str, Any], name: str = "results.json") -> None:
+        write_json(self.path / name, [*self.records(name), record])
+
+    # One line per step of learning.
+    def append_step(self, line: dict[str, Any]) -> None:
+        path = self.path / "steps.jsonl"
+        try:
+            with path.open("a") as file:
+                file.write(json.dumps(line, allow_nan=False) + "\n")
+        except OSError as error:
+            raise RunError(f"{path}: can't be written: {error.strerror or error}") from error
+
+    def cut_steps(self, keep: Callable[[dict[str, Any]], bool]) -> None:
+        """Drop the lines after the checkpoint, and a line that a kill cut short."""
+        path = self.path / "steps.jsonl"
+        if not path.exists():
+            return
+        kept = []
+        for line in path.read_text().splitlines(keepends=True):
+            try:
+                step = json.loads(line)
+            except json.JSONDecodeError:
+                break
+            if line.endswith("\n") and keep(step):
+                kept.append(line)
+        write_whole(path, lambda temporary: temporary.write_text("".join(kept)))
+
+    def policy_path(self, seed: int, first_seed: int) -> Path:
+        return self.path / ("policy.safetensors" if seed == first_seed else f"policy-seed{seed}.safetensors")
+
+    def selection_path(self, method: str, seed: int) -> Path:
+        return self.path / "selections" / f"{method}-seed{seed}.json"
+
+    def network_path(self, method: str, seed: int, budget: int) -> Path:
+        """The segmenter as it stands when `budget` regions are labelled, waiting for its final training."""
+        return self.path / "checkpoint" / f"{method}-seed{seed}-budget{budget}.safetensors"
+
+
+@contextlib.contextmanager
+def open_run(path: Path, config: dict[str, Any], *, resume: bool) -> Iterator[RunDirectory]:
+    """Lock and yield the folder of the run of `config`, made if it isn't there.
+
+    Raises RunError, and touches nothing, where the folder holds anything else: a file, foreign files, a run
+    of another config, a run while `resume` is off, or a run that another process is at.
+    """
+    config_path = path / "config.json"
+    _refuse_foreign(path, config_path, config, resume)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = (path / ".lock").open("w")
+    except OSError as error:
+        raise RunError(f"--out {path}: can't be written: {error.strerror or error}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # freed by the kernel when the process dies
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise RunError(f"{path}/.lock: can't be locked: {error.strerror}") from error
+            raise RunError(f"--out {path}: another process is running there") from error
+        _refuse_foreign(path, config_path, config, resume)  # another process may have started in between
+        if not config_path.exists():
+            write_json(config_path, config)
+        yield RunDirectory(path)
+
+
+def _refuse_foreign(path: Path, config_path: Path, config: dict[str, Any], resume: bool) -> None:
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise RunError(f"--out {path}: must be a folder, got a file")
+    if not config_path.exists():
+        foreign = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
+        if foreign and foreign != ["cache"]:
+            raise RunError(f"--out {path}: must be empty or hold a run, got {', '.join(foreign[:3])}")
+        return
+    if not resume:
+        raise RunError(f"--out {path}: holds a run already; go on with --resume or choose another folder")
+    stored = read_json(config_path)
+    differing = [key for key in config if stored.get(key) != config[key]]
+    if differing or stored.keys() != config.keys():
+        changes = ", ".join(f"{key}: {stored.get(key)!r} there, {config[key]!r} here" for key in differing)
+        raise RunError(f"--out {path}: holds another run ({changes or 'of another version of ralx'})")
