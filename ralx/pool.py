@@ -118,8 +118,8 @@ class RegionPool:
         """`query_size` disjoint pools of `pool_size` unlabelled regions each, int64 [K, M].
 
         Every unlabelled region is as likely as every other, as in the paper (its published code draws images
-        first). Where too few are left the pools become shorter, M = |U| // K; with fewer regions than pools there
-        are |U| pools of one. ValueError where nothing is unlabelled.
+        first). Where too few are left the pools become shorter, M = |U| // K; with fewer regions than pools,
+        there are |U| pools of one. ValueError where nothing is unlabelled.
         """
         if query_size < 1 or pool_size < 1:
             raise ValueError(f"query_size and pool_size must be >= 1, got {query_size} and {pool_size}")
@@ -132,8 +132,8 @@ class RegionPool:
         return unlabelled[shuffled[: query_size * pool_size]].view(query_size, pool_size)
 
     def label(self, regions: Tensor) -> None:
-        """Moves `regions` [K] from unlabelled to labelled. ValueError, with nothing changed, where one is out of
-        range, twice in `regions` or labelled already."""
+        """Moves `regions` [K] from unlabelled to labelled. ValueError, with nothing changed, where one is out
+        of range, twice in `regions` or labelled already."""
         regions = self.grid.check(regions).flatten().cpu()
         distinct, counts = regions.unique(return_counts=True)
         twice = distinct[counts > 1]
