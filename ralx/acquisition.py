@@ -1,0 +1,106 @@
+"""Acquisition functions: how much a region is worth labelling. Higher = label first.
+
+Every function of `ACQUISITIONS` maps `(segmenter, images, region_size)` to scores float32 [N, R]. All take the
+same two options and use those that apply:
+
+- `num_mc_samples`: passes with dropout on;
+- `generator`: a CPU generator that all randomness comes from (default: torch's own).
+
+`images` are whatever the segmenter takes, [N, ..., H, W]; the logits are upsampled to their size.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ralx.features import Featurizer
+from ralx.ops import bald as mutual_information
+from ralx.segmentation import mc_logits
+
+
+class Acquisition(Protocol):
+    def __call__(
+        self,
+        segmenter: nn.Module,
+        images: Tensor,
+        region_size: tuple[int, int],
+        *,
+        num_mc_samples: int = 20,
+        generator: torch.Generator | None = None,
+    ) -> Tensor: ...
+
+
+def uniform(
+    segmenter: nn.Module,
+    images: Tensor,
+    region_size: tuple[int, int],
+    *,
+    num_mc_samples: int = 20,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Random scores in [0, 1): every region of a pool is as likely as the others. Runs no network."""
+    regions = (images.shape[-2] // region_size[0]) * (images.shape[-1] // region_size[1])
+    return torch.rand(len(images), regions, generator=generator).to(images.device)
+
+
+def entropy(
+    segmenter: nn.Module,
+    images: Tensor,
+    region_size: tuple[int, int],
+    *,
+    num_mc_samples: int = 20,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Cumulative entropy: the sum of the pixels' Shannon entropy, in nats, segmenter in eval mode."""
+    return Featurizer(segmenter, region_size, cells=(1, 1))(images).entropy_sum
+
+
+def bald(
+    segmenter: nn.Module,
+    images: Tensor,
+    region_size: tuple[int, int],
+    *,
+    num_mc_samples: int = 20,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Cumulative BALD: the sum of the pixels' mutual information, in nats, over passes with dropout on.
+
+    Only what follows the dropout runs again per pass where the network allows it, see `ralx.segmentation`.
+    ValueError where the network has no dropout: all passes would be the same and every score 0.
+    """
+    with torch.no_grad(), _seeded(generator, images.device):
+        # Stacked at the network's own resolution: streamed passes would keep a sum at full resolution.
+        passes = torch.stack(list(mc_logits(segmenter, images, num_mc_samples)))
+    size = (images.shape[-2], images.shape[-1])
+    return mutual_information(passes, region_size, size=size, align_corners=True).region_sum
+
+
+ACQUISITIONS: dict[str, Acquisition] = {"uniform": uniform, "entropy": entropy, "bald": bald}
+
+
+def pick(scores: Tensor) -> Tensor:
+    """One candidate per pool: int64 [K], the place of the highest score in each row of `scores` [K, M]; of
+    equal ones the first. ValueError where a score is NaN."""
+    if scores.dim() != 2 or not scores.shape[1]:
+        raise ValueError(
+            f"scores must be [K, M] with at least one candidate per pool, got {list(scores.shape)}"
+        )
+    wrong = scores.isnan().any(1)
+    if wrong.any():
+        raise ValueError(f"scores must not be NaN, got NaN in pools {wrong.nonzero().flatten()[:5].tolist()}")
+    return scores.argmax(1)
+
+
+@contextmanager
+def _seeded(generator: torch.Generator | None, device: torch.device) -> Iterator[None]:
+    """Dropout draws from torch's global generators: seeds them from `generator`, and puts them back after."""
+    if generator is None:
+        yield
+        return
+    seed = int(torch.randint(2**62, (), generator=generator))
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,161 @@
+"""State and action features of the paper, from any segmenter.
+
+State, per region: the class distribution of the predictions and the entropy map pooled three ways. Action,
+per candidate: the same, then how its class distribution differs from the labelled regions' and from the other
+candidates' (section 3.2 of "Reinforced Active Learning for Image Segmentation", ICLR 2020).
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ralx.ops import RegionFeatures, kl_histogram, region_features
+from ralx.pool import RegionGrid
+
+# The largest KL divergence of two rows smoothed by 1e-7 is just below ln(1e7) = 16.12 nats.
+KL_RANGE = (0.0, 16.2)
+
+
+class Featurizer(nn.Module):
+    """Region features of whatever `segmenter` predicts.
+
+    Args:
+        segmenter: any module that maps images to logits [N, C, h, w]; h×w may be smaller than the images, the
+            logits are upsampled inside the pass.
+        region_size: (rh, rw) in pixels of the images.
+        cells: (ch, cw), the size of the pooled entropy maps.
+        kl_bins: bins of each of the two KL histograms.
+        kl_range: what the bins span, in nats; None spans each candidate's own min..max, as published.
+        align_corners: of the upsampling, as in `torch.nn.functional.interpolate`.
+
+    No gradient flows, and the segmenter runs in eval mode; the mode of each of its modules is restored after.
+    """
+
+    def __init__(
+        self,
+        segmenter: nn.Module,
+        region_size: tuple[int, int],
+        *,
+        cells: tuple[int, int] = (8, 8),
+        kl_bins: int = 32,
+        kl_range: tuple[float, float] | None = KL_RANGE,
+        align_corners: bool = True,
+    ) -> None:
+        super().__init__()
+        self.segmenter = segmenter
+        self.region_size = region_size
+        self.cells = cells
+        self.kl_bins = kl_bins
+        self.kl_range = kl_range
+        self.align_corners = align_corners
+
+    def forward(self, images: Tensor) -> RegionFeatures:
+        """Images [N, ..., H, W], as the segmenter takes them → the features of every region, see
+        `ralx.region_features`."""
+        with torch.no_grad(), eval_mode(self.segmenter):
+            logits = self.segmenter(images)
+            return region_features(
+                logits,
+                self.region_size,
+                cells=self.cells,
+                size=(images.shape[-2], images.shape[-1]),
+                align_corners=self.align_corners,
+            )
+
+    def regions(self, images: Tensor) -> Tensor:
+        """float32 [N, R, C + 3·ch·cw]: class distribution; min, average, max entropy, cells row-major."""
+        return self(images).vector()
+
+    def state(self, images: Tensor) -> Tensor:
+        """The state s_t, float32 [N·R, C + 3·ch·cw]: `regions` of the state set, image after image."""
+        return self.regions(images).flatten(0, 1)
+
+    def action(self, regions: Tensor, labelled: Tensor) -> Tensor:
+        """The actions' features, float32 [K, M, Ds + 2·kl_bins].
+
+        Args:
+            regions: [K, M, Ds], the candidates' rows of `regions()`.
+            labelled: [L, C], the class distributions of the labelled regions' ground truth, see
+                `ralx.metrics.class_distribution`; on the same device as `regions`.
+
+        Each row gets the normalised histogram of the KL divergences from its predicted distribution to each
+        labelled one (zeros while nothing is labelled), then of those to the predictions of all K·M candidates,
+        itself included: they stand for the unlabelled regions.
+        """
+        num_classes = self._num_classes(regions)
+        if labelled.dim() != 2 or labelled.shape[1] != num_classes:
+            raise ValueError(f"labelled must be [L, {num_classes}], got {list(labelled.shape)}")
+        predicted = regions[..., :num_classes]
+        references = labelled, predicted.flatten(0, 1)
+        histograms = [
+            kl_histogram(predicted, reference, bins=self.kl_bins, range=self.kl_range)
+            for reference in references
+        ]
+        return torch.cat([regions, *histograms], dim=-1)
+
+    def state_dim(self, num_classes: int) -> int:
+        """Ds, the numbers per region of `state` and `regions`."""
+        return num_classes + 3 * self.cells[0] * self.cells[1]
+
+    def action_dim(self, num_classes: int) -> int:
+        """Da, the numbers per candidate of `action`; the KL histograms are the last 2·kl_bins of them."""
+        return self.state_dim(num_classes) + 2 * self.kl_bins
+
+    def _num_classes(self, regions: Tensor) -> int:
+        entropies = self.state_dim(0)
+        if regions.dim() != 3 or regions.shape[2] <= entropies:
+            raise ValueError(
+                f"regions must be [K, M, C + {entropies}] with at least one class, got {list(regions.shape)}"
+            )
+        return regions.shape[2] - entropies
+
+
+def gather_regions(
+    compute: Callable[[Tensor], Tensor],
+    read_images: Callable[[Tensor], Tensor],
+    grid: RegionGrid,
+    candidates: Tensor,
+    batch_size: int,
+) -> Tensor:
+    """What `compute` says of each candidate: [K, M, ...] for `candidates` int64 [K, M].
+
+    `compute` maps images to one row per region, [n, R, ...]; `read_images` maps image indices int64 [n] to
+    what `compute` takes. Each distinct image that holds a candidate is read and computed once, in ascending
+    order, `batch_size` at a time.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be >= 1, got {batch_size}")
+    if candidates.dim() != 2 or not candidates.numel():
+        raise ValueError(f"candidates must be [K, M] and not empty, got {list(candidates.shape)}")
+    image, row, col = grid.split(candidates.flatten())
+    tile = row * grid.cols + col
+    distinct, which = image.unique(return_inverse=True)
+    # Sorted by image, the candidates of one batch of images are one slice.
+    by_image = which.argsort(stable=True)
+    starts = torch.searchsorted(which[by_image], torch.arange(0, len(distinct) + batch_size, batch_size))
+    gathered = []
+    for batch, images in enumerate(distinct.split(batch_size)):
+        members = by_image[starts[batch] : starts[batch + 1]]
+        rows = compute(read_images(images))
+        if rows.shape[:2] != (len(images), grid.regions_per_image):
+            wanted = [len(images), grid.regions_per_image]
+            raise ValueError(f"compute must give {wanted} rows (images, regions), got {list(rows.shape[:2])}")
+        index = (which[members] - batch * batch_size).to(rows.device), tile[members].to(rows.device)
+        gathered.append(rows[index])
+    joined = torch.cat(gathered)
+    return joined[by_image.argsort().to(joined.device)].unflatten(0, tuple(candidates.shape))
+
+
+@contextmanager
+def eval_mode(module: nn.Module) -> Iterator[None]:
+    """Puts `module` into eval mode, and each of its modules back into the mode it had: a batch norm that was
+    frozen stays frozen."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
