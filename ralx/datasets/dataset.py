@@ -1,0 +1,245 @@
+"""A labelled data set in memory: decoded once as uint8 where it fits, else decoded again for every batch."""
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ralx.datasets.classes import palette
+from ralx.datasets.errors import DataError
+
+Size = tuple[int, int]
+BYTES_PER_PIXEL = 4  # three of the image, one of the label
+
+
+class Source(Protocol):
+    """Where pixels come from: files or a generator. Reading one index twice gives the same bytes."""
+
+    names: tuple[str, ...]
+    image_size: Size
+
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image uint8 [H, W, 3] and label uint8 [H, W] in train ids. DataError if the files are bad."""
+
+    def read_image(self, index: int) -> np.ndarray: ...
+
+    def read_label(self, index: int) -> np.ndarray: ...
+
+    def verify(self) -> None:
+        """Raise DataError for what can be found without decoding an image."""
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on `device`; on the CPU what the system can give without swapping."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        with open("/proc/meminfo") as meminfo:
+            return next(int(line.split()[1]) * 1024 for line in meminfo if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+@cache
+def _decoders() -> ThreadPoolExecutor:
+    threads = min(
+        16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    return ThreadPoolExecutor(threads, thread_name_prefix="ralx-decode")
+
+
+def in_threads(function: Callable, items: Iterable) -> list:
+    """`[function(item) for item in items]` on the decoding threads, in order; the first error is raised."""
+    return list(_decoders().map(function, items))
+
+
+class _Storage:
+    """The pixels of one source, shared by every subset: on the device, in host memory, or not kept."""
+
+    def __init__(self, source: Source, device: torch.device, memory_limit: int | None):
+        self.source, self.device, self.memory_limit = source, device, memory_limit
+        self.size_in_bytes = len(source.names) * source.image_size[0] * source.image_size[1] * BYTES_PER_PIXEL
+        self.images: Tensor | None = None  # uint8 [N, 3, H, W]
+        self.labels: Tensor | None = None  # uint8 [N, H, W]
+        self.loaded = False
+        self._lock = threading.Lock()
+        self._on_device: weakref.WeakValueDictionary[torch.device, _Storage] = weakref.WeakValueDictionary()
+        self._on_device[device] = self
+
+    def fits(self, device: torch.device) -> bool:
+        limit = free_memory(device) // 2 if self.memory_limit is None else self.memory_limit
+        return self.size_in_bytes <= limit
+
+    def load(self) -> None:
+        """Decode everything if it fits, else only read every label once, so that bad files show up now."""
+        with self._lock:
+            if self.loaded:
+                return
+            self.source.verify()
+            if self.fits(torch.device("cpu")):
+                self._decode_all()
+            else:
+                in_threads(lambda index: self.source.read_label(index) is None, range(len(self.source.names)))
+            self.loaded = True
+
+    def _decode_all(self) -> None:
+        count, (height, width) = len(self.source.names), self.source.image_size
+        images = torch.empty((count, 3, height, width), dtype=torch.uint8)
+        labels = torch.empty((count, height, width), dtype=torch.uint8)
+        images_out, labels_out = images.numpy(), labels.numpy()
+
+        def decode(index: int) -> None:
+            image, label = self.source.read(index)
+            images_out[index] = image.transpose(2, 0, 1)
+            labels_out[index] = label
+
+        in_threads(decode, range(count))
+        self._keep(images, labels)
+
+    def _keep(self, images: Tensor, labels: Tensor) -> None:
+        if self.device.type != "cpu" and self.fits(self.device):
+            images, labels = images.to(self.device), labels.to(self.device)
+        self.images, self.labels = images, labels
+
+    def to(self, device: torch.device) -> "_Storage":
+        """The same pixels for another device; subsets that move separately still share them."""
+        moved = self._on_device.get(device)
+        if moved is None:
+            moved = _Storage(self.source, device, self.memory_limit)
+            moved._on_device = self._on_device
+            self._on_device[device] = moved
+            if self.images is not None and self.labels is not None:
+                moved._keep(self.images.cpu(), self.labels.cpu())
+            moved.loaded = self.loaded
+        return moved
+
+    def gather(self, rows: Tensor, part: str) -> Tensor:
+        """Rows of "images" or "labels", on the device."""
+        resident = getattr(self, part)
+        if resident is not None:
+            return resident[rows.to(resident.device)].to(self.device)
+        read = self.source.read_image if part == "images" else self.source.read_label
+        arrays = in_threads(read, rows.tolist())
+        if not arrays:
+            shape = (0, 3, *self.source.image_size) if part == "images" else (0, *self.source.image_size)
+            return torch.empty(shape, dtype=torch.uint8, device=self.device)
+        stacked = torch.from_numpy(np.stack(arrays))
+        return (stacked.permute(0, 3, 1, 2).contiguous() if part == "images" else stacked).to(self.device)
+
+
+class SegmentationDataset:
+    """Images with their labels, in the order of their sorted names.
+
+    Args:
+        source: where the pixels come from.
+        name: the data set's name, for messages and reports.
+        classes: C class names in the order of their ids; label value `ignore_index` is void.
+        memory_limit: bytes that decoded pixels may take; None is half of what is free when they are decoded.
+
+    Everything is decoded at the first use (or by `load()`), so that a bad file is found before anything is
+    learned from the others.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        name: str,
+        classes: tuple[str, ...],
+        ignore_index: int,
+        memory_limit: int | None = None,
+        device: torch.device | str = "cpu",
+    ):
+        if not source.names:
+            raise DataError(f"{name}: expected at least one image, found none")
+        if list(source.names) != sorted(set(source.names)):
+            raise DataError(f"{name}: expected sorted image names without duplicates")
+        self.name, self.classes, self.ignore_index = name, classes, ignore_index
+        self.names, self.image_size = source.names, source.image_size
+        self._storage = _Storage(source, torch.device(device), memory_limit)
+        self._rows = torch.arange(len(source.names))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches are returned."""
+        return self._storage.device
+
+    @property
+    def palette(self) -> np.ndarray:
+        """uint8 [C, 3], a colour per class."""
+        return palette(self.classes)
+
+    @property
+    def resident(self) -> bool:
+        """Whether the decoded pixels are kept (on the device or in host memory)."""
+        return self._storage.images is not None
+
+    def load(self) -> "SegmentationDataset":
+        """Decode now what fits in memory and check the rest. DataError names the first bad file."""
+        self._storage.load()
+        return self
+
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Images uint8 [n, 3, H, W] and labels uint8 [n, H, W] of images `index` (int64 [n]), on the device."""
+        rows = self._select(index)
+        return self._storage.gather(rows, "images"), self._storage.gather(rows, "labels")
+
+    def images(self, index: Tensor) -> Tensor:
+        """Images uint8 [n, 3, H, W], on the device."""
+        return self._storage.gather(self._select(index), "images")
+
+    def labels(self, index: Tensor) -> Tensor:
+        """Labels uint8 [n, H, W], on the device."""
+        return self._storage.gather(self._select(index), "labels")
+
+    def _select(self, index: Tensor) -> Tensor:
+        self._storage.load()
+        index = torch.as_tensor(index, dtype=torch.int64).cpu()
+        if index.ndim != 1 or (len(index) and not 0 <= int(index.min()) <= int(index.max()) < len(self)):
+            raise ValueError(f"index: expected image indices [n] in 0..{len(self) - 1}, got {index.tolist()}")
+        return self._rows[index]
+
+    def subset(self, chosen: Iterable[str] | Tensor, name: str | None = None) -> "SegmentationDataset":
+        """The chosen images (by name, or by index), in the order of their names; pixels are shared.
+
+        DataError for a name that is not here or for an empty choice.
+        """
+        if isinstance(chosen, Tensor):
+            chosen = [self.names[i] for i in chosen.tolist()]
+        name = self.name if name is None else name
+        row_of = dict(zip(self.names, self._rows.tolist(), strict=True))
+        names = sorted(set(chosen))
+        unknown = [each for each in names if each not in row_of]
+        if unknown:
+            raise DataError(f"{name}: image {unknown[0]} is listed, but is none of {self.name}")
+        if not names:
+            raise DataError(f"{name}: expected at least one image, found none")
+        part = self._copy()
+        part.name, part.names = name, tuple(names)
+        part._rows = torch.tensor([row_of[each] for each in names])
+        return part
+
+    def to(self, device: torch.device | str) -> "SegmentationDataset":
+        """The same images with batches on `device`, kept there if they fit."""
+        moved = self._copy()
+        moved._storage = self._storage.to(torch.device(device))
+        return moved
+
+    def _copy(self) -> "SegmentationDataset":
+        copy = object.__new__(SegmentationDataset)
+        copy.__dict__.update(self.__dict__)
+        return copy

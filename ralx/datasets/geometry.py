@@ -1,0 +1,54 @@
+"""Sizes at a reduced scale: image, region, crop, and the cells that a region's entropies are pooled in."""
+
+from fractions import Fraction
+
+Size = tuple[int, int]
+
+SMALLEST_POOLED_SHARE = Fraction(85, 100)
+
+
+def _floor_scaled(size: Size, scale: float) -> Size:
+    if not 0 < scale <= 1:
+        raise ValueError(f"scale: expected a number above 0 and at most 1, got {scale}")
+    # Through the decimal that was written: floor(100 * 0.29) is 28 in binary floating point.
+    factor = Fraction(str(scale))
+    scaled = (int(size[0] * factor), int(size[1] * factor))
+    if min(scaled) < 1:
+        raise ValueError(f"scale: {scale} leaves nothing of {size[0]}x{size[1]} pixels")
+    return scaled
+
+
+def scaled_size(image_size: Size, scale: float) -> Size:
+    """An image's (height, width) at `scale`, rounded down. ValueError unless 0 < scale <= 1."""
+    return _floor_scaled(image_size, scale)
+
+
+def scaled_region(region_size: Size, scale: float) -> Size:
+    """A region's (height, width) at `scale`, rounded down so that none is lost: 90x80 at 0.25 is 22x20."""
+    return _floor_scaled(region_size, scale)
+
+
+def scaled_crop(crop_size: Size, scale: float, image_size: Size) -> Size:
+    """A training crop at `scale`, never larger than the (already scaled) image."""
+    height, width = _floor_scaled(crop_size, scale)
+    return min(height, image_size[0]), min(width, image_size[1])
+
+
+def _pooled_share(region_size: Size, cells: Size) -> Fraction:
+    """The share of a region's pixels in cells of (rh // ch, rw // cw) pixels; the remainder is not pooled."""
+    (rh, rw), (ch, cw) = region_size, cells
+    return Fraction(ch * (rh // ch) * cw * (rw // cw), rh * rw)
+
+
+def choose_cells(region_size: Size, wanted: Size = (8, 8)) -> Size:
+    """The largest grid of cells, `wanted` shrunk evenly, that pools 85 % of a region or more: 22x20 gives 5x5.
+
+    `wanted` itself is returned wherever it pools enough. ValueError for sizes below 1.
+    """
+    if min(*region_size, *wanted) < 1:
+        raise ValueError(f"region_size, wanted: expected sizes of at least 1, got {region_size} and {wanted}")
+    most = max(wanted)
+    for cells in ((max(1, wanted[0] * n // most), max(1, wanted[1] * n // most)) for n in range(most, 0, -1)):
+        if _pooled_share(region_size, cells) >= SMALLEST_POOLED_SHARE:
+            return cells
+    return 1, 1

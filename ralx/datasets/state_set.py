@@ -1,0 +1,78 @@
+"""A state set for a data set that lists none: images with the class distribution of D_T and every class."""
+
+import numpy as np
+import torch
+
+from ralx.datasets.dataset import SegmentationDataset
+from ralx.datasets.noise import hash_integers
+
+RESTARTS = 8
+_BATCH = 16
+
+
+def count_classes(dataset: SegmentationDataset) -> np.ndarray:
+    """Pixels of each class in each image, int64 [N, C]; void is left out."""
+    counts = []
+    for index in torch.arange(len(dataset)).split(_BATCH):
+        labels = dataset.labels(index).cpu().flatten(1).long()  # [n, H*W]
+        bins = torch.zeros(len(index), 256, dtype=torch.int64).scatter_add_(
+            1, labels, torch.ones_like(labels)
+        )
+        counts.append(bins[:, : dataset.num_classes])
+    return torch.cat(counts).numpy()
+
+
+def draw_state_set(counts: np.ndarray, wanted: np.ndarray, size: int, seed: int) -> np.ndarray:
+    """`size` of the images with class counts `counts` [N, C] close to `wanted` [C] in distribution.
+
+    Every class that any image and `wanted` have is there if the search finds images for them.
+    Closeness is the chi-square distance, so that a rare class counts as much as a common one.
+    Swaps one image at a time until nothing improves, from several seeded starts; returns sorted indices.
+    Same result on every machine: sums over classes run in class order. ValueError if there are fewer images.
+    """
+    if not 1 <= size <= len(counts):
+        raise ValueError(f"size: expected 1..{len(counts)} (the number of candidate images), got {size}")
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)  # [N, C]
+    target = wanted / max(int(wanted.sum()), 1)
+    tries = [
+        _improve(_start(len(counts), size, seed, restart), shares, target) for restart in range(RESTARTS)
+    ]
+    return np.array(min(tries)[1])
+
+
+def _start(images: int, size: int, seed: int, restart: int) -> list[int]:
+    keys = hash_integers(np.arange(images), seed, restart)
+    return sorted(np.argsort(keys, kind="stable")[:size].tolist())
+
+
+def _improve(chosen: list[int], shares: np.ndarray, target: np.ndarray) -> tuple[float, list[int]]:
+    size = len(chosen)
+    cost = float(_costs(_sum_rows(shares[chosen])[None], target, size)[0])
+    while True:
+        total = _sum_rows(shares[chosen])
+        swapped = total - shares[chosen][:, None] + shares[None]  # [size, N, C]
+        swapped[:, chosen] = total  # an image that is chosen already can't come in again
+        costs = _costs(swapped.reshape(-1, shares.shape[1]), target, size)
+        best = int(costs.argmin())
+        if not costs[best] < cost - 1e-9:
+            return cost, sorted(chosen)
+        cost = float(costs[best])
+        chosen[best // len(shares)] = best % len(shares)
+
+
+def _sum_rows(rows: np.ndarray) -> np.ndarray:
+    total = np.zeros(rows.shape[1])
+    for row in rows:
+        total = total + row
+    return total
+
+
+def _costs(totals: np.ndarray, target: np.ndarray, size: int) -> np.ndarray:
+    """Chi-square distance of `totals` [n, C] (sums of `size` rows) to `target`, and 1000 per missing class."""
+    cost = np.zeros(len(totals))
+    for klass, share in enumerate(target):
+        if share > 0:
+            mean = totals[:, klass] / size
+            cost += (mean - share) * (mean - share) / share
+            cost += 1000.0 * (mean <= 1e-12)
+    return cost
