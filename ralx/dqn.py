@@ -1,0 +1,302 @@
+"""Batch-mode double DQN: the agent that plays the labelling game and learns from it (paper, section 3.2)."""
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ralx.query_network import QueryNetwork
+from ralx.replay_buffer import Batch, ReplayBuffer
+
+Loss = Literal["huber", "squared"]
+DoubleDQN = Literal["standard", "paper"]
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"huber": F.smooth_l1_loss, "squared": F.mse_loss}
+
+EPSILON_END = 0.05
+EPSILON_SPAN = 0.85
+
+
+def _epsilon_over_episodes(episode: int, episodes: int, step: int) -> float:
+    return EPSILON_END + EPSILON_SPAN * math.exp(-5.0 * episode / episodes)
+
+
+def _epsilon_over_steps(episode: int, episodes: int, step: int) -> float:
+    return EPSILON_END + EPSILON_SPAN * math.exp(-step / 10.0)
+
+
+EPSILON_SCHEDULES: dict[str, Callable[[int, int, int], float]] = {
+    "episode": _epsilon_over_episodes,
+    "step": _epsilon_over_steps,  # the published one: no exploration left after some 30 steps
+}
+
+
+def epsilon_at(schedule: str, *, episode: int, episodes: int, step: int) -> float:
+    """Share of random sub-actions.
+
+    Args:
+        schedule: ``"episode"``: 0.05 + 0.85·exp(−5·episode/episodes);
+            ``"step"``, as published: 0.05 + 0.85·exp(−step/10).
+        episode: episodes finished so far, of ``episodes`` in all.
+        step: steps played so far, all episodes together.
+    """
+    if schedule not in EPSILON_SCHEDULES:
+        raise ValueError(f"schedule must be one of {', '.join(EPSILON_SCHEDULES)}, got {schedule!r}")
+    return EPSILON_SCHEDULES[schedule](episode, episodes, step)
+
+
+def td_target(
+    reward: Tensor,
+    discount: Tensor,
+    next_q_select: Tensor,
+    next_q_evaluate: Tensor,
+    mask: Tensor,
+    done: Tensor,
+) -> Tensor:
+    """y = r + γ·Q_evaluate(s′, argmax over the pool of Q_select(s′, ·)); y = r where the episode ended.
+
+    Args:
+        reward, discount: float ``[B]``; the discount is gamma to the power of the steps taken.
+        next_q_select: ``[B, M']``, the network that chooses.
+        next_q_evaluate: ``[B, M']``, the network whose value counts.
+        mask: bool ``[B, M']``, False where a pool has no such candidate. At least one per row is True, unless
+            that row is done.
+        done: bool ``[B]``.
+
+    Returns:
+        float ``[B]``.
+    """
+    best = next_q_select.masked_fill(~mask, -math.inf).argmax(dim=1, keepdim=True)
+    bootstrap = next_q_evaluate.gather(1, best).squeeze(1)
+    return torch.where(done, reward, reward + discount * bootstrap)
+
+
+class DQNAgent:
+    """A query network, its target network and what trains them.
+
+    Args:
+        query_network: trained in place.
+        lr: initial learning rate of SGD.
+        momentum, weight_decay: of SGD.
+        gamma: discount per step, 0..1.
+        batch_size: sub-transitions per update.
+        loss: of the TD error: ``"huber"`` (published) or ``"squared"`` (the paper's text).
+        double_dqn: ``"standard"``: the query network chooses the next candidate, the target network
+            evaluates it. ``"paper"``: the other way round, as the paper's text has it.
+        target_update: copy the query network to the target network after every so many ``learn`` calls.
+        tau: instead of copying, move the target network by this share after every update.
+        n_step: steps that a return runs over before it bootstraps.
+        updates_per_step: updates per ``learn`` call.
+        lr_decay: factor on the learning rate per ``learn`` call; 1 keeps it.
+        device: where both networks live.
+
+    Raises:
+        ValueError: an argument outside its range, or an unknown name.
+    """
+
+    def __init__(
+        self,
+        query_network: QueryNetwork,
+        *,
+        lr: float = 1e-3,
+        momentum: float = 0.95,
+        weight_decay: float = 1e-3,
+        gamma: float = 0.999,
+        batch_size: int = 16,
+        loss: Loss = "huber",
+        double_dqn: DoubleDQN = "standard",
+        target_update: int = 5,
+        tau: float | None = None,
+        n_step: int = 1,
+        updates_per_step: int = 1,
+        lr_decay: float = 1.0,
+        device: torch.device | str = "cpu",
+    ):
+        counts = {
+            "batch_size": batch_size,
+            "target_update": target_update,
+            "n_step": n_step,
+            "updates_per_step": updates_per_step,
+        }
+        for name, count in counts.items():
+            if count < 1:
+                raise ValueError(f"{name} must be at least 1, got {count}")
+        if not lr > 0:
+            raise ValueError(f"lr must be above 0, got {lr}")
+        if not 0 <= gamma <= 1:
+            raise ValueError(f"gamma must be in 0..1, got {gamma}")
+        if not 0 < lr_decay <= 1:
+            raise ValueError(f"lr_decay must be above 0 and at most 1, got {lr_decay}")
+        if tau is not None and not 0 < tau <= 1:
+            raise ValueError(f"tau must be above 0 and at most 1, or None, got {tau}")
+        if loss not in LOSSES:
+            raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {loss!r}")
+        if double_dqn not in get_args(DoubleDQN):
+            raise ValueError(
+                f"double_dqn must be one of {', '.join(get_args(DoubleDQN))}, got {double_dqn!r}"
+            )
+        self.device = torch.device(device)
+        self.query_network = query_network.to(self.device).eval()
+        self.target_network = copy.deepcopy(self.query_network).requires_grad_(False)
+        self.optimizer = torch.optim.SGD(
+            self.query_network.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay
+        )
+        self.gamma, self.batch_size, self.n_step = gamma, batch_size, n_step
+        self.loss, self.double_dqn = loss, double_dqn
+        self.target_update, self.tau = target_update, tau
+        self.updates_per_step, self.initial_lr, self.lr_decay = updates_per_step, lr, lr_decay
+        self.learn_calls = 0
+
+    @property
+    def lr(self) -> float:
+        return self.optimizer.param_groups[0]["lr"]
+
+    def reset_lr(self) -> None:
+        """Back to the initial learning rate, for a decay that starts again with each episode."""
+        self.optimizer.param_groups[0]["lr"] = self.initial_lr
+
+    @torch.no_grad()
+    def act(
+        self,
+        state: Tensor,
+        candidates: Tensor,
+        epsilon: float,
+        generator: torch.Generator,
+        per_sub_action: bool = True,
+    ) -> Tensor:
+        """Choose one candidate per pool, ε-greedily.
+
+        Args:
+            state: ``[R, D_s]``.
+            candidates: ``[K, M, D_a]``.
+            epsilon: probability of a random choice.
+            generator: on the CPU. It gives the same count of numbers whatever epsilon is.
+            per_sub_action: one coin for each pool; False: one for all of them, as published.
+
+        Returns:
+            int64 ``[K]`` on the CPU.
+        """
+        if candidates.dim() != 3 or candidates.shape[1] < 1:
+            raise ValueError(
+                f"candidates must be [K, M, D_a] with M at least 1, got {list(candidates.shape)}"
+            )
+        num_pools, pool_size = candidates.shape[:2]
+        coins = torch.rand(num_pools if per_sub_action else 1, generator=generator)
+        random = torch.randint(pool_size, (num_pools,), generator=generator)
+        if bool((coins < epsilon).all()):
+            return random
+        encoded = self.query_network.encode_state(state.to(self.device).unsqueeze(0))
+        q = self.query_network.q_values(encoded.expand(num_pools, -1), candidates.to(self.device))
+        return torch.where(coins < epsilon, random, q.argmax(dim=1).cpu())
+
+    def learn(self, replay_buffer: ReplayBuffer, generator: torch.Generator) -> dict[str, float | None]:
+        """Update the query network from the replay buffer.
+
+        Returns:
+            ``td_loss`` and ``q_mean`` (the mean Q of the sampled sub-actions), both averaged over this call's
+            updates; None where there is nothing to sample yet.
+
+        Raises:
+            FloatingPointError: the loss is NaN or infinite. The networks can't be used after that.
+        """
+        if len(replay_buffer) == 0:
+            return {"td_loss": None, "q_mean": None}
+        logged = torch.stack([self._update(replay_buffer, generator) for _ in range(self.updates_per_step)])
+        td_loss, q_mean = logged.mean(dim=0).tolist()  # the one transfer to the host per call
+        if not math.isfinite(td_loss):
+            raise FloatingPointError(
+                f"td_loss is {td_loss:g} in learn() call {self.learn_calls + 1} "
+                f"(lr {self.lr:g}, loss {self.loss}): "
+                "learning has diverged or a feature was not finite; try a lower lr"
+            )
+        self.learn_calls += 1
+        self.optimizer.param_groups[0]["lr"] *= self.lr_decay
+        if self.tau is None and self.learn_calls % self.target_update == 0:
+            self.target_network.load_state_dict(self.query_network.state_dict())
+        return {"td_loss": td_loss, "q_mean": q_mean}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Both networks, SGD's momentum, the learning rate and the count of calls: copies in a flat dict."""
+        tensors = {f"query_network.{k}": v for k, v in self.query_network.state_dict().items()}
+        tensors |= {f"target_network.{k}": v for k, v in self.target_network.state_dict().items()}
+        for name, parameter in self.query_network.named_parameters():
+            momentum = self.optimizer.state[parameter].get("momentum_buffer")
+            if momentum is not None:  # none before the first update
+                tensors[f"momentum.{name}"] = momentum
+        tensors["lr"] = torch.tensor(self.lr, dtype=torch.float64)
+        tensors["learn_calls"] = torch.tensor(self.learn_calls)
+        return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+    def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what ``state_dict`` gave; learning goes on exactly as it would have.
+
+        Raises:
+            ValueError: it belongs to a network of other sizes, or a tensor is missing.
+        """
+        try:
+            self.query_network.load_state_dict(_under("query_network.", tensors))
+            self.target_network.load_state_dict(_under("target_network.", tensors))
+            self.learn_calls = int(tensors["learn_calls"])
+            self.optimizer.param_groups[0]["lr"] = float(tensors["lr"])
+        except (RuntimeError, KeyError) as error:
+            raise ValueError(f"the agent's saved state does not fit this agent: {error}") from None
+        momentum = _under("momentum.", tensors)
+        self.optimizer.state.clear()
+        for name, parameter in self.query_network.named_parameters():
+            if name in momentum:
+                self.optimizer.state[parameter]["momentum_buffer"] = momentum[name].to(parameter, copy=True)
+
+    def _update(self, replay_buffer: ReplayBuffer, generator: torch.Generator) -> Tensor:
+        """One step of SGD; returns the loss and the mean Q, still on the device."""
+        batch = replay_buffer.sample(
+            self.batch_size, n_step=self.n_step, gamma=self.gamma, generator=generator
+        ).to(self.device)
+        target = self._target(batch)
+        self.query_network.train()  # only here do the BatchNorm statistics move
+        encoded = _rows(self.query_network.encode_state(batch.states), batch.state_index)
+        q = self.query_network.q_values(encoded, batch.actions, batch.mask)
+        q_chosen = q.gather(1, batch.chosen.unsqueeze(1)).squeeze(1)
+        loss = LOSSES[self.loss](q_chosen, target)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.query_network.eval()
+        if self.tau is not None:
+            _move_towards(self.target_network, self.query_network, self.tau)
+        return torch.stack((loss.detach(), q_chosen.detach().mean()))
+
+    @torch.no_grad()
+    def _target(self, batch: Batch) -> Tensor:
+        q_query = _next_q(self.query_network, batch)
+        q_target = _next_q(self.target_network, batch)
+        select, evaluate = (q_query, q_target) if self.double_dqn == "standard" else (q_target, q_query)
+        return td_target(batch.reward, batch.discount, select, evaluate, batch.next_mask, batch.done)
+
+
+def _next_q(network: QueryNetwork, batch: Batch) -> Tensor:
+    encoded = _rows(network.encode_state(batch.next_states), batch.next_state_index)
+    return network.q_values(encoded, batch.next_actions, batch.next_mask)
+
+
+def _rows(encoded: Tensor, index: Tensor) -> Tensor:
+    """``encoded[index]``, with a gradient always summed in the same order (indexing promises none)."""
+    return F.embedding(index, encoded)
+
+
+@torch.no_grad()
+def _move_towards(target_network: nn.Module, query_network: nn.Module, tau: float) -> None:
+    """target ← target + tau·(query − target), BatchNorm's statistics included; counters are copied."""
+    source = query_network.state_dict()
+    for name, tensor in target_network.state_dict().items():
+        if tensor.is_floating_point():
+            tensor.lerp_(source[name], tau)
+        else:
+            tensor.copy_(source[name])
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
