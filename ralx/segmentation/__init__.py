@@ -1,0 +1,24 @@
+"""Segmenters: networks by name, their weights, training on labelled regions, and evaluation."""
+
+from ralx.segmentation.build import SEGMENTERS, build_segmenter, load_weights
+from ralx.segmentation.inference import SegmentationData, evaluate, mc_logits, predict
+from ralx.segmentation.modes import Precision, autocast, normalise
+from ralx.segmentation.networks import FPN
+from ralx.segmentation.training import SegmenterTrainer, train_epoch, train_on_regions
+
+__all__ = [
+    "FPN",
+    "SEGMENTERS",
+    "Precision",
+    "SegmentationData",
+    "SegmenterTrainer",
+    "autocast",
+    "build_segmenter",
+    "evaluate",
+    "load_weights",
+    "mc_logits",
+    "normalise",
+    "predict",
+    "train_epoch",
+    "train_on_regions",
+]

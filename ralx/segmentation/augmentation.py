@@ -1,0 +1,104 @@
+"""Random crops and flips, drawn for a whole pass at once and cut out of a batch on its device, without a loop
+over samples.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ralx.pool import RegionGrid, RegionPool
+
+
+class Crops(NamedTuple):
+    """One crop per sample, all int64 [n] but `flip`."""
+
+    image: Tensor  # index into the dataset
+    top: Tensor
+    left: Tensor
+    flip: Tensor  # bool [n]: left and right are exchanged
+
+    def to(self, device: torch.device) -> "Crops":
+        return Crops(*(field.to(device, non_blocking=True) for field in self))
+
+    def batch(self, first: int, last: int) -> "Crops":
+        return Crops(*(field[first:last] for field in self))
+
+
+def crops_anywhere(
+    images: Tensor, image_size: tuple[int, int], crop_size: tuple[int, int], generator: torch.Generator
+) -> Crops:
+    """One crop per image, uniform over all positions inside it. images: int64 [n]."""
+    height, width = (torch.full_like(images, i - c) for i, c in zip(image_size, crop_size, strict=True))
+    zero = torch.zeros_like(images)
+    return Crops(
+        images,
+        _uniform(zero, height, generator),
+        _uniform(zero, width, generator),
+        _coins(len(images), generator),
+    )
+
+
+def crops_around(
+    regions: Tensor, grid: RegionGrid, crop_size: tuple[int, int], generator: torch.Generator
+) -> Crops:
+    """One crop per region, uniform over the positions inside the image that hold the region's centre, as the
+    paper's authors draw them. regions: int64 [n], flat region indices.
+    """
+    image, row, col = grid.split(regions)
+    corners = []
+    for cell, region, crop, whole in zip(
+        (row, col), grid.region_size, crop_size, grid.image_size, strict=True
+    ):
+        centre = cell * region + region // 2
+        corners.append(_uniform((centre - crop + 1).clamp(min=0), centre.clamp(max=whole - crop), generator))
+    return Crops(image, corners[0], corners[1], _coins(len(regions), generator))
+
+
+def _uniform(low: Tensor, high: Tensor, generator: torch.Generator) -> Tensor:
+    """int64, uniform in low..high, both included."""
+    u = torch.rand(len(low), generator=generator, dtype=torch.float64, device=low.device)
+    return low + (u * (high - low + 1)).long()
+
+
+def _coins(n: int, generator: torch.Generator) -> Tensor:
+    return torch.rand(n, generator=generator, device=generator.device) < 0.5
+
+
+def positions(crops: Crops, crop_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """The image rows [n, h] and columns [n, w] that the crops show, int64; flipped crops have their columns
+    from right to left.
+    """
+    device = crops.top.device
+    across = torch.arange(crop_size[1], device=device)
+    across = torch.where(crops.flip[:, None], across.flip(0), across)
+    return crops.top[:, None] + torch.arange(crop_size[0], device=device), crops.left[:, None] + across
+
+
+def cut(maps: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
+    """[n, ..., H, W] -> [n, ..., h, w]: sample i at its own rows [n, h] and columns [n, w]."""
+    n, *between, height, width = maps.shape
+    # One gather over flat pixels: five times faster on the CPU than indexing with two index tensors.
+    flat = rows[:, :, None] * width + cols[:, None, :]
+    index = flat.reshape(n, *(1 for _ in between), -1).expand(n, *between, -1)
+    return maps.reshape(n, *between, height * width).gather(-1, index).unflatten(-1, flat.shape[1:])
+
+
+class LabelledPixels:
+    """Which pixels may be trained on: those inside the labelled regions of `pool`, as it is now, looked up on
+    `device`.
+    """
+
+    def __init__(self, pool: RegionPool, device: torch.device):
+        grid = pool.grid
+        self.region_size = grid.region_size
+        labelled = pool.labelled.view(grid.num_images, grid.rows, grid.cols)
+        # One row and column more stand for the remainder at the bottom and right, which is in no region.
+        self.labelled = torch.nn.functional.pad(labelled, (0, 1, 0, 1)).to(device)
+
+    def at(self, images: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
+        """bool [n, h, w] for image indices [n], rows [n, h] and columns [n, w]."""
+        labelled = self.labelled[images]
+        row = (rows // self.region_size[0]).clamp(max=labelled.shape[1] - 1)
+        col = (cols // self.region_size[1]).clamp(max=labelled.shape[2] - 1)
+        return cut(labelled, row, col)

@@ -1,0 +1,99 @@
+"""How a segmenter is run: normalised input, eval mode, precision, and dropout that draws from a given
+generator.
+"""
+
+import functools
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@functools.lru_cache(maxsize=8)
+def _affine(device: torch.device) -> tuple[Tensor, Tensor]:
+    # Kept per device: making them at every call would be a copy to the device, and a wait for it.
+    std = torch.tensor(_IMAGENET_STD, dtype=torch.float64).view(3, 1, 1)
+    mean = torch.tensor(_IMAGENET_MEAN, dtype=torch.float64).view(3, 1, 1)
+    return (1 / (255 * std)).float().to(device), (-mean / std).float().to(device)
+
+
+def normalise(images: Tensor) -> Tensor:
+    """uint8 [N, 3, H, W] -> float32, ImageNet's mean and standard deviation per channel taken out,
+    channels_last.
+
+    Raises:
+        TypeError: not uint8. ValueError: not [N, 3, H, W].
+    """
+    if images.dtype != torch.uint8:
+        raise TypeError(f"images: expected uint8, got {images.dtype}")
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f"images: expected [N, 3, H, W], got {list(images.shape)}")
+    scale, shift = _affine(images.device)
+    return torch.addcmul(shift, images.to(torch.float32, memory_format=torch.channels_last), scale)
+
+
+def device_of(segmenter: nn.Module) -> torch.device:
+    """Where the segmenter's weights are; the CPU for a network without any."""
+    tensor = next(segmenter.parameters(), next(segmenter.buffers(), None))
+    return torch.device("cpu") if tensor is None else tensor.device
+
+
+def check_precision(precision: str) -> None:
+    if precision not in get_args(Precision):
+        raise ValueError(f"precision: expected one of {', '.join(get_args(Precision))}, got {precision!r}")
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager:
+    """bfloat16 where asked for, and under "auto" on CUDA devices that have it; float32 otherwise.
+
+    bfloat16 has float32's range, so that no gradient scaling is needed.
+    """
+    check_precision(precision)
+    enabled = precision == "bfloat16" or (
+        precision == "auto"
+        and device.type == "cuda"
+        and torch.cuda.is_bf16_supported(including_emulation=False)
+    )
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
+@contextmanager
+def modes_kept(segmenter: nn.Module) -> Iterator[None]:
+    """Give every submodule back the training or eval mode that it had."""
+    before = [(module, module.training) for module in segmenter.modules()]
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
+
+
+@contextmanager
+def evaluating(segmenter: nn.Module) -> Iterator[None]:
+    """Eval mode and no gradients inside, every submodule's own mode restored after."""
+    with modes_kept(segmenter), torch.no_grad():
+        segmenter.eval()
+        yield
+
+
+@contextmanager
+def dropout_from(generator: torch.Generator, device: torch.device) -> Iterator[None]:
+    """Dropout can only draw from torch's global generators: inside they are seeded from `generator`, after
+    they are as they were."""
+    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    cuda = []
+    if device.type == "cuda":
+        cuda = [torch.cuda.current_device() if device.index is None else device.index]
+    with torch.random.fork_rng(devices=cuda):
+        # Not torch.manual_seed: it would reseed the other devices too, and fork_rng doesn't restore those.
+        torch.random.default_generator.manual_seed(seed)
+        for index in cuda:
+            torch.cuda.default_generators[index].manual_seed(seed)
+        yield

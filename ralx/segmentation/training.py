@@ -1,0 +1,278 @@
+"""Training a segmenter: on the regions labelled last, on all labelled regions, or on whole data sets.
+
+As the paper's authors train (PAPER: SGD with momentum, gradient norm clipped, the rate multiplied twice per
+epoch, random crops and horizontal flips), with pixels outside labelled regions left out of the loss. All
+randomness comes from a generator that is passed in.
+"""
+
+import itertools
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ralx.pool import RegionPool
+from ralx.segmentation.augmentation import Crops, LabelledPixels, crops_anywhere, crops_around, cut, positions
+from ralx.segmentation.inference import SegmentationData, dropout_layers
+from ralx.segmentation.modes import Precision, autocast, check_precision, device_of, dropout_from, normalise
+
+
+class SegmenterTrainer:
+    """A segmenter with its optimizer: one gradient step per `step`, one decay of the learning rate per
+    `end_epoch`.
+
+    Args:
+        segmenter: normalised images [n, 3, H, W] -> logits [n, C, h, w]; trained in place.
+        lr: learning rate of SGD.
+        momentum, weight_decay: of SGD.
+        clip_norm: largest norm of the whole gradient.
+        lr_decay: the rate is multiplied by it twice per epoch, as the paper's authors do.
+        ignore_index: label of pixels that are left out of the loss.
+        precision: "auto" (bfloat16 where a CUDA device has it), "float32" or "bfloat16".
+        train_dropout: False trains with dropout off, as the published code does.
+    """
+
+    def __init__(
+        self,
+        segmenter: nn.Module,
+        *,
+        lr: float,
+        ignore_index: int,
+        momentum: float = 0.95,
+        weight_decay: float = 1e-4,
+        clip_norm: float = 4.0,
+        lr_decay: float = 0.998,
+        precision: Precision = "auto",
+        train_dropout: bool = True,
+    ):
+        _check_above_zero(lr=lr, clip_norm=clip_norm, lr_decay=lr_decay)
+        check_precision(precision)
+        self.segmenter = segmenter
+        self.ignore_index = ignore_index
+        self.clip_norm = clip_norm
+        self.lr_decay = lr_decay
+        self.precision: Precision = precision
+        self.train_dropout = train_dropout
+        self.device = device_of(segmenter)
+        self._parameters = {name: p for name, p in segmenter.named_parameters() if p.requires_grad}
+        # One fused update instead of three small operations per parameter.
+        self._optimizer = torch.optim.SGD(
+            self._parameters.values(), lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True
+        )
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next step."""
+        return self._optimizer.param_groups[0]["lr"]
+
+    def step(self, images: Tensor, labels: Tensor) -> Tensor:
+        """One gradient step. images uint8 [n, 3, H, W], labels uint8 [n, H, W] -> the batch's mean loss per
+        labelled pixel, before the step, as a tensor on the device (nothing waits for it); 0 where every pixel
+        is ignored.
+
+        A batch of one image is too small for batch statistics (a 1×1 map has none at all): batch norm uses
+        its running ones.
+        """
+        self.segmenter.train()
+        self._set_modes(single=len(images) == 1)
+        self._optimizer.zero_grad()
+        with autocast(self.device, self.precision):
+            logits = self.segmenter(normalise(images.to(self.device)))
+        loss = segmentation_loss(logits, labels.to(self.device), self.ignore_index)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self._parameters.values(), self.clip_norm)
+        self._optimizer.step()
+        return loss.detach()
+
+    def _set_modes(self, single: bool) -> None:
+        if single:
+            for layer in self.segmenter.modules():
+                if isinstance(layer, _BatchNorm):
+                    layer.eval()
+        if not self.train_dropout:
+            for layer in dropout_layers(self.segmenter):
+                layer.eval()
+
+    def end_epoch(self) -> None:
+        """Decay the learning rate: twice, see `lr_decay`."""
+        self._optimizer.param_groups[0]["lr"] *= self.lr_decay * self.lr_decay
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Copies of everything that training changes, by name, contiguous (safetensors takes them):
+        `weights.*`, `momentum.*` once a step was taken, and `lr`."""
+        state = {f"weights.{name}": tensor for name, tensor in self.segmenter.state_dict().items()}
+        for name, parameter in self._parameters.items():
+            momentum = self._optimizer.state[parameter].get("momentum_buffer")
+            if momentum is not None:
+                state[f"momentum.{name}"] = momentum
+        state = {name: t.detach().clone(memory_format=torch.contiguous_format) for name, t in state.items()}
+        state["lr"] = torch.tensor(self.lr, dtype=torch.float64)
+        return state
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on exactly where `state_dict` was taken.
+
+        Raises:
+            ValueError: tensors missing, unknown or of another shape; nothing is changed.
+        """
+        expected = self._expected_shapes(with_momentum=any(name.startswith("momentum.") for name in state))
+        for name in expected.keys() | state.keys():
+            if name not in state or name not in expected:
+                rule = "missing from" if name in expected else "unknown in"
+                raise ValueError(f"state: {name!r} is {rule} the segmenter's saved state")
+            if state[name].shape != expected[name]:
+                raise ValueError(
+                    f"state: {name!r} should have shape {list(expected[name])}, got {list(state[name].shape)}"
+                )
+        prefix = "weights."
+        self.segmenter.load_state_dict(
+            {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
+        )
+        self._optimizer.state.clear()
+        for name, parameter in self._parameters.items():
+            if (saved := state.get(f"momentum.{name}")) is not None:
+                # In the parameter's own memory format: the fused update walks both in the same order.
+                self._optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(
+                    parameter.detach()
+                ).copy_(saved)
+        self._optimizer.param_groups[0]["lr"] = float(state["lr"])
+
+    def _expected_shapes(self, with_momentum: bool) -> dict[str, torch.Size]:
+        shapes = {f"weights.{name}": tensor.shape for name, tensor in self.segmenter.state_dict().items()}
+        if with_momentum:
+            shapes |= {f"momentum.{name}": parameter.shape for name, parameter in self._parameters.items()}
+        return shapes | {"lr": torch.Size()}
+
+
+def segmentation_loss(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
+    """Cross entropy of logits [n, C, h, w], upsampled bilinearly to the labels' size, with labels [n, H, W];
+    in float32.
+
+    The mean over the pixels that are not ignored; 0 instead of torch's NaN where all are, so that NaN always
+    means divergence.
+    """
+    logits = F.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=True)
+    total = F.cross_entropy(logits, labels.long(), ignore_index=ignore_index, reduction="sum")
+    return total / (labels != ignore_index).sum().clamp(min=1)
+
+
+def train_on_regions(
+    trainer: SegmenterTrainer,
+    dataset: SegmentationData,
+    regions: Tensor,
+    pool: RegionPool,
+    *,
+    crop_size: tuple[int, int],
+    batch_size: int,
+    generator: torch.Generator,
+) -> float:
+    """The paper's one iteration: one pass over K new regions, a random crop around each, in batches.
+
+    Every labelled region of `pool` that a crop shows takes part in the loss, not only the new ones.
+
+    Args:
+        regions: int64 [K], flat indices into the pool's grid, labelled already.
+        crop_size: h, w; cut down to the image where it is larger.
+
+    Returns:
+        the mean loss; NaN if any batch gave NaN.
+    """
+    if not len(regions):
+        raise ValueError("regions: expected at least one, got none")
+    crop_size = fit_crop(crop_size, dataset.image_size)
+    order = torch.randperm(len(regions), generator=generator)
+    crops = crops_around(regions.cpu()[order], pool.grid, crop_size, generator)
+    return _train_pass(trainer, dataset, crops, pool, crop_size, batch_size, generator)
+
+
+def train_epoch(
+    trainer: SegmenterTrainer,
+    dataset: SegmentationData,
+    *,
+    crop_size: tuple[int, int],
+    batch_size: int,
+    generator: torch.Generator,
+    pool: RegionPool | None = None,
+) -> float:
+    """One epoch. The learning rate's decay is the caller's to ask for: `trainer.end_epoch()`.
+
+    Without `pool`: one random crop of every image, with all its labels. With `pool`: one crop of every image
+    that has a labelled region, around a random one of them, with the labels of labelled regions only.
+
+    Returns:
+        the mean loss; NaN if any batch gave NaN.
+    """
+    crop_size = fit_crop(crop_size, dataset.image_size)
+    if pool is None:
+        if not len(dataset):
+            raise ValueError("dataset: expected at least one image, got none")
+        images = torch.randperm(len(dataset), generator=generator)
+        crops = crops_anywhere(images, dataset.image_size, crop_size, generator)
+    else:
+        regions = _one_labelled_region_per_image(pool, generator)
+        crops = crops_around(regions, pool.grid, crop_size, generator)
+    return _train_pass(trainer, dataset, crops, pool, crop_size, batch_size, generator)
+
+
+def fit_crop(crop_size: tuple[int, int], image_size: tuple[int, int]) -> tuple[int, int]:
+    """The crop size, cut down to the image where it is larger."""
+    if len(crop_size) != 2 or min(crop_size) < 1:
+        raise ValueError(f"crop_size: expected two numbers of at least 1, got {crop_size}")
+    return min(crop_size[0], image_size[0]), min(crop_size[1], image_size[1])
+
+
+def _one_labelled_region_per_image(pool: RegionPool, generator: torch.Generator) -> Tensor:
+    """int64 [n] flat indices, the images in random order."""
+    labelled = pool.labelled.view(pool.grid.num_images, -1)
+    images = labelled.any(dim=1).nonzero().squeeze(1)
+    if not len(images):
+        raise ValueError("pool: expected at least one labelled region, got none")
+    images = images[torch.randperm(len(images), generator=generator)]
+    within = torch.multinomial(labelled[images].double(), 1, generator=generator).squeeze(1)
+    return images * pool.grid.regions_per_image + within
+
+
+def _train_pass(
+    trainer: SegmenterTrainer,
+    dataset: SegmentationData,
+    crops: Crops,
+    pool: RegionPool | None,
+    crop_size: tuple[int, int],
+    batch_size: int,
+    generator: torch.Generator,
+) -> float:
+    """One pass over the crops. The loss is read once, at the end: nothing waits for the device in between."""
+    n = len(crops.image)
+    device = trainer.device
+    pixels = None if pool is None else LabelledPixels(pool, device)
+    on_device = crops.to(device)
+    total = torch.zeros((), device=device)
+    with dropout_from(generator, device):
+        for first, last in _even_batches(n, batch_size):
+            images, labels = dataset.batch(crops.image[first:last])
+            images, labels = images.to(device), labels.to(device)
+            batch = on_device.batch(first, last)
+            rows, cols = positions(batch, crop_size)
+            images, labels = cut(images, rows, cols), cut(labels, rows, cols)
+            if pixels is not None:
+                labels = labels.masked_fill(~pixels.at(batch.image, rows, cols), trainer.ignore_index)
+            total += trainer.step(images, labels) * (last - first)
+    return total.item() / n
+
+
+def _even_batches(n: int, batch_size: int) -> list[tuple[int, int]]:
+    """As few batches as `batch_size` allows, of equal size give or take one: a small last batch would have
+    poor batch statistics and as much weight as a full one."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+    count = math.ceil(n / batch_size)
+    edges = [n * i // count for i in range(count + 1)]
+    return list(itertools.pairwise(edges))
+
+
+def _check_above_zero(**values: float) -> None:
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"{name}: expected a number above 0, got {value}")
