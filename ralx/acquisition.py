@@ -1,7 +1,7 @@
 """Acquisition functions: how much a region is worth labelling. Higher = label first.
 
-Every function of `ACQUISITIONS` maps `(segmenter, images, region_size)` to scores float32 [N, R]. All take the
-same two options and use those that apply:
+Every function of `ACQUISITIONS` maps `(segmenter, images, region_size)` to scores float32 [N, R]. All
+take the same two options and use those that apply:
 
 - `num_mc_samples`: passes with dropout on;
 - `generator`: a CPU generator that all randomness comes from (default: torch's own).

@@ -81,8 +81,8 @@ class Featurizer(nn.Module):
                 `ralx.metrics.class_distribution`; on the same device as `regions`.
 
         Each row gets the normalised histogram of the KL divergences from its predicted distribution to each
-        labelled one (zeros while nothing is labelled), then of those to the predictions of all K·M candidates,
-        itself included: they stand for the unlabelled regions.
+        labelled one (zeros while nothing is labelled), then of those to the predictions of all K·M
+        candidates, itself included: they stand for the unlabelled regions.
         """
         num_classes = self._num_classes(regions)
         if labelled.dim() != 2 or labelled.shape[1] != num_classes:

@@ -1,0 +1,293 @@
+"""The published code's features, under its function names, computed by ralx's ops.
+
+For people who run the code published with "Reinforced Active Learning for Image Segmentation"
+(github.com/ArantxaCasanova/ralis): import these functions from `ralx.compat` in place of its
+`models.model_utils`, and `confusion_matrix_pytorch` in place of the one in its `utils.final_utils`. Names,
+arguments and the layout of what is returned are the same.
+
+`compute_state`
+    State and candidates of one step: 268 numbers per candidate on CamVid, 276 on Cityscapes. Scores of the
+    entropy and BALD baselines.
+`create_feature_vector_3H_region_kl`
+    One region of the state: C + 1 class bins, then 64 minimum, 64 average, 64 maximum entropies, row-major.
+`create_feature_vector_3H_region_kl_sim`
+    One candidate: the same, then 32 bins of KL to the labelled regions.
+`add_kl_pool2`
+    Adds 32 bins of KL to the step's candidates.
+`compute_entropy_seg`, `compute_bald`, `apply_dropout`
+    Entropy and mutual information per pixel; dropout on for BALD.
+`confusion_matrix_pytorch`
+    Counts; rows are predictions.
+
+What the layout means, and how `ralx.Featurizer`, which follows the paper's text, differs:
+
+- Class bins are pixel *counts*, with 1e-7 for an absent class. There is one more than there are classes: it
+  would count void, which is never predicted, so it holds 1e-7. The Featurizer gives C fractions.
+- Each KL histogram spans its own row's minimum to maximum. The Featurizer's bins are fixed unless told
+  otherwise.
+- A region size is (width, height) and a candidate is (image, x, y), in pixels.
+- Candidates are shuffled by torch's global generator before they are split into pools.
+
+Differences from the published code, none of which changes the layout: the network runs once per image, not
+twice, and on the device that it is on; KL divergences are computed in float64 throughout; where the number of
+candidates is no multiple of `num_groups`, the pools are equally large and the rest is left out, where
+that code fails; a network without dropout is refused for BALD. Loading, training, choosing and the replay
+memory are not here: `ralx.dqn` and `ralx-train` do those in their own way.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ralx.ops import bald, confusion_matrix, kl_histogram, region_features
+
+ABSENT = 1e-7  # what a class bin holds where no pixel has the class
+KL_BINS = 32
+CELLS = 8  # entropy maps are pooled to 8 × 8
+
+
+def compute_state(
+    args: Any,
+    net: nn.Module,
+    region_candidates: list[tuple[int, int, int]],
+    candidate_set: Any,
+    train_set: Any,
+    num_groups: int = 5,
+    reg_sz: tuple[int, int] = (128, 128),
+) -> tuple[dict[str, Tensor | None], np.ndarray]:
+    """State and candidates of one step, for the algorithm named by `args.al_algorithm`.
+
+    Args:
+        args: `al_algorithm` is "ralis", "entropy", "bald" or "random"; `bald_iter` the number of passes.
+        net: the segmenter; returns (logits at the images' size, anything), and with `bayesian=True, n_iter=T`
+            (a list of T such logits, anything). Left in eval mode.
+        region_candidates: (image, x, y) of each candidate, x and y multiples of the region's size.
+        candidate_set: `get_specific_item(image)` gives (image, ...); for "ralis" also `state_subset`, the
+        state
+            set's images, and `get_subset_state(i)`, which gives (image, _, _, _, [(x, y), ...]).
+        train_set: `num_classes`, and `balance_cl`, the class distributions of the labelled regions, [L][C
+        + 1]. num_groups: K, how many pools. reg_sz: (width, height).
+
+    Returns:
+        A dict and the candidates in the same order, int64 [K, M, 3]. "pool" of the dict is float32 [K, M,
+        D] on the CPU, "subset" float32 [regions of the state set, C + 1 + 192], or None where the
+        algorithm is not "ralis". D = C + 1 + 192 + 64 for "ralis", else 1: the mean entropy or BALD of
+        the region's pixels, or 0 for "random".
+    """
+    net.eval()
+    candidates = np.asarray(sorted(tuple(c) for c in region_candidates), dtype=np.int64).reshape(-1, 3)
+    if num_groups < 1 or not len(candidates):
+        raise ValueError(
+            f"num_groups and the number of candidates must be >= 1, got {num_groups} and {len(candidates)}"
+        )
+    if args.al_algorithm == "random":
+        rows = torch.zeros(len(candidates), 1)
+    elif args.al_algorithm == "entropy":
+        rows = _candidate_rows(_mean_entropy, net, candidates, candidate_set, reg_sz)
+    elif args.al_algorithm == "bald":
+        rows = _candidate_rows(_mean_bald(args.bald_iter), net, candidates, candidate_set, reg_sz)
+    elif args.al_algorithm == "ralis":
+        rows = _candidate_rows(_region_features, net, candidates, candidate_set, reg_sz)
+        labelled = _labelled_rows(train_set.balance_cl, train_set.num_classes)
+        rows = torch.cat([rows, _kl_bins(rows[:, : train_set.num_classes + 1], labelled)], dim=1)
+    else:
+        raise ValueError(
+            f"args.al_algorithm must be random, entropy, bald or ralis, got {args.al_algorithm!r}"
+        )
+
+    # Candidates come sorted by image: without a shuffle, those of one image would share a pool.
+    num_groups = min(num_groups, len(candidates))
+    pool_size = len(candidates) // num_groups
+    order = torch.randperm(len(candidates))[: num_groups * pool_size]
+    pool = rows[order].unflatten(0, (num_groups, pool_size))
+    arranged = candidates[order.numpy()].reshape(num_groups, pool_size, 3)
+    subset = None
+    if args.al_algorithm == "ralis":
+        pool = add_kl_pool2(pool, n_cl=train_set.num_classes)
+        subset = _subset_rows(net, candidate_set, reg_sz)
+    return {"subset": subset, "pool": pool}, arranged
+
+
+def create_feature_vector_3H_region_kl(
+    pred_region: Tensor, ent_region: Tensor, num_classes: int = 19, reg_sz: tuple[int, int] = (128, 128)
+) -> list[float]:
+    """C + 1 class bins and three pooled entropy maps of one region.
+
+    `pred_region` [h, w] holds predicted class ids, `ent_region` [h, w] the pixels' entropy in nats;
+    `reg_sz` is (width, height).
+    """
+    predicted = torch.as_tensor(pred_region).flatten().long()
+    if predicted.numel() and (predicted.min() < 0 or predicted.max() > num_classes):
+        raise ValueError(
+            f"pred_region must hold class ids in 0..{num_classes}, "
+            f"got {int(predicted.min())}..{int(predicted.max())}"
+        )
+    counts = torch.bincount(predicted, minlength=num_classes + 1).double()
+    cell = _cell_size(reg_sz)
+    entropy = torch.as_tensor(ent_region).detach()[None]
+    pooled = [-F.max_pool2d(-entropy, cell), F.avg_pool2d(entropy, cell), F.max_pool2d(entropy, cell)]
+    return torch.cat([_present(counts), *[p.flatten().double().cpu() for p in pooled]]).tolist()
+
+
+def create_feature_vector_3H_region_kl_sim(
+    pred_region: Tensor,
+    ent_region: Tensor,
+    train_set: Any,
+    num_classes: int = 19,
+    reg_sz: tuple[int, int] = (128, 128),
+) -> list[float]:
+    """`create_feature_vector_3H_region_kl`, then the histogram of the KL divergences to the labelled regions,
+    `train_set.balance_cl` [L][C + 1]: 32 zeros while nothing is labelled."""
+    features = create_feature_vector_3H_region_kl(pred_region, ent_region, num_classes, reg_sz)
+    predicted = torch.tensor(features[: num_classes + 1], dtype=torch.float64)
+    return features + _kl_bins(predicted, _labelled_rows(train_set.balance_cl, num_classes)).tolist()
+
+
+def add_kl_pool2(state: Tensor, n_cl: int = 19) -> Tensor:
+    """Adds to every candidate of `state` [K, M, D], whose first n_cl + 1 numbers are class bins, the
+    histogram of the KL divergences to all K·M candidates, itself included: [K, M, D + 32]."""
+    predicted = state[:, :, : n_cl + 1]
+    return torch.cat([state, _kl_bins(predicted, predicted.flatten(0, 1)).to(state.dtype)], dim=2)
+
+
+def compute_entropy_seg(args: Any, im_t: Tensor, net: nn.Module) -> Tensor:
+    """Entropy of every pixel in nats, float32 [N, H, W] on the CPU, for one image [3, H, W] or several
+    [N, 3, H, W]. `args` is not used. Leaves `net` in eval mode."""
+    net.eval()
+    logits = _logits(net, im_t if im_t.dim() == 4 else im_t.unsqueeze(0))
+    pixels = (logits.shape[2], logits.shape[3])
+    # One region of one cell per pixel: any of the three pooled maps is the entropy itself.
+    return region_features(logits, pixels, cells=pixels).entropy_avg.squeeze(1).cpu()
+
+
+def compute_bald(predictions: Tensor) -> tuple[Tensor, Tensor]:
+    """Mutual information in nats [1, H, W] and the class of the mean prediction, int64 [1, H, W], from the
+    probabilities [T, C, H, W] of T passes over one image."""
+    passes = predictions.log().unsqueeze(1)  # softmax turns the logarithm of a probability back into it
+    return bald(passes).bald_map, predictions.mean(0).argmax(0).unsqueeze(0)
+
+
+def apply_dropout(m: nn.Module) -> None:
+    """For `net.apply`: a dropout module goes into training mode."""
+    if type(m) is nn.Dropout:
+        m.train()
+
+
+def confusion_matrix_pytorch(
+    cm: Tensor, output_flatten: Tensor, target_flatten: Tensor, num_classes: int
+) -> Tensor:
+    """Adds to `cm` [C, C], in place, how many pixels were predicted as row i and are labelled column j.
+
+    `output_flatten` and `target_flatten` are integer tensors of one length; pixels where either lies outside
+    0..C-1, void among them, are left out. Returns `cm`.
+    """
+    known = (target_flatten >= 0) & (target_flatten < num_classes)
+    known &= (output_flatten >= 0) & (output_flatten < num_classes)
+    target = target_flatten.long().where(known, num_classes)
+    output = output_flatten.long().where(known, 0)
+    counts = confusion_matrix(
+        output.view(1, 1, -1), target.view(1, 1, -1), num_classes, ignore_index=num_classes
+    )
+    return cm.add_(counts.T.to(cm))
+
+
+def _candidate_rows(compute, net, candidates, candidate_set, reg_sz) -> Tensor:
+    """`compute` of every candidate, float32 [number of candidates, D]; `candidates` are sorted by image."""
+    images, starts = np.unique(candidates[:, 0], return_index=True)
+    groups = np.split(candidates[:, 1:], starts[1:])
+    return torch.cat(
+        [
+            compute(net, candidate_set.get_specific_item(image)[0], regions, reg_sz)
+            for image, regions in zip(images.tolist(), groups, strict=True)
+        ]
+    )
+
+
+def _subset_rows(net, candidate_set, reg_sz) -> Tensor:
+    """Features of every region of the state set, in the order in which the set lists them."""
+    rows = []
+    for index in range(len(candidate_set.state_subset)):
+        image, _, _, _, regions = candidate_set.get_subset_state(index)
+        rows.append(_region_features(net, image, regions, reg_sz))
+    return torch.cat(rows)
+
+
+def _region_features(net, image, regions, reg_sz) -> Tensor:
+    """C + 1 class bins and three pooled entropy maps of `regions` [(x, y), ...] of one image."""
+    features = region_features(_logits(net, image.unsqueeze(0)), reg_sz[::-1], cells=_cells(reg_sz))
+    vector = _select(features.vector()[0], image, regions, reg_sz).cpu()
+    num_classes = features.class_hist.shape[2]
+    counts = (vector[:, :num_classes] * (reg_sz[0] * reg_sz[1])).round()
+    return torch.cat([F.pad(_present(counts), (0, 1), value=ABSENT), vector[:, num_classes:]], dim=1)
+
+
+def _mean_entropy(net, image, regions, reg_sz) -> Tensor:
+    features = region_features(_logits(net, image.unsqueeze(0)), reg_sz[::-1], cells=(1, 1))
+    mean = features.entropy_sum[0, :, None] / (reg_sz[0] * reg_sz[1])
+    return _select(mean, image, regions, reg_sz).cpu()
+
+
+def _mean_bald(num_passes: int):
+    def compute(net, image, regions, reg_sz) -> Tensor:
+        net.apply(apply_dropout)
+        if not any(type(part) is nn.Dropout and part.training for part in net.modules()):
+            raise ValueError("net must have dropout for al_algorithm bald, got a network without nn.Dropout")
+        with torch.no_grad():
+            passes, _ = net(image.unsqueeze(0).to(_device(net)), bayesian=True, n_iter=num_passes)
+        net.eval()
+        mean = bald(torch.stack(passes), reg_sz[::-1]).region_sum[0, :, None] / (reg_sz[0] * reg_sz[1])
+        return _select(mean, image, regions, reg_sz).cpu()
+
+    return compute
+
+
+def _select(rows: Tensor, image: Tensor, regions, reg_sz) -> Tensor:
+    """The rows of `regions` [(x, y), ...] out of one row per tile of the image, row-major."""
+    corners = torch.as_tensor(np.asarray(regions, dtype=np.int64).reshape(-1, 2))
+    size, (width, height) = torch.tensor(reg_sz), (image.shape[-1], image.shape[-2])
+    tile = corners // size
+    inside = (corners >= 0) & (corners + size <= torch.tensor([width, height]))
+    if not (inside & (tile * size == corners)).all():
+        raise ValueError(
+            f"regions must lie in the {width} x {height} image, x and y multiples of {tuple(reg_sz)}, "
+            f"got {corners[~(inside & (tile * size == corners)).all(1)][0].tolist()}"
+        )
+    return rows[(tile[:, 1] * (width // reg_sz[0]) + tile[:, 0]).to(rows.device)]
+
+
+def _present(counts: Tensor) -> Tensor:
+    return counts.masked_fill(counts == 0, ABSENT)
+
+
+def _kl_bins(predicted: Tensor, reference: Tensor) -> Tensor:
+    """Bins over each row's own range; rows are positive, so nothing is added to them."""
+    return kl_histogram(predicted.double(), reference.double(), bins=KL_BINS, range=None, eps=0.0).float()
+
+
+def _labelled_rows(balance_cl: list[list[float]], num_classes: int) -> Tensor:
+    return torch.tensor(np.asarray(balance_cl, dtype=np.float64).reshape(-1, num_classes + 1))
+
+
+def _cell_size(reg_sz: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) in pixels of what one pooled entropy covers."""
+    if min(reg_sz) < CELLS:
+        raise ValueError(f"reg_sz must be at least {CELLS} in both directions, got {tuple(reg_sz)}")
+    return reg_sz[1] // CELLS, reg_sz[0] // CELLS
+
+
+def _cells(reg_sz: tuple[int, int]) -> tuple[int, int]:
+    """(rows, columns) of pooled entropies: 8 × 8, or more where a small region holds more whole cells."""
+    height, width = _cell_size(reg_sz)
+    return reg_sz[1] // height, reg_sz[0] // width
+
+
+def _logits(net: nn.Module, images: Tensor) -> Tensor:
+    with torch.no_grad():
+        return net(images.to(_device(net)))[0]
+
+
+def _device(net: nn.Module) -> torch.device:
+    return next((p.device for p in net.parameters()), torch.device("cpu"))
