@@ -17,6 +17,9 @@ from ralx.pool import RegionGrid
 # The largest KL divergence of two rows smoothed by 1e-7 is just below ln(1e7) = 16.12 nats.
 KL_RANGE = (0.0, 16.2)
 
+# What the published code counts for a class that no pixel of a region has.
+ABSENT = 1e-7
+
 
 class Featurizer(nn.Module):
     """Region features of whatever `segmenter` predicts.
@@ -28,6 +31,7 @@ class Featurizer(nn.Module):
         cells: (ch, cw), the size of the pooled entropy maps.
         kl_bins: bins of each of the two KL histograms.
         kl_range: what the bins span, in nats; None spans each candidate's own min..max, as published.
+        counts: give the class distributions as pixel counts, 1e-7 for an absent class, as published.
         align_corners: of the upsampling, as in `torch.nn.functional.interpolate`.
 
     No gradient flows, and the segmenter runs in eval mode; the mode of each of its modules is restored after.
@@ -41,6 +45,7 @@ class Featurizer(nn.Module):
         cells: tuple[int, int] = (8, 8),
         kl_bins: int = 32,
         kl_range: tuple[float, float] | None = KL_RANGE,
+        counts: bool = False,
         align_corners: bool = True,
     ) -> None:
         super().__init__()
@@ -49,6 +54,7 @@ class Featurizer(nn.Module):
         self.cells = cells
         self.kl_bins = kl_bins
         self.kl_range = kl_range
+        self.counts = counts
         self.align_corners = align_corners
 
     def forward(self, images: Tensor) -> RegionFeatures:
@@ -66,7 +72,11 @@ class Featurizer(nn.Module):
 
     def regions(self, images: Tensor) -> Tensor:
         """float32 [N, R, C + 3·ch·cw]: class distribution; min, average, max entropy, cells row-major."""
-        return self(images).vector()
+        features = self(images)
+        if self.counts:
+            area = self.region_size[0] * self.region_size[1]
+            features = features._replace(class_hist=(features.class_hist * area).clamp(min=ABSENT))
+        return features.vector()
 
     def state(self, images: Tensor) -> Tensor:
         """The state s_t, float32 [N·R, C + 3·ch·cw]: `regions` of the state set, image after image."""

@@ -114,11 +114,13 @@ class RegionPool:
     def num_labelled(self) -> int:
         return len(self.order)
 
-    def draw_candidates(self, query_size: int, pool_size: int, generator: torch.Generator) -> Tensor:
+    def draw_candidates(
+        self, query_size: int, pool_size: int, generator: torch.Generator, *, few_images: bool = False
+    ) -> Tensor:
         """`query_size` disjoint pools of `pool_size` unlabelled regions each, int64 [K, M].
 
-        Every unlabelled region is as likely as every other, as in the paper (its published code draws images
-        first). Where too few are left the pools become shorter, M = |U| // K; with fewer regions than pools,
+        Every unlabelled region is as likely as every other, as in the paper. With `few_images` they come from
+        just so many random images as hold that many, as in its published code. Where too few are left the pools become shorter, M = |U| // K; with fewer regions than pools,
         there are |U| pools of one. ValueError where nothing is unlabelled.
         """
         if query_size < 1 or pool_size < 1:
@@ -128,8 +130,17 @@ class RegionPool:
             raise ValueError(f"no region is left to draw from: all {self.grid.num_regions} are labelled")
         query_size = min(query_size, len(unlabelled))
         pool_size = min(pool_size, len(unlabelled) // query_size)
+        if few_images:
+            unlabelled = self._of_few_images(unlabelled, query_size * pool_size, generator)
         shuffled = torch.randperm(len(unlabelled), generator=generator)
         return unlabelled[shuffled[: query_size * pool_size]].view(query_size, pool_size)
+
+    def _of_few_images(self, unlabelled: Tensor, wanted: int, generator: torch.Generator) -> Tensor:
+        """Those of `unlabelled` that lie in the first images, in random order, which hold `wanted` of them."""
+        order = torch.randperm(self.grid.num_images, generator=generator)
+        per_image = self.unlabelled.view(self.grid.num_images, -1).sum(1)
+        images = order[: int((per_image[order].cumsum(0) < wanted).sum()) + 1]
+        return unlabelled[torch.isin(unlabelled // self.grid.regions_per_image, images)]
 
     def label(self, regions: Tensor) -> None:
         """Moves `regions` [K] from unlabelled to labelled. ValueError, with nothing changed, where one is out
