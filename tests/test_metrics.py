@@ -1,0 +1,114 @@
+import math
+
+import pytest
+import torch
+from torchmetrics.functional.classification import multiclass_jaccard_index
+
+from ralx.metrics import class_counts, class_distribution, distribution_entropy, iou, mean_iou
+
+VOID = 11
+
+
+def confusion_of(prediction, target, num_classes):
+    return torch.bincount(target * num_classes + prediction, minlength=num_classes**2).view(num_classes, -1)
+
+
+def test_iou_by_hand():
+    #                       predicted 0  1  2
+    confusion = torch.tensor([[3, 1, 0], [2, 4, 0], [0, 0, 5]])
+    assert iou(confusion).tolist() == pytest.approx([3 / 6, 4 / 7, 1.0])
+    assert iou(confusion).dtype == torch.float64
+    assert mean_iou(confusion) == pytest.approx((3 / 6 + 4 / 7 + 1) / 3)
+
+
+def test_iou_agrees_with_torchmetrics():
+    rng = torch.Generator().manual_seed(0)
+    prediction = torch.randint(0, 7, (5000,), generator=rng)
+    target = torch.randint(0, 7, (5000,), generator=rng)
+    expected = multiclass_jaccard_index(prediction, target, num_classes=7, average="none")
+    assert torch.allclose(iou(confusion_of(prediction, target, 7)).float(), expected)
+
+
+def test_a_class_without_target_pixels_is_left_out_of_the_mean_even_if_predicted():
+    confusion = torch.tensor([[4, 0, 1], [0, 5, 0], [0, 0, 0]])
+    values = iou(confusion)
+    assert values[:2].tolist() == pytest.approx([4 / 5, 1.0]) and math.isnan(values[2])
+    assert mean_iou(confusion) == pytest.approx(0.9)
+
+
+def test_a_class_never_found_counts_as_zero():
+    assert mean_iou(torch.tensor([[2, 0], [2, 0]])) == pytest.approx((0.5 + 0) / 2)
+
+
+def test_only_an_empty_confusion_matrix_has_no_mean():
+    assert math.isnan(mean_iou(torch.zeros(3, 3, dtype=torch.int64)))
+
+
+def test_counts_beyond_float32_stay_exact():
+    # Cityscapes' test set has 1e9 pixels: float32 would lose single ones.
+    confusion = torch.tensor([[2**31, 1], [0, 2**31]])
+    assert iou(confusion)[0].item() == 2**31 / (2**31 + 1)
+
+
+def test_iou_rejects_other_shapes():
+    with pytest.raises(ValueError, match=r"confusion must be \[C, C\], got \[2, 3\]"):
+        iou(torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
+def test_class_counts_leave_void_out(dtype):
+    labels = torch.tensor([[[0, 1], [1, VOID]], [[VOID, VOID], [VOID, VOID]]], dtype=dtype)
+    counts = class_counts(labels, 11, VOID)
+    assert counts.shape == (2, 11) and counts.dtype == torch.int64
+    assert counts[0].tolist() == [1, 2] + [0] * 9
+    assert counts[1].tolist() == [0] * 11
+
+
+def test_void_may_be_255_or_one_of_the_class_ids():
+    labels = torch.tensor([[0, 1, 255, 255]], dtype=torch.uint8)
+    assert class_counts(labels, 2, 255).tolist() == [[1, 1]]
+    assert class_counts(torch.tensor([[0, 1, 1]]), 2, 1).tolist() == [[1, 0]]
+
+
+def test_class_distribution_is_of_the_pixels_that_count():
+    labels = torch.tensor([[[0, 1], [1, VOID]], [[VOID, VOID], [VOID, VOID]]], dtype=torch.uint8)
+    distribution = class_distribution(labels, 11, VOID)
+    assert distribution.dtype == torch.float32
+    assert distribution[0, :2].tolist() == pytest.approx([1 / 3, 2 / 3])
+    assert distribution[0].sum().item() == pytest.approx(1)
+    assert distribution[1].tolist() == [0] * 11
+
+
+def test_no_regions_give_no_rows():
+    assert class_distribution(torch.zeros(0, 9, 8, dtype=torch.uint8), 11, VOID).shape == (0, 11)
+
+
+def test_class_counts_reject():
+    with pytest.raises(ValueError, match=r"labels must lie in 0\.\.10 or be 255 \(ignored\), got \[11\]"):
+        class_counts(torch.tensor([[3, 11]]), 11, 255)
+    with pytest.raises(ValueError, match=r"got \[-1\]"):
+        class_counts(torch.tensor([[3, -1]]), 11, 255)
+    with pytest.raises(TypeError, match=r"labels must be an integer tensor, got torch\.float32"):
+        class_counts(torch.zeros(1, 4), 11, 255)
+    with pytest.raises(ValueError, match=r"labels must be \[K, \.\.\.\] .* got \[4\]"):
+        class_counts(torch.zeros(4, dtype=torch.int64), 11, 255)
+    with pytest.raises(ValueError, match="num_classes must be >= 1, got 0"):
+        class_counts(torch.zeros(1, 4, dtype=torch.int64), 0, 255)
+
+
+def test_distribution_entropy_in_nats():
+    assert distribution_entropy(torch.full((11,), 1 / 11)) == pytest.approx(math.log(11), abs=1e-6)
+    assert distribution_entropy(torch.tensor([0.0, 1.0])) == 0
+    assert distribution_entropy(torch.tensor([0.25, 0.75])) == pytest.approx(0.5623351446)
+    assert distribution_entropy(torch.zeros(4)) == 0
+
+
+def test_distribution_entropy_rejects_what_is_no_distribution():
+    with pytest.raises(ValueError, match="distribution must be non-negative and sum to 1, got a sum of 12"):
+        distribution_entropy(torch.tensor([4.0, 8.0]))
+    with pytest.raises(ValueError, match="non-negative"):
+        distribution_entropy(torch.tensor([1.5, -0.5]))
+    with pytest.raises(ValueError, match="sum of nan"):
+        distribution_entropy(torch.tensor([math.nan, 1.0]))
+    with pytest.raises(ValueError, match=r"distribution must be \[C\], got \[1, 2\]"):
+        distribution_entropy(torch.ones(1, 2) / 2)
