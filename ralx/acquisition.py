@@ -9,8 +9,7 @@ take the same two options and use those that apply:
 `images` are whatever the segmenter takes, [N, ..., H, W]; the logits are upsampled to their size.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from typing import Protocol
 
 import torch
@@ -18,7 +17,8 @@ from torch import Tensor, nn
 
 from ralx.features import Featurizer
 from ralx.ops import bald as mutual_information
-from ralx.segmentation import mc_logits
+from ralx.segmentation.inference import mc_logits
+from ralx.segmentation.modes import dropout_from
 
 
 class Acquisition(Protocol):
@@ -71,7 +71,7 @@ def bald(
     Only what follows the dropout runs again per pass where the network allows it, see `ralx.segmentation`.
     ValueError where the network has no dropout: all passes would be the same and every score 0.
     """
-    with torch.no_grad(), _seeded(generator, images.device):
+    with nullcontext() if generator is None else dropout_from(generator, images.device):
         # Stacked at the network's own resolution: streamed passes would keep a sum at full resolution.
         passes = torch.stack(list(mc_logits(segmenter, images, num_mc_samples)))
     size = (images.shape[-2], images.shape[-1])
@@ -92,15 +92,3 @@ def pick(scores: Tensor) -> Tensor:
     if wrong.any():
         raise ValueError(f"scores must not be NaN, got NaN in pools {wrong.nonzero().flatten()[:5].tolist()}")
     return scores.argmax(1)
-
-
-@contextmanager
-def _seeded(generator: torch.Generator | None, device: torch.device) -> Iterator[None]:
-    """Dropout draws from torch's global generators: seeds them from `generator`, and puts them back after."""
-    if generator is None:
-        yield
-        return
-    seed = int(torch.randint(2**62, (), generator=generator))
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield

@@ -5,20 +5,20 @@ per candidate: the same, then how its class distribution differs from the labell
 candidates' (section 3.2 of "Reinforced Active Learning for Image Segmentation", ICLR 2020).
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from ralx.ops import RegionFeatures, kl_histogram, region_features
 from ralx.pool import RegionGrid
+from ralx.segmentation.modes import evaluating
 
 # The largest KL divergence of two rows smoothed by 1e-7 is just below ln(1e7) = 16.12 nats.
 KL_RANGE = (0.0, 16.2)
 
-# What the published code counts for a class that no pixel of a region has.
-ABSENT = 1e-7
+# Added to every class before a KL divergence is taken; what the published code counts for an absent class.
+SMOOTHING = 1e-7
 
 
 class Featurizer(nn.Module):
@@ -60,7 +60,7 @@ class Featurizer(nn.Module):
     def forward(self, images: Tensor) -> RegionFeatures:
         """Images [N, ..., H, W], as the segmenter takes them → the features of every region, see
         `ralx.region_features`."""
-        with torch.no_grad(), eval_mode(self.segmenter):
+        with evaluating(self.segmenter):
             logits = self.segmenter(images)
             return region_features(
                 logits,
@@ -75,7 +75,7 @@ class Featurizer(nn.Module):
         features = self(images)
         if self.counts:
             area = self.region_size[0] * self.region_size[1]
-            features = features._replace(class_hist=(features.class_hist * area).clamp(min=ABSENT))
+            features = features._replace(class_hist=(features.class_hist * area).clamp(min=SMOOTHING))
         return features.vector()
 
     def state(self, images: Tensor) -> Tensor:
@@ -98,12 +98,13 @@ class Featurizer(nn.Module):
         if labelled.dim() != 2 or labelled.shape[1] != num_classes:
             raise ValueError(f"labelled must be [L, {num_classes}], got {list(labelled.shape)}")
         predicted = regions[..., :num_classes]
-        references = labelled, predicted.flatten(0, 1)
-        histograms = [
-            kl_histogram(predicted, reference, bins=self.kl_bins, range=self.kl_range)
-            for reference in references
-        ]
-        return torch.cat([regions, *histograms], dim=-1)
+        to_labelled = kl_histogram(predicted, labelled, bins=self.kl_bins, range=self.kl_range, eps=SMOOTHING)
+        # Counts are positive already; against them, another 1e-7 would double what an absent class has.
+        smoothing = 0.0 if self.counts else SMOOTHING
+        to_unlabelled = kl_histogram(
+            predicted, predicted.flatten(0, 1), bins=self.kl_bins, range=self.kl_range, eps=smoothing
+        )
+        return torch.cat([regions, to_labelled, to_unlabelled], dim=-1)
 
     def state_dim(self, num_classes: int) -> int:
         """Ds, the numbers per region of `state` and `regions`."""
@@ -156,16 +157,3 @@ def gather_regions(
         gathered.append(rows[index])
     joined = torch.cat(gathered)
     return joined[by_image.argsort().to(joined.device)].unflatten(0, tuple(candidates.shape))
-
-
-@contextmanager
-def eval_mode(module: nn.Module) -> Iterator[None]:
-    """Puts `module` into eval mode, and each of its modules back into the mode it had: a batch norm that was
-    frozen stays frozen."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode

@@ -120,8 +120,9 @@ class RegionPool:
         """`query_size` disjoint pools of `pool_size` unlabelled regions each, int64 [K, M].
 
         Every unlabelled region is as likely as every other, as in the paper. With `few_images` they come from
-        just so many random images as hold that many, as in its published code. Where too few are left the pools become shorter, M = |U| // K; with fewer regions than pools,
-        there are |U| pools of one. ValueError where nothing is unlabelled.
+        just so many random images as hold more than that, as in its published code. Where too few are
+        left the pools become shorter, M = |U| // K; with fewer regions than pools, there are |U| pools of
+        one. ValueError where nothing is unlabelled.
         """
         if query_size < 1 or pool_size < 1:
             raise ValueError(f"query_size and pool_size must be >= 1, got {query_size} and {pool_size}")
@@ -136,10 +137,10 @@ class RegionPool:
         return unlabelled[shuffled[: query_size * pool_size]].view(query_size, pool_size)
 
     def _of_few_images(self, unlabelled: Tensor, wanted: int, generator: torch.Generator) -> Tensor:
-        """Those of `unlabelled` that lie in the first images, in random order, which hold `wanted` of them."""
+        """Those of `unlabelled` in the first images, in random order, that hold more than `wanted` of them."""
         order = torch.randperm(self.grid.num_images, generator=generator)
         per_image = self.unlabelled.view(self.grid.num_images, -1).sum(1)
-        images = order[: int((per_image[order].cumsum(0) < wanted).sum()) + 1]
+        images = order[: int((per_image[order].cumsum(0) <= wanted).sum()) + 1]
         return unlabelled[torch.isin(unlabelled // self.grid.regions_per_image, images)]
 
     def label(self, regions: Tensor) -> None:

@@ -90,6 +90,25 @@ def test_candidates_are_uniform_over_regions():
     assert (counts[23:] - expected).abs().max() < 5 * (expected * 0.8) ** 0.5
 
 
+def test_candidates_of_few_images_come_from_no_more_images_than_needed():
+    pool = RegionPool(RegionGrid(50, (36, 48), (9, 8)))
+    pool.label(torch.arange(0, 1200, 2))  # 12 left in each image
+    rng, seen = generator(), set()
+    for _ in range(20):
+        candidates = pool.draw_candidates(5, 6, rng, few_images=True)
+        images = (candidates // 24).unique()
+        assert candidates.shape == (5, 6) and candidates.unique().numel() == 30
+        assert not pool.labelled[candidates].any()
+        assert len(images) <= 3  # 2 hold 24 of the 30
+        seen.update(images.tolist())
+    assert len(seen) > 20, "always the same images"
+
+
+def test_candidates_of_few_images_when_every_region_is_needed():
+    pool = RegionPool(GRID)
+    assert pool.draw_candidates(6, 20, generator(), few_images=True).unique().numel() == 120
+
+
 def test_the_same_generator_state_draws_the_same_candidates():
     pool = RegionPool(GRID)
     assert torch.equal(pool.draw_candidates(4, 5, generator(7)), pool.draw_candidates(4, 5, generator(7)))
