@@ -1,0 +1,117 @@
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "common/isa.h"
+#include "common/tensor_view.h"
+#include "confusion_matrix/confusion_matrix.h"
+
+namespace py = pybind11;
+
+namespace {
+
+// torch's names, looked up once and kept as long as the process lives.
+struct Torch {
+  py::handle tensor_type, dtypes[10];
+  py::handle data_ptr, dtype, shape, stride, is_cpu, get_device;
+
+  Torch() {
+    const py::module_ torch = py::module_::import("torch");
+    tensor_type = py::object(torch.attr("Tensor")).release();
+    // In the order of DType.
+    const char* names[] = {"float64", "float32", "float16", "bfloat16", "uint8",
+                           "int8",    "int16",   "int32",   "int64",    "bool"};
+    for (int i = 0; i < 10; ++i) dtypes[i] = py::object(torch.attr(names[i])).release();
+    data_ptr = intern("data_ptr");
+    dtype = intern("dtype");
+    shape = intern("shape");
+    stride = intern("stride");
+    is_cpu = intern("is_cpu");
+    get_device = intern("get_device");
+  }
+
+  static py::handle intern(const char* name) { return PyUnicode_InternFromString(name); }
+};
+
+const Torch& torch() {
+  static const Torch names;
+  return names;
+}
+
+py::object get(py::handle object, py::handle name) {
+  PyObject* value = PyObject_GetAttr(object.ptr(), name.ptr());
+  if (value == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(value);
+}
+
+py::object call(py::handle object, py::handle name) {
+  PyObject* value = PyObject_CallMethodNoArgs(object.ptr(), name.ptr());
+  if (value == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(value);
+}
+
+int64_t to_int(py::handle number) {
+  const long long value = PyLong_AsLongLong(number.ptr());
+  if (value == -1 && PyErr_Occurred()) throw py::error_already_set();
+  return value;
+}
+
+}  // namespace
+
+namespace pybind11::detail {
+
+// torch.Tensor → TensorView, by the tensor's Python attributes: the module is built without torch and serves any
+// version of it.
+template <>
+struct type_caster<ralx::TensorView> {
+  PYBIND11_TYPE_CASTER(ralx::TensorView, const_name("torch.Tensor"));
+
+  bool load(handle source, bool /*convert*/) {
+    const Torch& names = torch();
+    if (PyObject_IsInstance(source.ptr(), names.tensor_type.ptr()) != 1) return false;
+    const object dtype = get(source, names.dtype);
+    int code = 0;
+    while (code < 10 && !dtype.is(names.dtypes[code])) ++code;
+    if (code == 10) return false;
+    const tuple sizes = get(source, names.shape), strides = call(source, names.stride);
+    if (sizes.size() > ralx::kMaxDims) return false;
+    value.dtype = static_cast<ralx::DType>(code);
+    value.ndim = static_cast<int>(sizes.size());
+    for (int i = 0; i < value.ndim; ++i) {
+      value.sizes[i] = to_int(PyTuple_GET_ITEM(sizes.ptr(), i));
+      value.strides[i] = to_int(PyTuple_GET_ITEM(strides.ptr(), i));
+    }
+    const bool on_cpu = get(source, names.is_cpu).ptr() == Py_True;
+    value.device = on_cpu ? -1 : static_cast<int>(to_int(call(source, names.get_device)));
+    value.data = reinterpret_cast<void*>(to_int(call(source, names.data_ptr)));
+    return true;
+  }
+};
+
+// BadLabel → (kind, position, value)
+template <>
+struct type_caster<ralx::BadLabel> {
+  PYBIND11_TYPE_CASTER(ralx::BadLabel, const_name("tuple[str, int, int]"));
+
+  static handle cast(const ralx::BadLabel& bad, return_value_policy, handle) {
+    static const char* const kinds[] = {"", "target", "prediction"};
+    return make_tuple(kinds[bad.kind], bad.position, bad.value).release();
+  }
+};
+
+}  // namespace pybind11::detail
+
+PYBIND11_MODULE(_C, m) {
+  using without_gil = py::call_guard<py::gil_scoped_release>;
+  torch();
+
+  m.def("confusion_matrix", RALX_KERNEL(confusion_matrix), without_gil());
+
+  // For tests and comparisons: each CPU uses its widest instruction set otherwise.
+  py::enum_<ralx::Isa>(m, "Isa")
+      .value("baseline", ralx::Isa::baseline)
+      .value("avx2", ralx::Isa::avx2)
+      .value("avx512", ralx::Isa::avx512);
+  m.def("runs_here", &ralx::runs_here);
+  m.def("active_isa", &ralx::active_isa);
+  m.def("use_isa", &ralx::use_isa);
+}

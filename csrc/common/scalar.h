@@ -1,0 +1,72 @@
+// Element types and what they are computed in.
+#pragma once
+
+#include <cstdint>
+
+#include "common/isa.h"
+#include "common/tensor_view.h"
+
+#if defined(__CUDACC__)
+#define RALX_HD __host__ __device__ inline
+#else
+#define RALX_HD inline
+#endif
+
+namespace ralx::RALX_ISA {
+
+struct Half {
+  uint16_t bits;
+};
+
+struct BFloat16 {
+  uint16_t bits;
+};
+
+template <typename To, typename From>
+RALX_HD To bit_cast(From from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof(To));
+  return to;
+}
+
+RALX_HD double to_real(double x) { return x; }
+RALX_HD float to_real(float x) { return x; }
+RALX_HD float to_real(BFloat16 x) { return bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
+
+// Exact for every value: a half's exponent and mantissa, moved into a float's, are 2^112 too small, subnormals
+// included; only infinity and NaN need the float's own top exponent.
+RALX_HD float to_real(Half x) {
+  const uint32_t magnitude = static_cast<uint32_t>(x.bits & 0x7fff) << 13;
+  const uint32_t finite = bit_cast<uint32_t>(bit_cast<float>(magnitude) * 0x1p112f);
+  const uint32_t bits = magnitude >= 0x0f800000 ? magnitude | 0x7f800000 : finite;
+  return bit_cast<float>(bits | static_cast<uint32_t>(x.bits & 0x8000) << 16);
+}
+
+// Real<Scalar>: float64 is computed in double, everything else in float.
+template <typename Scalar>
+using Real = decltype(to_real(Scalar{}));
+
+// Calls function(Scalar{}) with the element type of a floating-point tensor; the caller has checked the dtype.
+template <typename Function>
+inline void dispatch_floating(DType dtype, const Function& function) {
+  switch (dtype) {
+    case DType::float64: return function(double{});
+    case DType::float16: return function(Half{});
+    case DType::bfloat16: return function(BFloat16{});
+    default: return function(float{});
+  }
+}
+
+template <typename Function>
+inline void dispatch_integral(DType dtype, const Function& function) {
+  switch (dtype) {
+    case DType::uint8: return function(uint8_t{});
+    case DType::int8: return function(int8_t{});
+    case DType::int16: return function(int16_t{});
+    case DType::int32: return function(int32_t{});
+    default: return function(int64_t{});
+  }
+}
+
+}  // namespace ralx::RALX_ISA

@@ -1,0 +1,21 @@
+#pragma once
+
+#include <cstdint>
+
+namespace ralx {
+
+enum class DType { float64, float32, float16, bfloat16, uint8, int8, int16, int32, int64, boolean };
+
+constexpr int kMaxDims = 8;
+
+// Somebody else's tensor: kernels read and write through it and own nothing.
+struct TensorView {
+  void* data;
+  DType dtype;
+  int device;  // -1 the CPU, otherwise the index of the CUDA device
+  int ndim;
+  int64_t sizes[kMaxDims];
+  int64_t strides[kMaxDims];  // in elements; 0 in an expanded dimension
+};
+
+}  // namespace ralx

@@ -1,0 +1,28 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "common/isa.h"
+#include "common/tensor_view.h"
+
+namespace ralx {
+
+// The first label, in reading order, that is no class: a target, else a prediction; or nothing.
+struct BadLabel {
+  enum Kind : int64_t { none, target, prediction } kind;
+  int64_t position;  // in the flattened [N, H, W]
+  int64_t value;
+};
+
+// counts[t, p] += number of pixels with target t and predicted label p.
+//   prediction  logits [N, C, h, w], upsampled to the target's H×W, or labels [N, H, W]
+//   target      labels [N, H, W]; pixels that equal ignore_index are skipped
+//   counts      int64 [C, C], contiguous, overwritten
+using ConfusionMatrixKernel = BadLabel(const TensorView& prediction, const TensorView& target,
+                                       const TensorView& counts, int64_t ignore_index, bool align_corners,
+                                       int threads);
+
+}  // namespace ralx
+
+RALX_DECLARE_KERNEL(confusion_matrix, ConfusionMatrixKernel)

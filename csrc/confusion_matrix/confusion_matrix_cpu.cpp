@@ -1,0 +1,113 @@
+#include "confusion_matrix/confusion_matrix.h"
+
+#include <omp.h>
+
+#include "common/pixel_blocks.h"
+
+namespace ralx::RALX_ISA {
+namespace {
+
+// The rows of a label map, widened to int64.
+struct LabelRows {
+  const TensorView& view;
+
+  void read(int64_t n, int64_t y, int64_t* out) const {
+    dispatch_integral(view.dtype, [&](auto scalar) {
+      const auto* row =
+          static_cast<const decltype(scalar)*>(view.data) + n * view.strides[0] + y * view.strides[1];
+      for (int64_t x = 0; x < view.sizes[2]; ++x) out[x] = row[x * view.strides[2]];
+    });
+  }
+};
+
+// The rows of the label map that logits predict.
+template <typename Scalar>
+struct ArgmaxRows {
+  const LogitSource<Scalar>& source;
+  LogitReader<Scalar> reader;
+
+  void read(int64_t n, int64_t y, int64_t* out) {
+    Real<Scalar> best[kBlock];
+    int32_t label[kBlock];
+    reader.seek(n, y);
+    for (int64_t x = 0; x < source.width; x += kBlock) {
+      block_argmax(reader.read(x), source.classes, best, label);
+      const int64_t count = min_of(kBlock, source.width - x);
+      for (int64_t i = 0; i < count; ++i) out[x + i] = label[i];
+    }
+  }
+};
+
+// Where a thread met its first bad label, if it did.
+BadLabel earlier(BadLabel a, BadLabel b) {
+  if (a.kind == BadLabel::none) return b;
+  if (b.kind == BadLabel::none) return a;
+  return b.position < a.position ? b : a;
+}
+
+BadLabel count_row(const int64_t* target, const int64_t* prediction, int64_t width, int64_t classes,
+                   int64_t ignore_index, int64_t position, int64_t* counts) {
+  for (int64_t x = 0; x < width; ++x) {
+    const int64_t t = target[x], p = prediction[x];
+    if (t == ignore_index) continue;
+    if (t < 0 || t >= classes) return {BadLabel::target, position + x, t};
+    if (p < 0 || p >= classes) return {BadLabel::prediction, position + x, p};
+    ++counts[t * classes + p];
+  }
+  return {BadLabel::none, 0, 0};
+}
+
+// predicted_rows(thread) makes what reads the predicted labels in that thread.
+template <typename PredictedRows>
+BadLabel count_all(const TensorView& target, const TensorView& counts, int64_t ignore_index, int threads,
+                   const PredictedRows& predicted_rows) {
+  const int64_t height = target.sizes[1], width = target.sizes[2], rows = target.sizes[0] * height;
+  const int64_t classes = counts.sizes[0], cells = classes * classes;
+  Buffer<int64_t> labels(threads * 2 * width), partial(threads * cells);
+  for (int64_t i = 0; i < threads * cells; ++i) partial[i] = 0;
+  BadLabel bad{BadLabel::none, 0, 0};
+#pragma omp parallel num_threads(threads) if (threads > 1)
+  {
+    const int thread = omp_get_thread_num();
+    int64_t* row_target = labels.data() + thread * 2 * width;
+    int64_t* row_prediction = row_target + width;
+    const LabelRows targets{target};
+    auto predictions = predicted_rows(thread);
+    BadLabel own{BadLabel::none, 0, 0};
+#pragma omp for schedule(static)
+    for (int64_t row = 0; row < rows; ++row) {
+      targets.read(row / height, row % height, row_target);
+      predictions.read(row / height, row % height, row_prediction);
+      own = earlier(own, count_row(row_target, row_prediction, width, classes, ignore_index, row * width,
+                                   partial.data() + thread * cells));
+    }
+#pragma omp critical(ralx_confusion_matrix)
+    bad = earlier(bad, own);
+  }
+  int64_t* out = static_cast<int64_t*>(counts.data);
+  for (int64_t i = 0; i < cells; ++i) {
+    out[i] = 0;
+    for (int64_t thread = 0; thread < threads; ++thread) out[i] += partial[thread * cells + i];
+  }
+  return bad;
+}
+
+}  // namespace
+
+BadLabel confusion_matrix(const TensorView& prediction, const TensorView& target, const TensorView& counts,
+                          int64_t ignore_index, bool align_corners, int threads) {
+  if (prediction.ndim == 3)
+    return count_all(target, counts, ignore_index, threads, [&](int) { return LabelRows{prediction}; });
+  BadLabel bad{BadLabel::none, 0, 0};
+  dispatch_floating(prediction.dtype, [&](auto scalar) {
+    using Scalar = decltype(scalar);
+    const LogitSource<Scalar> source(prediction, target.sizes[1], target.sizes[2], align_corners);
+    Buffer<Real<Scalar>> scratch(threads * source.scratch_size());
+    bad = count_all(target, counts, ignore_index, threads, [&](int thread) {
+      return ArgmaxRows<Scalar>{source, {source, scratch.data() + thread * source.scratch_size()}};
+    });
+  });
+  return bad;
+}
+
+}  // namespace ralx::RALX_ISA

@@ -1,0 +1,7 @@
+"""The fused ops: argument checks and torch registration in Python, the numbers made in C++ (ralx._C)."""
+
+import torch  # noqa: F401  first: ralx._C then shares torch's OpenMP runtime instead of bringing a second one
+
+from ralx.ops.confusion_matrix import confusion_matrix
+
+__all__ = ["confusion_matrix"]

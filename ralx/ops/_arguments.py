@@ -1,0 +1,117 @@
+"""Checks shared by the ops. Each error names the argument, the rule and what was given."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+LABELS = (torch.uint8, torch.int16, torch.int32, torch.int64)
+
+
+def check_tensor(name: str, value: object) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__module__}.{type(value).__qualname__}")
+    if value.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense (strided) tensor, got layout {value.layout}")
+    return value
+
+
+def check_rank(name: str, value: Tensor, axes: str) -> None:
+    if value.dim() != len(axes.split(",")):
+        raise ValueError(f"{name} must be [{axes}], got shape {list(value.shape)}")
+
+
+def check_floating(name: str, value: Tensor) -> None:
+    if value.dtype not in FLOATING:
+        raise TypeError(f"{name} must be float32, float16, bfloat16 or float64, got {value.dtype}")
+
+
+def check_labels(name: str, value: Tensor) -> None:
+    if value.dtype not in LABELS:
+        raise TypeError(f"{name} must be uint8, int16, int32 or int64, got {value.dtype}")
+
+
+def check_same_device(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
+    if value.device != other.device:
+        raise ValueError(
+            f"{name} and {other_name} must be on one device, got {value.device} and {other.device}"
+        )
+
+
+def check_logits(name: str, value: object, axes: str = "N, C, h, w") -> Tensor:
+    """Floating-point logits with at least one class and at least one pixel; other axes may be empty."""
+    logits = check_tensor(name, value)
+    check_rank(name, logits, axes)
+    check_floating(name, logits)
+    if logits.shape[-3] < 1:
+        raise ValueError(f"{name} must have at least one class, got shape {list(logits.shape)}")
+    if logits.shape[-2] < 1 or logits.shape[-1] < 1:
+        raise ValueError(f"{name} must have at least one pixel, got shape {list(logits.shape)}")
+    return logits
+
+
+def check_integer(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    return value
+
+
+def check_pair(name: str, value: Any) -> tuple[int, int]:
+    """Two numbers, each at least 1: (height, width)."""
+    rule = f"{name} must be two integers (height, width)"
+    if not isinstance(value, (tuple, list)):
+        raise TypeError(f"{rule}, got {value!r}")
+    if len(value) != 2:
+        raise ValueError(f"{rule}, got {value!r}")
+    for number in value:
+        if isinstance(number, bool) or not isinstance(number, (int, torch.SymInt)):
+            raise TypeError(f"{rule}, got {value!r}")
+        if number < 1:
+            raise ValueError(f"{rule}, each at least 1, got {value!r}")
+    return value[0], value[1]
+
+
+def check_size(size: Any, logits: Tensor) -> tuple[int, int]:
+    """(H, W) of the upsampled image; without `size`, that of the logits themselves."""
+    if size is None:
+        return logits.shape[-2], logits.shape[-1]
+    return check_pair("size", size)
+
+
+def check_region_size(region_size: Any, size: tuple[int, int]) -> tuple[int, int]:
+    region = check_pair("region_size", region_size)
+    if region[0] > size[0] or region[1] > size[1]:
+        raise ValueError(
+            f"region_size must not exceed the image, got {tuple(region)} for an image of {tuple(size)}"
+        )
+    return region
+
+
+def check_cells(cells: Any, region_size: tuple[int, int]) -> tuple[int, int]:
+    pair = check_pair("cells", cells)
+    if pair[0] > region_size[0] or pair[1] > region_size[1]:
+        raise ValueError(
+            f"cells must not exceed the region's pixels, got {tuple(pair)} for a region of {tuple(region_size)}"
+        )
+    return pair
+
+
+def check_flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return value
+
+
+def register(schema: str, *, cpu: Callable, cuda: Callable, fake: Callable) -> Callable:
+    """Registers `ralx::<schema>` with torch, so that torch.compile can trace it; returns the callable op.
+
+    `fake` gives outputs of the right shape and dtype from shapes alone.
+    """
+    name = f"ralx::{schema.partition('(')[0]}"
+    torch.library.define(name, schema[schema.index("(") :], tags=(torch.Tag.pt2_compliant_tag,))
+    torch.library.impl(name, "cpu")(cpu)
+    torch.library.impl(name, "cuda")(cuda)
+    torch.library.register_fake(name)(fake)
+    return getattr(torch.ops.ralx, name.removeprefix("ralx::")).default

@@ -1,0 +1,53 @@
+"""What the references of several ops share: upsampling and regions in plain torch."""
+
+import torch
+from torch import Tensor
+
+
+def computed(logits: Tensor) -> Tensor:
+    """float64 is computed in float64, every other type in float32."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def _neighbours(source: int, size: int, align_corners: bool, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """For each position of an axis of `size`: both neighbours in the source axis and the second one's weight.
+
+    The coordinates of torch.nn.functional.interpolate as exact fractions, so that a weight of 0 is exactly 0.
+    """
+    position = torch.arange(size, device=device)
+    if align_corners:
+        numerator, denominator = position * (source - 1), max(size - 1, 1)
+    else:
+        numerator, denominator = ((2 * position + 1) * source - size).clamp_min(0), 2 * size
+    first = torch.div(numerator, denominator, rounding_mode="floor").clamp_max(source - 1)
+    weight = (numerator - first * denominator).double() / denominator
+    weight[first == source - 1] = 0
+    return first, torch.where(weight > 0, first + 1, first), weight
+
+
+def upsample_ref(logits: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
+    """Bilinear upsampling of [..., h, w] to [..., H, W] that doesn't look at neighbours of weight 0."""
+    for dim, wanted in ((-2, size[0]), (-1, size[1])):
+        first, second, weight = _neighbours(logits.shape[dim], wanted, align_corners, logits.device)
+        weight = weight.to(logits.dtype)
+        if dim == -2:
+            weight = weight[:, None]
+        low, high = logits.index_select(dim, first), logits.index_select(dim, second)
+        logits = torch.where(weight > 0, (1 - weight) * low + weight * high, low)
+    return logits
+
+
+def split_regions(maps: Tensor, region_size: tuple[int, int]) -> Tensor:
+    """[N, H, W] → [N, R, rh, rw], tiled from the top left; a remainder at the bottom or right is dropped."""
+    rh, rw = region_size
+    rows, cols = maps.shape[1] // rh, maps.shape[2] // rw
+    tiles = maps[:, : rows * rh, : cols * rw].reshape(-1, rows, rh, cols, rw)
+    return tiles.permute(0, 1, 3, 2, 4).reshape(maps.shape[0], rows * cols, rh, rw)
+
+
+def class_hist_ref(labels: Tensor, region_size: tuple[int, int], classes: int) -> Tensor:
+    """Fractions of each class among the region's pixels: labels [N, H, W] → float32 [N, R, C]."""
+    regions = split_regions(labels, region_size).flatten(2)
+    counts = torch.zeros(*regions.shape[:2], classes, dtype=torch.int64, device=labels.device)
+    counts.scatter_add_(2, regions, torch.ones_like(regions))
+    return (counts.double() / (region_size[0] * region_size[1])).float()

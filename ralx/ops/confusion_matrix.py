@@ -1,0 +1,121 @@
+"""confusion_matrix: how often pixels of one class are predicted as another."""
+
+import torch
+from torch import Tensor
+
+from ralx import _C
+from ralx.ops._arguments import (
+    check_flag,
+    check_integer,
+    check_labels,
+    check_logits,
+    check_pair,
+    check_rank,
+    check_same_device,
+    check_tensor,
+    register,
+)
+from ralx.ops._reference import computed, upsample_ref
+
+
+def confusion_matrix(
+    prediction: Tensor,
+    target: Tensor,
+    num_classes: int,
+    *,
+    ignore_index: int = 255,
+    size: tuple[int, int] | None = None,
+    align_corners: bool = False,
+) -> Tensor:
+    """Counts pixels by target and predicted class.
+
+    Args:
+        prediction: logits [N, C, h, w] (float32, float16, bfloat16 or float64), whose argmax is taken as
+            torch.argmax does, or predicted labels [N, H, W] (uint8, int16, int32 or int64).
+        target: labels [N, H, W], uint8, int16, int32 or int64.
+        num_classes: C.
+        ignore_index: pixels with this target are skipped.
+        size: (H, W) to which logits are bilinearly upsampled inside the pass.
+        align_corners: as in torch.nn.functional.interpolate.
+
+    Returns:
+        int64 [C, C]; row t, column p counts the pixels of target t that are predicted as p.
+
+    Raises:
+        TypeError, ValueError: naming the argument, the rule and what was given. On the CPU also for a target or
+            a predicted label outside 0..C-1 in a pixel that isn't ignored; on CUDA, where finding out would stop
+            the device, such pixels are skipped.
+
+    On CUDA tensors the plain torch reference computes the result.
+    """
+    check_tensor("prediction", prediction)
+    check_tensor("target", target)
+    if check_integer("num_classes", num_classes) < 1:
+        raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+    check_integer("ignore_index", ignore_index)
+    check_flag("align_corners", align_corners)
+    if prediction.is_floating_point():
+        check_logits("prediction", prediction)
+        if prediction.shape[1] != num_classes:
+            raise ValueError(
+                f"num_classes must be the number of classes of the logits, got {num_classes} "
+                f"for a prediction of shape {list(prediction.shape)}"
+            )
+        height, width = prediction.shape[2:]
+    else:
+        check_labels("prediction", prediction)
+        check_rank("prediction", prediction, "N, H, W")
+        height, width = prediction.shape[1:]
+    check_labels("target", target)
+    check_rank("target", target, "N, H, W")
+    check_same_device("prediction", prediction, "target", target)
+    if size is not None:
+        height, width = check_pair("size", size)
+    if target.shape != (prediction.shape[0], height, width):
+        raise ValueError(
+            f"target must have the shape of the prediction, [{prediction.shape[0]}, {height}, {width}], "
+            f"got {list(target.shape)}"
+        )
+    return _op(prediction.detach(), target, num_classes, ignore_index, align_corners)
+
+
+def confusion_matrix_ref(
+    prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int = 255, align_corners: bool = False
+) -> Tensor:
+    """The same in plain torch, logits upsampled to the target's size; labels outside 0..C-1 are skipped."""
+    if prediction.is_floating_point():
+        prediction = upsample_ref(computed(prediction), target.shape[1:], align_corners).argmax(1)
+    target, prediction = target.long(), prediction.long()
+    inside = (target >= 0) & (target < num_classes) & (prediction >= 0) & (prediction < num_classes)
+    cell = torch.where(inside & (target != ignore_index), target * num_classes + prediction, num_classes**2)
+    counts = torch.zeros(num_classes**2 + 1, dtype=torch.int64, device=target.device)
+    counts.scatter_add_(0, cell.flatten(), torch.ones_like(cell).flatten())
+    return counts[:-1].view(num_classes, num_classes)
+
+
+def _cpu(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int, align_corners: bool) -> Tensor:
+    counts = torch.empty(num_classes, num_classes, dtype=torch.int64)
+    name, position, value = _C.confusion_matrix(
+        prediction, target, counts, ignore_index, align_corners, torch.get_num_threads()
+    )
+    if name:
+        height, width = target.shape[1:]
+        n, pixel = divmod(position, height * width)
+        raise ValueError(
+            f"{name} must be in 0..{num_classes - 1} where the target isn't ignore_index={ignore_index}, "
+            f"got {value} at [{n}, {pixel // width}, {pixel % width}]"
+        )
+    return counts
+
+
+def _fake(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int, align_corners: bool) -> Tensor:
+    return target.new_empty(num_classes, num_classes, dtype=torch.int64)
+
+
+_op = register(
+    "confusion_matrix(Tensor prediction, Tensor target, SymInt num_classes, int ignore_index, "
+    "bool align_corners) -> Tensor",
+    cpu=_cpu,
+    cuda=confusion_matrix_ref,
+    fake=_fake,
+)

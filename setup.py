@@ -1,0 +1,37 @@
+"""Builds ralx._C with CMake and Ninja; sources and compiler flags are in CMakeLists.txt, metadata in pyproject.toml."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).parent.resolve()
+
+
+class CMakeBuild(build_ext):
+    def build_extension(self, ext: Extension) -> None:
+        destination = Path(self.get_ext_fullpath(ext.name)).resolve().parent
+        build = Path(self.build_temp).resolve()
+        build.mkdir(parents=True, exist_ok=True)
+        # pip builds in throw-away environments, whose paths a cache from an earlier build would still name.
+        (build / "CMakeCache.txt").unlink(missing_ok=True)
+        # cmake and ninja may be installed for this Python only, in an environment that nobody activated.
+        path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
+        environment = os.environ | {"PATH": path}
+        configure = [
+            *("cmake", "-S", str(ROOT), "-B", str(build), "-G", "Ninja"),
+            f"-DCMAKE_BUILD_TYPE={'Debug' if self.debug else 'Release'}",
+            f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={destination}",
+            f"-DPython_EXECUTABLE={sys.executable}",
+            "-DRALX_PYTHON=ON",
+            "-DRALX_TESTS=OFF",
+        ]
+        subprocess.run(configure, check=True, env=environment)
+        subprocess.run(["cmake", "--build", str(build)], check=True, env=environment)
+
+
+setup(ext_modules=[Extension("ralx._C", sources=[])], cmdclass={"build_ext": CMakeBuild})
