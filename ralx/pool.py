@@ -137,7 +137,7 @@ class RegionPool:
         return unlabelled[shuffled[: query_size * pool_size]].view(query_size, pool_size)
 
     def _of_few_images(self, unlabelled: Tensor, wanted: int, generator: torch.Generator) -> Tensor:
-        """Those of `unlabelled` in the first images, in random order, that hold more than `wanted` of them."""
+        """Those of `unlabelled` in the first images, in random order, that hold more than `wanted`."""
         order = torch.randperm(self.grid.num_images, generator=generator)
         per_image = self.unlabelled.view(self.grid.num_images, -1).sum(1)
         images = order[: int((per_image[order].cumsum(0) <= wanted).sum()) + 1]
