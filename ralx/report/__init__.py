@@ -1,0 +1,131 @@
+"""The report of a run: a page of pictures and tables made from its folder, and the terminal's summary."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import matplotlib.style
+
+from ralx.report.comparison import miou_vs_budget, per_class_iou, selected_classes
+from ralx.report.learning import learning_curves, step_seconds
+from ralx.report.page import Section, miou_tables, per_class_table, render_page, selected_tables
+from ralx.report.records import Run, check_regions, read_run
+from ralx.report.regions import selections
+from ralx.report.stats import TARGET_TEXT, compared_budget, seeds_text
+from ralx.report.style import STYLE
+from ralx.report.summary import summary_table
+
+__all__ = ["summary_table", "write_report"]
+
+
+def write_report(run_dir: Path, *, pictures: Any | None = None) -> Path:
+    """Writes run_dir/report: index.html and its PNG files, made from the run's JSON files alone.
+
+    `pictures` is D_V as a SegmentationDataset; without it the chosen regions are not drawn on images, and
+    budgets are not given as a share of D_V's pixels. A part of the run that is missing is left out and
+    named on the page. The folder is replaced as a whole: if anything fails, an earlier report stays. The
+    same run gives the same bytes.
+
+    Returns the path of index.html. Raises ValueError, naming file and line or record, where a file is
+    malformed or does not fit `pictures`.
+    """
+    run_dir = Path(run_dir)
+    run = read_run(run_dir)
+    if pictures is not None:
+        check_regions(run, pictures.names, pictures.image_size)
+    fresh = run_dir / ".report-new"
+    shutil.rmtree(fresh, ignore_errors=True)  # what a killed process left
+    try:
+        fresh.mkdir()
+        with matplotlib.style.context(STYLE, after_reset=True):
+            sections = _sections(run, pictures)
+            for section in sections:
+                if section.figure is not None:
+                    section.figure.savefig(fresh / section.file, metadata={"Software": None})
+        (fresh / "index.html").write_text(render_page(run, sections), encoding="utf-8")
+        _replace_folder(fresh, run_dir / "report")
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return run_dir / "report" / "index.html"
+
+
+def _replace_folder(fresh: Path, target: Path) -> None:
+    """Puts `fresh` in the place of `target`, which may be there already."""
+    old = target.with_name(".report-old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    try:
+        fresh.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sections(run: Run, pictures: Any | None) -> list[Section]:
+    spread = seeds_text(run.results) if run.results else ""
+    budget = f"{compared_budget(run.results):,}" if run.results else ""
+    return [
+        Section(
+            "mIoU against budget",
+            "miou_vs_budget.png",
+            miou_vs_budget(run, _pool_pixels(pictures)),
+            f"Test mIoU after training on the regions that each method had labelled ({spread}). All "
+            "methods start from θ0′ (dotted); the solid line is full supervision, the dashed one "
+            f"{TARGET_TEXT} of it.",
+            "results.json",
+            miou_tables(run),
+        ),
+        Section(
+            "IoU by class",
+            "per_class_iou.png",
+            per_class_iou(run),
+            f"Test IoU of each class ({spread}). A class that the test set lacks has –.",
+            "results.json",
+            per_class_table(run),
+        ),
+        Section(
+            "Which classes were selected",
+            "selected_classes.png",
+            selected_classes(run),
+            f"Left: ground-truth classes of the pixels in the first {budget} regions ({spread}), the "
+            "most frequent class on top; void pixels are left out, the axis is logarithmic above 0.1 %."
+            " Right: entropy of that distribution at each budget; higher is more even.",
+            "results.json",
+            selected_tables(run),
+        ),
+        Section(
+            "Chosen regions",
+            "selections.png",
+            selections(run, pictures),
+            "The regions that each method chose up to its smallest budget, and below each image its "
+            "ground truth inside them only. Shown are the images of which the first method chose most "
+            "regions, so the others tend to have fewer here.",
+            "selections/ and the images",
+        ),
+        Section(
+            "How the agent learned",
+            "learning_curves.png",
+            learning_curves(run),
+            "Pale: each seed. Bold: their mean, smoothed over a tenth of the points. The star marks the"
+            " episode with the best mIoU on D_R, whose policy is kept. Shading on the upper right: ± "
+            "std over episodes.",
+            "steps.jsonl",
+        ),
+        Section(
+            "Where the time goes",
+            "step_seconds.png",
+            step_seconds(run),
+            "Wall-clock seconds of a learning step by phase: the mean of all steps, and along an episode.",
+            "steps.jsonl",
+        ),
+    ]
+
+
+def _pool_pixels(pictures: Any | None) -> int | None:
+    if pictures is None:
+        return None
+    height, width = pictures.image_size
+    return len(pictures) * height * width

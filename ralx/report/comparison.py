@@ -1,0 +1,244 @@
+"""Pictures that compare the methods: mIoU against budget, IoU by class, and the classes selected."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import StrMethodFormatter
+
+from ralx.report.records import Record, Run
+from ralx.report.stats import (
+    REFERENCES,
+    TARGET_SHARE,
+    TARGET_TEXT,
+    Stat,
+    budgets_of,
+    class_iou,
+    class_share,
+    classes_of,
+    compared_budget,
+    entropy_of,
+    methods_at,
+    methods_of,
+    miou_of,
+    seeds_of,
+    stat_of,
+    stats_of,
+)
+from ralx.report.style import INK, STRIPE, method_handles, method_style, new_figure
+
+
+def miou_vs_budget(run: Run, pool_pixels: int | None) -> Figure | None:
+    """mIoU [%] against budget: each method's mean, ± std and seeds; θ0′, full supervision and 96 % of it.
+
+    `pool_pixels` is the number of pixels of D_V; with it a second axis tells the budget's share of them.
+    """
+    if not run.results:
+        return None
+    figure = new_figure(8.6, 4.8)
+    axes = figure.add_subplot()
+    start = stat_of(run.references, miou_of, "theta0_prime")
+    for method in methods_of(run.results):
+        _draw_method_curve(axes, run.results, method, start)
+    if start:
+        axes.errorbar(
+            0,
+            start.mean * 100,
+            None if start.std is None else start.std * 100,
+            fmt="*",
+            ms=11,
+            color=INK,
+            capsize=3,
+            zorder=4,
+            label=f"{REFERENCES['theta0_prime']} (start): {start.mean * 100:.1f} %",
+        )
+    full = stat_of(run.references, miou_of, "full_supervision")
+    if full:
+        axes.axhline(full.mean * 100, color=INK, lw=1.2, label=f"full supervision: {full.mean * 100:.1f} %")
+        target = full.mean * TARGET_SHARE * 100
+        axes.axhline(target, color=INK, lw=1.2, ls=(0, (5, 3)), label=f"{TARGET_TEXT} of it: {target:.1f} %")
+    _budget_axis(axes, budgets_of(run.results), with_zero=start is not None)
+    axes.set_ylabel("test mIoU [%]")
+    pixels_per_region = _region_pixels(run)
+    if pool_pixels and pixels_per_region:
+        _pixel_share_axis(axes, pixels_per_region * 100 / pool_pixels)
+    figure.legend(loc="outside right center")
+    return figure
+
+
+def _draw_method_curve(axes: Axes, results: Sequence[Record], method: str, start: Stat | None) -> None:
+    colour, marker = method_style(method)
+    budgets = budgets_of(record for record in results if record["method"] == method)
+    stats = [stat_of(results, miou_of, method, budget) for budget in budgets]
+    mean = np.array([stat.mean * 100 for stat in stats if stat])
+    std = np.array([(stat.std or 0.0) * 100 for stat in stats if stat])
+    emphasis = 2.4 if method == "ralis" else 1.6
+    axes.plot(budgets, mean, color=colour, marker=marker, ms=6, lw=emphasis, label=method, zorder=3)
+    axes.fill_between(budgets, mean - std, mean + std, color=colour, alpha=0.13, lw=0)
+    if start:
+        axes.plot([0, budgets[0]], [start.mean * 100, mean[0]], color=colour, lw=1.0, ls=":", zorder=2)
+    records = [record for record in results if record["method"] == method]
+    if 1 < len(seeds_of(records)) <= 5:
+        place, value = [record["budget"] for record in records], [record["miou"] * 100 for record in records]
+        axes.plot(place, value, color=colour, marker=marker, ms=3.5, mew=0, ls="", alpha=0.45, zorder=2)
+
+
+def _budget_axis(axes: Axes, budgets: Sequence[int], with_zero: bool) -> None:
+    ticks = [0, *budgets] if with_zero else list(budgets)
+    gaps = np.diff(ticks)
+    if len(ticks) < 2 or gaps.min() >= 0.07 * (ticks[-1] - ticks[0]):  # else the labels would overlap
+        axes.set_xticks(ticks)
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.set_xlabel("budget [labelled regions of $D_V$]")
+
+
+def _region_pixels(run: Run) -> int | None:
+    return math.prod(run.selections[0]["region_size"]) if run.selections else None
+
+
+def _pixel_share_axis(axes: Axes, percent_per_region: float) -> None:
+    def to_share(regions: np.ndarray) -> np.ndarray:
+        return regions * percent_per_region
+
+    def to_regions(share: np.ndarray) -> np.ndarray:
+        return share / percent_per_region
+
+    top = axes.secondary_xaxis("top", functions=cast(Any, (to_share, to_regions)))  # typed for any array-like
+    top.set_xlabel("share of the pixels of $D_V$ [%]")
+    top.spines["top"].set_visible(False)
+
+
+def per_class_iou(run: Run) -> Figure | None:
+    """Per-class IoU [%] of each method, a panel per budget; ticks mark θ0′ and full supervision."""
+    if not run.results:
+        return None
+    classes, budgets = classes_of(run.results), budgets_of(run.results)
+    columns = min(3, len(budgets))
+    rows = math.ceil(len(budgets) / columns)
+    figure = new_figure(1.4 + 3.4 * columns, rows * (1.0 + 0.34 * len(classes)) + 0.5)
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for panel, budget in zip(panels.flat, budgets, strict=False):
+        records = [record for record in run.results if record["budget"] == budget]
+        values = [class_iou(name) for name in classes]
+        _class_rows(
+            panel, classes, {method: stats_of(records, values, method) for method in methods_of(records)}
+        )
+        _reference_ticks(panel, run.references, classes)
+        panel.set_title(f"{budget:,} regions")
+    for panel in panels.flat[len(budgets) :]:
+        panel.set_visible(False)
+    for column in range(columns):
+        lowest = max(row for row in range(rows) if row * columns + column < len(budgets))
+        panels[lowest, column].set_xlabel("test IoU [%]")
+        panels[lowest, column].tick_params(labelbottom=True)
+    panels[0, 0].set_xlim(left=0)
+    handles = method_handles(methods_of(run.results)) + _reference_handles(run.references)
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    return figure
+
+
+def _class_rows(axes: Axes, classes: Sequence[str], stats: Mapping[str, Sequence[Stat | None]]) -> None:
+    """A row per class, in it a marker per method at 100 × mean, with a ± std bar; – for an absent class."""
+    for row in range(0, len(classes), 2):
+        axes.axhspan(row - 0.5, row + 0.5, color=STRIPE, lw=0, zorder=0)
+    offsets = np.linspace(-0.27, 0.27, len(stats)) if len(stats) > 1 else [0.0]
+    for offset, (method, values) in zip(offsets, stats.items(), strict=True):
+        colour, marker = method_style(method)
+        shown = [(row + offset, stat) for row, stat in enumerate(values) if stat is not None]
+        axes.errorbar(
+            [stat.mean * 100 for _, stat in shown],
+            [y for y, _ in shown],
+            xerr=[(stat.std or 0.0) * 100 for _, stat in shown],
+            fmt=marker,
+            ms=4.5,
+            color=colour,
+            elinewidth=1.1,
+            zorder=3,
+        )
+    for row in range(len(classes)):
+        if all(values[row] is None for values in stats.values()):
+            axes.text(0.01, row, "–", transform=axes.get_yaxis_transform(), va="center")
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set_ylim(len(classes) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
+
+
+_REFERENCE_COLOURS = {"theta0_prime": "#AAAAAA", "full_supervision": INK}
+
+
+def _reference_ticks(axes: Axes, references: Sequence[Record], classes: Sequence[str]) -> None:
+    for name, colour in _REFERENCE_COLOURS.items():
+        for row, stat in enumerate(stats_of(references, map(class_iou, classes), name)):
+            if stat is not None:
+                axes.plot([stat.mean * 100] * 2, [row - 0.4, row + 0.4], color=colour, lw=1.6, zorder=2)
+
+
+def _reference_handles(references: Sequence[Record]) -> list[Line2D]:
+    present = {record["method"] for record in references}
+    return [
+        Line2D([], [], color=colour, marker="|", ms=11, mew=1.6, ls="", label=REFERENCES[name])
+        for name, colour in _REFERENCE_COLOURS.items()
+        if name in present
+    ]
+
+
+def selected_classes(run: Run) -> Figure | None:
+    """Left: class shares [%] of the selected pixels at one budget. Right: their entropy at every budget."""
+    if not run.results:
+        return None
+    classes, budget = classes_of(run.results), compared_budget(run.results)
+    methods = methods_at(run.results, budget)
+    order = classes_by_share(run.results, methods[-1], budget)
+    values = [class_share(index) for index in order]
+    stats = {method: stats_of(run.results, values, method, budget) for method in methods}
+    figure = new_figure(10.6, 1.5 + 0.34 * len(classes))
+    left, right = figure.subplots(1, 2, width_ratios=(1.7, 1))
+    _class_rows(left, [classes[index] for index in order], stats)
+    left.set_xscale("symlog", linthresh=0.1, linscale=0.4)  # linear below 0.1 %, so that 0 has a place
+    highest = 100 * max(stat.mean + (stat.std or 0.0) for row in stats.values() for stat in row if stat)
+    left.set_xlim(0, min(110.0, 1.2 * highest))
+    left.set_xticks([tick for tick in (0, 0.1, 0.3, 1, 3, 10, 30, 100) if tick <= 1.2 * highest])
+    left.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    left.set_xlabel("share of the selected pixels [%]")
+    left.set_title(f"Classes of the first {budget:,} regions")
+    _entropy_panel(right, run.results)
+    figure.legend(handles=method_handles(methods_of(run.results)), loc="outside upper center", ncols=4)
+    return figure
+
+
+def classes_by_share(results: Sequence[Record], method: str, budget: int) -> list[int]:
+    """Class indices, the one that fills most of the method's selected pixels first."""
+    shares = stats_of(results, map(class_share, range(len(classes_of(results)))), method, budget)
+    return sorted(range(len(shares)), key=lambda index: -(shares[index] or Stat(0.0, None)).mean)
+
+
+def _entropy_panel(axes: Axes, results: Sequence[Record]) -> None:
+    budgets, methods = budgets_of(results), methods_of(results)
+    offsets = np.linspace(-0.27, 0.27, len(methods)) if len(methods) > 1 else [0.0]
+    for offset, method in zip(offsets, methods, strict=True):
+        colour, marker = method_style(method)
+        stats = [stat_of(results, entropy_of, method, budget) for budget in budgets]
+        shown = [(place + offset, stat) for place, stat in enumerate(stats) if stat is not None]
+        axes.errorbar(
+            [x for x, _ in shown],
+            [stat.mean for _, stat in shown],
+            [stat.std or 0.0 for _, stat in shown],
+            fmt=marker,
+            ms=6,
+            color=colour,
+            elinewidth=1.4,
+            capsize=3,
+        )
+    for place in range(0, len(budgets), 2):
+        axes.axvspan(place - 0.5, place + 0.5, color=STRIPE, lw=0, zorder=0)
+    axes.set_xticks(range(len(budgets)), [f"{budget:,}" for budget in budgets])
+    axes.set_xlim(-0.5, len(budgets) - 0.5)
+    axes.grid(axis="x", visible=False)
+    axes.set_xlabel("budget [regions]")
+    axes.set_ylabel("entropy [nats]")
+    axes.set_title("Entropy of the selected classes")

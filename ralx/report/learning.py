@@ -1,0 +1,192 @@
+"""Pictures of the agent's learning: its curves over episodes, and where the time goes."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from ralx.report.records import Record, Run
+from ralx.report.style import INK, PALE, method_style, new_figure
+
+
+def learning_curves(run: Run) -> Figure | None:
+    """The agent over episodes: return, final mIoU on D_R, mIoU within an episode, ε, TD loss and mean Q."""
+    if not run.steps:
+        return None
+    figure = new_figure(11.0, 6.2)
+    panels = figure.subplots(2, 3)
+    episodes = whole_episodes(run.steps)
+    final = [(seed, episode, steps[-1]["miou"] * 100) for (seed, episode), steps in episodes.items()]
+    _curve(panels[0, 0], _returns(episodes), "Episode return", "sum of rewards")
+    _curve(panels[0, 1], final, "mIoU on $D_R$ after the episode", "mIoU [%]")
+    _mark_best(panels[0, 1], final)
+    _within_episode(panels[0, 2], list(episodes.values()))
+    _curve(panels[1, 0], _by_step(run.steps, "epsilon"), "Exploration rate ε", "ε", smooth=False)
+    panels[1, 0].set_ylim(0, 1)
+    _curve(panels[1, 1], _by_step(run.steps, "td_loss"), "TD loss", "loss")
+    _curve(panels[1, 2], _by_step(run.steps, "q_mean"), "Mean Q of the sampled batch", "Q")
+    for panel in panels.flat:
+        panel.xaxis.set_major_locator(_whole_numbers())
+    return figure
+
+
+Point = tuple[int, float, float]  # seed, x, value
+
+
+def _whole_numbers() -> MaxNLocator:
+    return MaxNLocator(6, integer=True, steps=[1, 2, 5, 10])
+
+
+def _returns(episodes: Mapping[tuple[int, int], list[Record]]) -> list[Point]:
+    return [
+        (seed, episode, math.fsum(step["reward"] for step in steps))
+        for (seed, episode), steps in episodes.items()
+    ]
+
+
+def whole_episodes(steps: Sequence[Record]) -> dict[tuple[int, int], list[Record]]:
+    """(seed, episode) → its steps in order, without episodes cut off: shorter than the seed's longest."""
+    episodes: dict[tuple[int, int], list[Record]] = {}
+    for step in sorted(steps, key=lambda step: (step["seed"], step["episode"], step["step"])):
+        episodes.setdefault((step["seed"], step["episode"]), []).append(step)
+    longest: dict[int, int] = {}
+    for (seed, _), found in episodes.items():
+        longest[seed] = max(longest.get(seed, 0), len(found))
+    return {key: found for key, found in episodes.items() if len(found) == longest[key[0]]}
+
+
+def _by_step(steps: Sequence[Record], name: str) -> list[Point]:
+    """The value at each step that has one; x is the time in episodes."""
+    length = 1 + max(step["step"] for step in steps)
+    return [
+        (step["seed"], step["episode"] + step["step"] / length, step[name])
+        for step in steps
+        if step[name] is not None
+    ]
+
+
+def _curve(axes: Axes, points: Sequence[Point], title: str, label: str, smooth: bool = True) -> None:
+    """A pale line for each seed, and over them the seeds' mean, smoothed over a tenth of the points."""
+    colour, _ = method_style("ralis")
+    axes.set_title(title)
+    axes.set_xlabel("episode")
+    axes.set_ylabel(label)
+    if not points:
+        axes.text(
+            0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", va="center", color="#666666"
+        )
+        return
+    for seed in sorted({seed for seed, _, _ in points}):
+        line = sorted((x, value) for owner, x, value in points if owner == seed)
+        axes.plot([x for x, _ in line], [value for _, value in line], color=colour, alpha=PALE, lw=1.0)
+    by_x: dict[float, list[float]] = {}
+    for _, x, value in points:
+        by_x.setdefault(x, []).append(value)
+    xs = sorted(by_x)
+    means = np.array([np.mean(by_x[x]) for x in xs])
+    axes.plot(xs, running_mean(means, len(means) // 10) if smooth else means, color=colour, lw=2.0)
+
+
+def running_mean(values: np.ndarray, window: int) -> np.ndarray:
+    """Mean over `window` values centred on each one; at the ends over as many as there are."""
+    half = max(window, 1) // 2
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    place = np.arange(len(values))
+    low, high = np.maximum(place - half, 0), np.minimum(place + half + 1, len(values))
+    return (total[high] - total[low]) / (high - low)
+
+
+def _mark_best(axes: Axes, final: Sequence[Point]) -> None:
+    """A star on each seed's best episode: its policy is the one that is kept."""
+    best = [
+        max((point for point in final if point[0] == seed), key=lambda point: (point[2], -point[1]))
+        for seed in sorted({point[0] for point in final})
+    ]
+    axes.plot(
+        [point[1] for point in best],
+        [point[2] for point in best],
+        ls="",
+        marker="*",
+        ms=12,
+        color=INK,
+        mec="white",
+        label="best episode",
+    )
+    axes.legend(loc="best", handletextpad=0.2)
+
+
+def _within_episode(axes: Axes, episodes: list[list[Record]]) -> None:
+    """mIoU on D_R step by step: the first against the last quarter of the episodes."""
+    by_episode = sorted(episodes, key=lambda steps: steps[0]["episode"])
+    quarter = max(1, len(by_episode) // 4)
+    colour, _ = method_style("ralis")
+    parts = [
+        ("first quarter", "#999999", by_episode[:quarter]),
+        ("last quarter", colour, by_episode[-quarter:]),
+    ]
+    for label, shade, part in parts if len(by_episode) > 1 else [("the episode", colour, by_episode)]:
+        length = min(len(steps) for steps in part)
+        curves = np.array([[step["miou"] * 100 for step in steps[:length]] for steps in part])
+        mean, std = curves.mean(0), curves.std(0, ddof=1) if len(curves) > 1 else np.zeros(length)
+        place = [step["step"] for step in part[0][:length]]
+        axes.plot(place, mean, color=shade, lw=2.0, label=label)
+        axes.fill_between(place, mean - std, mean + std, color=shade, alpha=PALE, lw=0)
+    axes.set_title("mIoU on $D_R$ within an episode")
+    axes.set_xlabel("step")
+    axes.set_ylabel("mIoU [%]")
+    axes.legend(loc="lower right", title="episodes")
+
+
+_PHASES = ("state", "candidates", "features", "select", "train", "reward", "learn")
+_PHASE_COLOURS = ("#0072B2", "#56B4E9", "#009E73", "#F0E442", "#D55E00", "#E69F00", "#CC79A7", "#999999")
+
+
+def phases_of(steps: Iterable[Record]) -> list[str]:
+    """The phases that occur, in the order in which a step runs them."""
+    found = dict.fromkeys(phase for step in steps for phase in step["seconds"])
+    return [phase for phase in _PHASES if phase in found] + [phase for phase in found if phase not in _PHASES]
+
+
+def step_seconds(run: Run) -> Figure | None:
+    """Left: mean seconds of a learning step by phase. Right: the same along an episode's steps, stacked."""
+    phases = phases_of(run.steps)
+    if not phases:
+        return None
+    seconds = np.array([[step["seconds"].get(phase, 0.0) for phase in phases] for step in run.steps])
+    mean = seconds.mean(0)
+    colours = [_PHASE_COLOURS[place % len(_PHASE_COLOURS)] for place in range(len(phases))]
+    figure = new_figure(10.6, 1.4 + 0.42 * max(len(phases), 5))
+    left, right = figure.subplots(1, 2)
+    left.barh(range(len(phases)), mean, color=colours, height=0.7)
+    total = mean.sum()
+    for place, value in enumerate(mean):
+        share = value / total if total else 0.0
+        left.text(value, place, f"  {seconds_text(value)} · {share * 100:.1f} %", va="center", fontsize=9)
+    left.set_yticks(range(len(phases)), phases)
+    left.set_ylim(len(phases) - 0.4, -0.6)
+    left.set_xlim(right=max(mean.max(), 1e-9) * 1.4)
+    left.grid(axis="y", visible=False)
+    left.tick_params(axis="y", length=0)
+    left.set_xlabel("seconds")
+    left.set_title(f"Mean of {len(run.steps):,} steps: {seconds_text(total)} a step")
+    numbers = np.array([step["step"] for step in run.steps])
+    places = np.unique(numbers)
+    stacked = np.array([seconds[numbers == place].mean(0) for place in places])
+    base = np.zeros(len(places))
+    for column, colour in enumerate(colours):
+        right.bar(places, stacked[:, column], bottom=base, color=colour, width=0.85)
+        base += stacked[:, column]
+    right.grid(axis="x", visible=False)
+    right.xaxis.set_major_locator(_whole_numbers())
+    right.set_xlabel("step of the episode")
+    right.set_ylabel("seconds")
+    right.set_title("Over an episode")
+    return figure
+
+
+def seconds_text(seconds: float) -> str:
+    """Three significant digits in a unit that suits: 1.23 s, 45.6 ms."""
+    return f"{seconds:#.3g} s" if seconds >= 1 else f"{seconds * 1000:#.3g} ms".replace(". ", " ")

@@ -1,0 +1,250 @@
+"""Reads a run directory's files and refuses what is malformed."""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run directory holds; a part whose file is missing is empty."""
+
+    config: Record
+    steps: list[Record]
+    results: list[Record]
+    references: list[Record]
+    selections: list[Record]
+
+
+# --- checks -----------------------------------------------------------------------------------------------
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_fraction(value: Any) -> bool:
+    return _is_number(value) and -1e-6 <= value <= 1 + 1e-6
+
+
+def _is_list_of(value: Any, holds: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list) and all(holds(item) for item in value)
+
+
+def _is_map_of(value: Any, holds: Callable[[Any], bool]) -> bool:
+    return isinstance(value, dict) and all(holds(item) for item in value.values())
+
+
+def _is_region(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 3
+        and isinstance(value[0], str)
+        and all(map(_is_count, value[1:]))
+    )
+
+
+# What a field must be, in words and as a test.
+_COUNT = ("an integer of at least 0", _is_count)
+_NUMBER = ("a finite number", _is_number)
+_NUMBER_OR_NULL = ("a finite number or null", lambda value: value is None or _is_number(value))
+_FRACTION = ("a number in 0..1", _is_fraction)
+_NAME = ("a string", lambda value: isinstance(value, str))
+_CLASS_IOU = (
+    "a map from class to a number in 0..1 or null",
+    lambda value: _is_map_of(value, lambda item: item is None or _is_fraction(item)),
+)
+_FRACTIONS = ("a list of numbers in 0..1", lambda value: _is_list_of(value, _is_fraction))
+_SECONDS = (
+    "a map from phase to a number of at least 0",
+    lambda value: _is_map_of(value, lambda item: _is_number(item) and item >= 0),
+)
+_REGION_SIZE = (
+    "two positive integers",
+    lambda value: _is_list_of(value, lambda item: _is_count(item) and item > 0) and len(value) == 2,
+)
+_BUDGETS = ("a list of integers of at least 0", lambda value: _is_list_of(value, _is_count))
+_REGIONS = ('a list of ["image name", row, column]', lambda value: _is_list_of(value, _is_region))
+
+_Fields = Mapping[str, tuple[str, Callable[[Any], bool]]]
+
+_STEP: _Fields = {
+    "seed": _COUNT,
+    "episode": _COUNT,
+    "step": _COUNT,
+    "epsilon": _NUMBER,
+    "reward": _NUMBER,
+    "miou": _FRACTION,
+    "td_loss": _NUMBER_OR_NULL,
+    "q_mean": _NUMBER_OR_NULL,
+    "seconds": _SECONDS,
+}
+_REFERENCE: _Fields = {"method": _NAME, "seed": _COUNT, "miou": _FRACTION, "iou": _CLASS_IOU}
+_RESULT: _Fields = {
+    "method": _NAME,
+    "budget": _COUNT,
+    "seed": _COUNT,
+    "miou": _FRACTION,
+    "iou": _CLASS_IOU,
+    "selected_class_fraction": _FRACTIONS,
+    "selected_entropy": _NUMBER,
+}
+_SELECTION: _Fields = {
+    "method": _NAME,
+    "seed": _COUNT,
+    "region_size": _REGION_SIZE,
+    "budgets": _BUDGETS,
+    "regions": _REGIONS,
+}
+
+
+def _check(record: Any, fields: _Fields, where: str) -> None:
+    if not isinstance(record, dict):
+        raise ValueError(f"{where}: must be a JSON object, got {_short(record)}")
+    for name, (rule, holds) in fields.items():
+        if name not in record:
+            raise ValueError(f"{where}: {name} is missing")
+        if not holds(record[name]):
+            raise ValueError(f"{where}: {name} must be {rule}, got {_short(record[name])}")
+
+
+def _check_unique(records: Sequence[Record], keys: Sequence[str], path: Path) -> None:
+    """Two records of one method, budget and seed would count double in the mean."""
+    seen: dict[tuple, int] = {}
+    for number, record in enumerate(records, 1):
+        key = tuple(record[name] for name in keys)
+        if key in seen:
+            what = ", ".join(f"{name} {value}" for name, value in zip(keys, key, strict=True))
+            raise ValueError(f"{path}, record {number}: {what} is already in record {seen[key]}")
+        seen[key] = number
+
+
+def _check_classes(records: Sequence[Record], path: Path) -> None:
+    for number, record in enumerate(records, 1):
+        classes = list(records[0]["iou"])
+        if list(record["iou"]) != classes:
+            raise ValueError(
+                f"{path}, record {number}: iou must have the classes of record 1, {classes}, "
+                f"got {list(record['iou'])}"
+            )
+        fractions = record.get("selected_class_fraction", classes)
+        if len(fractions) != len(classes):
+            raise ValueError(
+                f"{path}, record {number}: selected_class_fraction must hold one number for each of the "
+                f"{len(classes)} classes, got {len(fractions)}"
+            )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+# --- reading ----------------------------------------------------------------------------------------------
+
+
+def read_run(run_dir: Path) -> Run:
+    """Reads the run's JSON files. A missing file leaves its part empty; a malformed one raises ValueError."""
+    if not run_dir.is_dir():
+        raise ValueError(f"run_dir must be the folder of a run, got {run_dir}, which is not a folder")
+    return Run(
+        config=_read_config(run_dir / "config.json"),
+        steps=_read_steps(run_dir / "steps.jsonl"),
+        results=_read_records(run_dir / "results.json", _RESULT, ("method", "budget", "seed")),
+        references=_read_records(run_dir / "reference.json", _REFERENCE, ("method", "seed")),
+        selections=[_read_selection(path) for path in sorted((run_dir / "selections").glob("*.json"))],
+    )
+
+
+def check_regions(run: Run, names: Sequence[str], image_size: tuple[int, int]) -> None:
+    """ValueError where a chosen region is not inside one of the images `names`, each of image_size (H, W)."""
+    known = set(names)
+    for selection in run.selections:
+        height, width = selection["region_size"]
+        where = f"selections/{selection['method']}-seed{selection['seed']}.json"
+        for number, (name, row, column) in enumerate(selection["regions"], 1):
+            if name not in known:
+                raise ValueError(
+                    f"{where}, region {number}: must be in one of D_V's {len(names)} images, got {name!r}"
+                )
+            if (row + 1) * height > image_size[0] or (column + 1) * width > image_size[1]:
+                raise ValueError(
+                    f"{where}, region {number}: must lie inside the image of {image_size[0]}×{image_size[1]} "
+                    f"pixels with regions of {height}×{width}, got row {row}, column {column}"
+                )
+
+
+def _parse(text: str, path: Path, first_line: int = 1) -> Any:
+    def refuse(constant: str) -> Any:
+        raise ValueError(f"{path}, line {first_line}: {constant} is not a JSON number")
+
+    try:
+        return json.loads(text, parse_constant=refuse)
+    except json.JSONDecodeError as error:
+        line = first_line + error.lineno - 1
+        raise ValueError(f"{path}, line {line}, column {error.colno}: not JSON: {error.msg}") from error
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except json.JSONDecodeError:
+        return False
+    return True
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: must be UTF-8 text, got other bytes at offset {error.start}") from error
+
+
+def _read_config(path: Path) -> Record:
+    if not path.exists():
+        return {}
+    config = _parse(_read_text(path), path)
+    _check(config, {}, str(path))
+    return config
+
+
+def _read_steps(path: Path) -> list[Record]:
+    if not path.exists():
+        return []
+    *lines, unfinished = _read_text(path).split("\n")
+    if unfinished and _is_json(unfinished):  # else a kill cut the line short: no step of the run
+        lines.append(unfinished)
+    steps = []
+    for number, line in enumerate(lines, 1):
+        step = _parse(line, path, number)
+        _check(step, _STEP, f"{path}, line {number}")
+        steps.append(step)
+    return steps
+
+
+def _read_records(path: Path, fields: _Fields, keys: Sequence[str]) -> list[Record]:
+    if not path.exists():
+        return []
+    records = _parse(_read_text(path), path)
+    if not isinstance(records, list):
+        raise ValueError(f"{path}: must be a JSON list of records, got {_short(records)}")
+    for number, record in enumerate(records, 1):
+        _check(record, fields, f"{path}, record {number}")
+    _check_unique(records, keys, path)
+    _check_classes(records, path)
+    return records
+
+
+def _read_selection(path: Path) -> Record:
+    selection = _parse(_read_text(path), path)
+    _check(selection, _SELECTION, str(path))
+    return selection

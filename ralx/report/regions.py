@@ -1,0 +1,158 @@
+"""The picture of chosen regions: drawn on images, with the ground truth that they reveal."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.patheffects import withStroke
+
+from ralx.report.records import Record, Run
+from ralx.report.stats import methods_of
+from ralx.report.style import method_style, new_figure
+
+
+def selections(run: Run, pictures: Any, count: int = 3) -> Figure | None:
+    """Images with boxes around the regions each method chose first; below each its ground truth inside them.
+
+    Shown are the `count` images of which ralis (or else the first method) chose most regions. `pictures` is
+    D_V: names, classes, batch(index) → (images uint8 [n,3,H,W], labels uint8 [n,H,W]), maybe palette [C,3].
+    """
+    if pictures is None or not run.selections:
+        return None
+    chosen = first_selections(run)
+    names = shown_images(next(iter(chosen.values())), count)
+    if not names:
+        return None
+    photos, labels = read_pictures(pictures, names)
+    palette = class_palette(pictures)
+    height, width = labels.shape[1:]
+    cell = 2.7
+    figure = new_figure(0.5 + cell * len(chosen), 0.9 + 2 * len(names) * (cell * height / width + 0.12))
+    grid = figure.subplots(2 * len(names), len(chosen), squeeze=False)
+    present: set[int] = set()
+    for column, (method, selection) in enumerate(chosen.items()):
+        for row, name in enumerate(names):
+            boxes = region_boxes(selection, name)
+            mask = box_mask(boxes, (height, width))
+            _draw_photo(grid[2 * row, column], photos[row], boxes, method)
+            grid[2 * row + 1, column].imshow(paint(photos[row], labels[row], mask, palette))
+            grid[2 * row + 1, column].set_xlabel(regions_text(len(boxes)), fontsize=8.5)
+            present.update(np.unique(labels[row][mask]).tolist())
+        grid[0, column].set_title(method, color=method_style(method)[0], loc="center")
+    for row, name in enumerate(names):
+        grid[2 * row, 0].set_ylabel(name, fontsize=8)
+        grid[2 * row + 1, 0].set_ylabel("its labels", fontsize=8)
+    for panel in grid.flat:
+        _bare(panel)
+    figure.legend(
+        handles=_class_handles(pictures.classes, palette, present), loc="outside lower center", ncols=7
+    )
+    return figure
+
+
+def first_selections(run: Run) -> dict[str, Record]:
+    """method → its selection cut to the smallest budget, of the lowest seed that most methods have."""
+    methods_by_seed: dict[int, set[str]] = {}
+    for selection in run.selections:
+        methods_by_seed.setdefault(selection["seed"], set()).add(selection["method"])
+    seed = min(methods_by_seed, key=lambda seed: (-len(methods_by_seed[seed]), seed))
+    by_method = {selection["method"]: selection for selection in run.selections if selection["seed"] == seed}
+    chosen = {}
+    for method in methods_of(by_method.values()):
+        selection = by_method[method]
+        budget = min(selection["budgets"], default=len(selection["regions"]))
+        chosen[method] = {**selection, "regions": selection["regions"][:budget]}
+    return chosen
+
+
+def shown_images(selection: Record, count: int) -> list[str]:
+    """The names of the images with most chosen regions; ties by name."""
+    regions: dict[str, int] = {}
+    for name, _, _ in selection["regions"]:
+        regions[name] = regions.get(name, 0) + 1
+    return sorted(regions, key=lambda name: (-regions[name], name))[:count]
+
+
+def region_boxes(selection: Record, name: str) -> list[tuple[int, int, int, int]]:
+    """(top, left, height, width) in pixels of the chosen regions of one image."""
+    height, width = selection["region_size"]
+    return [
+        (row * height, column * width, height, width)
+        for image, row, column in selection["regions"]
+        if image == name
+    ]
+
+
+def box_mask(boxes: Iterable[tuple[int, int, int, int]], size: tuple[int, int]) -> np.ndarray:
+    """bool [H, W], True inside the boxes."""
+    mask = np.zeros(size, dtype=bool)
+    for top, left, height, width in boxes:
+        mask[top : top + height, left : left + width] = True
+    return mask
+
+
+def read_pictures(pictures: Any, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """images uint8 [n,H,W,3] and labels uint8 [n,H,W] of the named images."""
+    import torch  # only the pictures need it
+
+    place = {name: index for index, name in enumerate(pictures.names)}
+    images, labels = pictures.batch(torch.tensor([place[name] for name in names]))
+    return images.cpu().numpy().transpose(0, 2, 3, 1), labels.cpu().numpy()
+
+
+def class_palette(pictures: Any) -> np.ndarray:
+    """uint8 [C,3]: the data set's own colours, or a colour map's."""
+    palette = getattr(pictures, "palette", None)
+    if palette is not None:
+        return np.asarray(palette, dtype=np.uint8)
+    colours = colormaps["tab20"](np.arange(len(pictures.classes)) % 20)
+    return (colours[:, :3] * 255).round().astype(np.uint8)
+
+
+def paint(photo: np.ndarray, labels: np.ndarray, mask: np.ndarray, palette: np.ndarray) -> np.ndarray:
+    """uint8 [H,W,3]: inside the mask the labels' colours (void black), outside it the photo in faded grey."""
+    colours = np.zeros((256, 3), dtype=np.uint8)
+    colours[: len(palette)] = palette
+    grey = photo.mean(-1, keepdims=True)
+    faded = (255 - (255 - grey) * 0.18).round().astype(np.uint8)
+    return np.where(mask[..., None], colours[labels], faded)
+
+
+def regions_text(count: int) -> str:
+    return "no region" if count == 0 else "1 region" if count == 1 else f"{count:,} regions"
+
+
+def _draw_photo(
+    axes: Axes, photo: np.ndarray, boxes: Iterable[tuple[int, int, int, int]], method: str
+) -> None:
+    axes.imshow(photo)
+    for top, left, height, width in boxes:
+        box = Rectangle(
+            (left - 0.5, top - 0.5), width, height, fill=False, ec=to_rgb(method_style(method)[0]), lw=1.6
+        )
+        box.set_path_effects([withStroke(linewidth=3.2, foreground="white")])
+        axes.add_patch(box)
+
+
+def _bare(axes: Axes) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(visible=False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _class_handles(classes: Sequence[str], palette: np.ndarray, present: set[int]) -> list[Patch]:
+    handles = [
+        Patch(color=palette[index] / 255, label=name)
+        for index, name in enumerate(classes)
+        if index in present
+    ]
+    if any(label >= len(classes) for label in present):
+        handles.append(Patch(color="black", label="void"))
+    return handles

@@ -1,0 +1,55 @@
+"""How the report's pictures look: colours, markers, and matplotlib's settings."""
+
+from collections.abc import Iterable
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+# Okabe and Ito's colour-blind-safe palette; each method has its marker as well.
+METHOD_STYLES = {
+    "ralis": ("#D55E00", "o"),
+    "entropy": ("#0072B2", "s"),
+    "bald": ("#009E73", "^"),
+    "uniform": ("#666666", "D"),
+}
+OTHER_STYLE = ("#CC79A7", "v")
+INK = "#222222"
+STRIPE = "#F5F5F5"
+PALE = 0.25  # opacity of what lies behind a mean: seeds, bands, raw curves
+
+STYLE = {
+    "font.size": 10,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelcolor": INK,
+    "axes.edgecolor": "#888888",
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E6E6E6",
+    "grid.linewidth": 0.8,
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+    "legend.frameon": False,
+    "savefig.dpi": 150,
+}
+
+
+def method_style(method: str) -> tuple[str, str]:
+    """Colour and marker of a method, the same in every picture."""
+    return METHOD_STYLES.get(method, OTHER_STYLE)
+
+
+def new_figure(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def method_handles(methods: Iterable[str]) -> list[Line2D]:
+    handles = []
+    for method in methods:
+        colour, marker = method_style(method)
+        handles.append(Line2D([], [], color=colour, marker=marker, ls="", label=method))
+    return handles
