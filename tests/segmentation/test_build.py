@@ -1,0 +1,159 @@
+"""Segmenters by name and import path, and their weight files."""
+
+import os
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from ralx.segmentation import build_segmenter, load_weights
+from ralx.segmentation.networks import BasicBlock, ResNet
+
+
+def linear(num_classes):
+    """A plug-in without a parameter `dropout`."""
+    return nn.Conv2d(3, num_classes, 4, stride=4)
+
+
+def with_dropout(num_classes, dropout=0.1):
+    return nn.Sequential(nn.Dropout(dropout), nn.Conv2d(3, num_classes, 1))
+
+
+def no_network(num_classes):
+    return [num_classes]
+
+
+def same_weights(a: nn.Module, b: nn.Module) -> bool:
+    other = b.state_dict()
+    return all(torch.equal(t, other[n]) for n, t in a.state_dict().items())
+
+
+class TestNames:
+    def test_import_path_gives_any_module(self):
+        segmenter = build_segmenter(f"{__name__}:linear", 7, dropout=0.3)
+        assert segmenter(torch.zeros(2, 3, 16, 24)).shape == (2, 7, 4, 6)
+
+    def test_dropout_reaches_a_factory_that_takes_it(self):
+        assert build_segmenter(f"{__name__}:with_dropout", 2, dropout=0.4)[0].p == 0.4
+        assert build_segmenter(f"{__name__}:with_dropout", 2)[0].p == 0.1
+
+    def test_dropout_rate_of_the_fpn(self):
+        assert build_segmenter("fpn-small", 2, dropout=0.35).dropout.p == 0.35
+
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [
+            (
+                "fpn-resnet51",
+                r"segmenter: expected one of fpn-resnet50, .*package\.module:factory, got 'fpn-resnet51'",
+            ),
+            ("no_such_package.nets:make", r"can't import 'no_such_package\.nets'"),
+            ("ralx.segmentation:no_such", r"'ralx\.segmentation' has no function or class 'no_such'"),
+            (":make", r"expected an import path package\.module:factory, got ':make'"),
+            ("ralx.segmentation:", r"expected an import path package\.module:factory"),
+            ("ralx.segmentation:__all__", r"has no function or class '__all__'"),
+            (f"{__name__}:no_network", r"should return a torch\.nn\.Module, got list"),
+        ],
+    )
+    def test_bad_names(self, name, message):
+        with pytest.raises(ValueError, match=message):
+            build_segmenter(name, 3)
+
+    @pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])
+    def test_bad_dropout(self, rate):
+        with pytest.raises(ValueError, match=r"dropout: expected a rate in \[0, 1\), got"):
+            build_segmenter("fpn-small", 3, dropout=rate)
+
+    def test_no_class(self):
+        with pytest.raises(ValueError, match="num_classes: expected at least 1, got 0"):
+            build_segmenter("fpn-small", 0)
+
+
+class TestWeights:
+    def test_safetensors_file(self, tmp_path):
+        saved = build_segmenter("fpn-small", 4)
+        path = tmp_path / "small.safetensors"
+        save_file({n: t.contiguous() for n, t in saved.state_dict().items()}, path)
+        assert same_weights(build_segmenter("fpn-small", 4, weights=path), saved)
+
+    def test_torch_file(self, tmp_path):
+        saved = build_segmenter("fpn-small", 4)
+        path = tmp_path / "small.pth"
+        torch.save(saved.state_dict(), path)
+        assert same_weights(build_segmenter("fpn-small", 4, weights=str(path)), saved)
+
+    @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+    @pytest.mark.parametrize("counters", [True, False], ids=["new", "without batch counters"])
+    def test_torchvision_classification_file_loads_into_the_encoder(self, tmp_path, suffix, counters):
+        resnet = ResNet(BasicBlock, (2, 2, 2, 2))
+        state = {n: t for n, t in resnet.state_dict().items() if counters or "num_batches_tracked" not in n}
+        state |= {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
+        path = tmp_path / f"resnet18{suffix}"
+        torch.save(state, path) if suffix == ".pth" else save_file(state, path)
+        segmenter = build_segmenter("fpn-resnet18", 4, weights=path)
+        assert same_weights(segmenter.encoder, resnet)
+
+    def test_imported_segmenter(self, tmp_path):
+        saved = linear(2)
+        torch.save(saved.state_dict(), tmp_path / "linear.pt")
+        loaded = build_segmenter(f"{__name__}:linear", 2, weights=tmp_path / "linear.pt")
+        assert same_weights(loaded, saved)
+
+    def test_other_class_count_names_file_and_tensor_and_changes_nothing(self, tmp_path):
+        path = tmp_path / "nineteen.pth"
+        torch.save(build_segmenter("fpn-small", 19).state_dict(), path)
+        segmenter = build_segmenter("fpn-small", 11)
+        before = {n: t.clone() for n, t in segmenter.state_dict().items()}
+        with pytest.raises(
+            ValueError, match=r"nineteen\.pth: 'classifier\.weight' should have shape \[11, .*got \[19"
+        ):
+            load_weights(segmenter, path)
+        assert all(torch.equal(t, before[n]) for n, t in segmenter.state_dict().items())
+
+    def test_another_resnet(self, tmp_path):
+        path = tmp_path / "resnet34.pth"
+        torch.save(ResNet(BasicBlock, (3, 4, 6, 3)).state_dict(), path)
+        with pytest.raises(
+            ValueError, match=r"resnet34\.pth doesn't fit this segmenter: unknown 'layer1\.2\."
+        ):
+            build_segmenter("fpn-resnet18", 2, weights=path)
+
+    def test_missing_tensor(self, tmp_path):
+        state = build_segmenter("fpn-small", 2).state_dict()
+        del state["classifier.bias"]
+        torch.save(state, tmp_path / "part.pth")
+        with pytest.raises(
+            ValueError, match=r"part\.pth doesn't fit.* missing 'classifier\.bias' \(1 in all\)"
+        ):
+            build_segmenter("fpn-small", 2, weights=tmp_path / "part.pth")
+
+    def test_empty_file_of_tensors(self, tmp_path):
+        torch.save({}, tmp_path / "empty.pth")
+        with pytest.raises(ValueError, match=r"empty\.pth doesn't fit this segmenter: missing"):
+            build_segmenter("fpn-small", 2, weights=tmp_path / "empty.pth")
+
+    def test_no_file(self, tmp_path):
+        with pytest.raises(ValueError, match=r"weights: no such file: .*absent\.pth"):
+            build_segmenter("fpn-small", 2, weights=tmp_path / "absent.pth")
+
+    @pytest.mark.parametrize("name", ["broken.pth", "broken.safetensors"])
+    def test_damaged_file(self, tmp_path, name):
+        (tmp_path / name).write_bytes(b"\x80\x02not a weight file")
+        with pytest.raises(ValueError, match=rf"weights: .*{name}"):
+            build_segmenter("fpn-small", 2, weights=tmp_path / name)
+
+    def test_no_code_of_a_torch_file_runs(self, tmp_path):
+        class Harmful:
+            def __reduce__(self):
+                return os.mkdir, (str(tmp_path / "ran"),)
+
+        torch.save({"classifier.weight": Harmful()}, tmp_path / "harmful.pth")
+        with pytest.raises(ValueError, match=r"harmful\.pth should hold tensors by name and nothing else"):
+            build_segmenter("fpn-small", 2, weights=tmp_path / "harmful.pth")
+        assert not (tmp_path / "ran").exists()
+
+    def test_file_of_something_else(self, tmp_path):
+        torch.save([torch.zeros(2)], tmp_path / "list.pth")
+        with pytest.raises(ValueError, match=r"list\.pth should hold tensors by name, got list"):
+            build_segmenter("fpn-small", 2, weights=tmp_path / "list.pth")
