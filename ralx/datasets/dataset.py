@@ -194,7 +194,7 @@ class SegmentationDataset:
         return self
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Images uint8 [n, 3, H, W] and labels uint8 [n, H, W] of images `index` (int64 [n]), on the device."""
+        """Images uint8 [n, 3, H, W] and labels uint8 [n, H, W] of images `index` [n], on the device."""
         rows = self._select(index)
         return self._storage.gather(rows, "images"), self._storage.gather(rows, "labels")
 

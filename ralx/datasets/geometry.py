@@ -41,7 +41,7 @@ def _pooled_share(region_size: Size, cells: Size) -> Fraction:
 
 
 def choose_cells(region_size: Size, wanted: Size = (8, 8)) -> Size:
-    """The largest grid of cells, `wanted` shrunk evenly, that pools 85 % of a region or more: 22x20 gives 5x5.
+    """The largest grid of cells, `wanted` shrunk evenly, that pools 85 % of a region: 22x20 gives 5x5.
 
     `wanted` itself is returned wherever it pools enough. ValueError for sizes below 1.
     """

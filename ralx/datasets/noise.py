@@ -46,10 +46,10 @@ def pixel_noise(height: int, width: int, seed: int) -> np.ndarray:
     return unit(hash_integers(np.arange(height * width, dtype=np.uint32), seed)).reshape(height, width)
 
 
-def smooth_noise(height: int, width: int, cell: float, seed: int) -> np.ndarray:
-    """Value noise in [0, 1], float32 [H, W]: random values every `cell` pixels, smoothly blended between."""
-    low_y, weight_y, rows = _lattice(height, cell)
-    low_x, weight_x, columns = _lattice(width, cell)
+def smooth_noise(height: int, width: int, cell_height: float, cell_width: float, seed: int) -> np.ndarray:
+    """Value noise in [0, 1), float32 [H, W]: random values at cell corners, blended between."""
+    low_y, weight_y, rows = _lattice(height, cell_height)
+    low_x, weight_x, columns = _lattice(width, cell_width)
     values = pixel_noise(rows, columns, seed)
     across = values[:, low_x] + (values[:, low_x + 1] - values[:, low_x]) * weight_x
     return across[low_y] + (across[low_y + 1] - across[low_y]) * weight_y[:, None]
@@ -66,12 +66,12 @@ class Dice:
     """Draws scalars for one image: the n-th draw depends on the seeds and n only."""
 
     def __init__(self, *seeds: int):
-        self.seed, self._draws = hash_seed(*seeds), 0
+        self._state = hash_seed(*seeds)
 
     def integer(self) -> int:
         """32 random bits."""
-        self._draws += 1
-        return hash_seed(self.seed, self._draws)
+        self._state = self._state + 0x9E3779B9 & _MASK
+        return _mix(self._state)
 
     def unit(self) -> float:
         """A number in [0, 1)."""

@@ -68,7 +68,7 @@ def _sum_rows(rows: np.ndarray) -> np.ndarray:
 
 
 def _costs(totals: np.ndarray, target: np.ndarray, size: int) -> np.ndarray:
-    """Chi-square distance of `totals` [n, C] (sums of `size` rows) to `target`, and 1000 per missing class."""
+    """Chi-square distance of `totals` [n, C] (sums of `size` rows) to `target`; 1000 per missing class."""
     cost = np.zeros(len(totals))
     for klass, share in enumerate(target):
         if share > 0:

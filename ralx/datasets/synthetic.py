@@ -1,6 +1,12 @@
-"""Seeded street scenes, byte for byte the same on every machine."""
+"""Seeded street scenes in CamVid's classes, byte for byte the same on every machine.
 
-from collections.abc import Iterable
+The camera looks down a street; everything has a place in metres and is painted from back to front. Only
+integer hashes and + - x / of IEEE floats make the numbers (no sin, no exp, no sums whose order could vary),
+so that a seed stands for the same bytes everywhere. Class shares are as skewed as CamVid's: pedestrians and
+bicyclists come in groups in few scenes; shop boards, hedges and bins resemble signs, fences and people.
+"""
+
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -8,53 +14,205 @@ from ralx.datasets.classes import CAMVID_CLASSES, CAMVID_IGNORE
 from ralx.datasets.dataset import SegmentationDataset
 from ralx.datasets.geometry import Size
 from ralx.datasets.noise import Dice, hash_seed, pixel_noise, smooth_noise
+from ralx.datasets.street import (
+    BUILDING,
+    PAVEMENT,
+    ROAD,
+    SKY,
+    TREE,
+    VOID,
+    Camera,
+    Canvas,
+    Lot,
+    Side,
+    draw_barrier,
+    draw_end_walls,
+    draw_fences,
+    draw_fronts,
+    draw_ground,
+    draw_sky,
+    draw_skyline,
+    plan_lots,
+)
+from ralx.datasets.street_objects import (
+    draw_bicyclist,
+    draw_bin,
+    draw_car,
+    draw_pedestrian,
+    draw_pole,
+    draw_tree,
+)
+from ralx.datasets.worlds import WORLDS, World
 
-SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLIST = range(11)
-WORLDS = ("town", "game")
+_LARGE_CLASSES = (SKY, BUILDING, ROAD, PAVEMENT, TREE)
+_Placed = tuple[float, Callable, float]  # depth, what draws it, lateral
 
 
 def render_scene(image_size: Size, *, world: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Image uint8 [H, W, 3] and label uint8 [H, W] of one scene."""
+    """Image uint8 [H, W, 3] and label uint8 [H, W] (CamVid's ids, 11 for void) of the scene `seed`.
+
+    ValueError for an unknown world or an image below 16 pixels a side.
+    """
+    if world not in WORLDS:
+        raise ValueError(f"world: expected one of {', '.join(WORLDS)}, got {world!r}")
+    if min(image_size) < 16:
+        raise ValueError(f"image_size: expected at least 16 pixels a side, got {image_size}")
+    style, dice = WORLDS[world], Dice(seed)
+    canvas = _canvas(image_size, style, dice)
+    left, right = _sides(style, dice)
+    lots = {side: plan_lots(dice, style) for side in (left, right)}
+    draw_sky(canvas, dice)
+    draw_skyline(canvas, dice)
+    draw_ground(canvas, left, right, dice)
+    for side in (left, right):
+        draw_end_walls(canvas, side, lots[side])
+        _draw_placed(canvas, _garden_trees(side, lots[side], dice), dice)
+        draw_fronts(canvas, side, lots[side])
+        draw_fences(canvas, side, lots[side])
+    on_pavement, on_road = _furniture(left, right, style, dice), _traffic(left, right, style, dice)
+    _people(left, right, style, dice, on_pavement, on_road)
+    _draw_placed(canvas, on_pavement, dice)
+    for side in (left, right):
+        if dice.chance(style.railings):
+            near = dice.between(4, 12)
+            draw_barrier(canvas, side.sign * (side.kerb + 0.3), near, near + dice.between(6, 25), dice)
+    _draw_placed(canvas, on_road, dice)
+    _draw_void(canvas, dice)
+    return _developed(canvas, dice), canvas.label
+
+
+def _canvas(image_size: Size, world: World, dice: Dice) -> Canvas:
     height, width = image_size
-    dice = Dice(seed, WORLDS.index(world))
-    y, x = np.mgrid[0:height, 0:width]
-    y, x = (y + 0.5) / height, (x + 0.5) / width
-    horizon, vanish = dice.between(0.4, 0.55), dice.between(0.4, 0.6)
-    label = np.full(image_size, SKY, np.uint8)
-    shade = np.empty((height, width, 3), np.float32)
-    shade[:] = np.float32([170, 185, 200]) * np.float32(dice.between(0.8, 1.1))
+    camera = Camera(
+        focal=dice.between(1.0, 1.35),
+        height=dice.between(*world.camera_height),
+        horizon=dice.between(*world.horizon),
+        vanish=width / height * dice.between(0.36, 0.64),
+    )
+    return Canvas(height, width, camera, world, world.sky_low)
 
-    def paint(mask: np.ndarray, klass: int, colour: tuple[float, float, float]) -> None:
-        label[mask] = klass
-        shade[mask] = np.float32(colour)
 
-    left = vanish - (horizon - y + 0.4) * dice.between(0.3, 1.2)
-    paint((y < horizon) & (abs(x - vanish) > (horizon - y) * dice.between(0.2, 0.9)), BUILDING, (110, 90, 80))
-    paint((y < horizon) & (y > horizon - 0.1) & (x > left) & (abs(x - vanish) < 0.2), TREE, (70, 90, 50))
-    depth = np.maximum(y - horizon, 0)
-    paint(y >= horizon, PAVEMENT, (120, 115, 115))
-    paint((y >= horizon) & (abs(x - vanish) < depth * dice.between(0.9, 2) + 0.02), ROAD, (95, 95, 98))
-    for klass, count, wide, tall, colour in (
-        (TREE, 2, 0.12, 0.4, (60, 80, 40)), (FENCE, 1, 0.2, 0.06, (95, 90, 85)), (CAR, 3, 0.14, 0.11, (90, 30, 40)),
-        (POLE, 3, 0.008, 0.4, (90, 92, 90)), (SIGN, 3, 0.03, 0.05, (150, 60, 50)),
-        (PEDESTRIAN, 1, 0.02, 0.12, (60, 50, 55)), (BICYCLIST, 1, 0.025, 0.09, (50, 55, 70)),
-    ):  # fmt: skip
-        for _ in range(dice.below(2 * count + 1)):
-            centre, zoom = dice.unit(), dice.between(0.4, 1.3)
-            bottom = horizon + 0.2 * zoom * dice.unit()
-            inside = (abs(x - centre) < wide * zoom / 2) & (y < bottom) & (y > bottom - tall * zoom)
-            gain = dice.between(0.6, 1.4)
-            paint(inside, klass, (colour[0] * gain, colour[1] * gain, colour[2] * gain))
-    light = smooth_noise(height, width, height / 4, hash_seed(seed, 1)) * np.float32(0.4) + np.float32(0.8)
-    grain = pixel_noise(height, width, hash_seed(seed, 2)) * np.float32(24) - np.float32(12)
-    image = shade * light[..., None] + grain[..., None]
-    if world == "game":
-        image = image * np.float32([1.1, 1.0, 0.85]) + np.float32(8)
-    return np.minimum(np.maximum(image, 0), 255).astype(np.uint8), label
+def _sides(world: World, dice: Dice) -> tuple[Side, Side]:
+    sides = []
+    for sign in (-1, 1):
+        kerb = dice.between(*world.road)
+        sides.append(Side(sign, kerb, kerb + dice.between(*world.pavement), dice.between(0.62, 1.12)))
+    return sides[0], sides[1]
+
+
+def _garden_trees(side: Side, lots: list[Lot], dice: Dice) -> list[_Placed]:
+    """Trees behind the building line, on lots without a building."""
+    return [
+        (max(lot.near, 4.0) + dice.between(0, 8), draw_tree, side.sign * (side.front + dice.between(0.8, 7)))
+        for lot in lots
+        if not lot.built and lot.far > 6
+        for _ in range(1 + dice.below(3))
+    ]
+
+
+def _furniture(left: Side, right: Side, world: World, dice: Dice) -> list[_Placed]:
+    """Trees, poles and bins on the pavements."""
+    placed: list[_Placed] = []
+    for side in (left, right):
+        planted = dice.chance(world.street_trees)
+        depth = dice.between(4, 9)
+        while depth < 55:
+            edge = side.sign * (side.kerb + dice.between(0.35, 0.7))
+            if planted and dice.chance(0.6):
+                placed.append((depth + 1.5, draw_tree, edge))
+            if dice.chance(world.poles):
+                placed.append((depth, draw_pole, edge))
+            if dice.chance(0.12):
+                placed.append((depth, draw_bin, edge))
+            depth += dice.between(5, 11)
+    return placed
+
+
+def _traffic(left: Side, right: Side, world: World, dice: Dice) -> list[_Placed]:
+    """Parked cars along the kerbs, moving ones in the lanes."""
+    placed: list[_Placed] = []
+    for side in (left, right):
+        depth = dice.between(5, 14)
+        parking = dice.chance(world.cars)
+        while depth < 60:
+            if parking and dice.chance(0.6):
+                placed.append((depth, draw_car, side.sign * (side.kerb - dice.between(0.95, 1.1))))
+            elif dice.chance(world.traffic * 0.3):
+                placed.append((depth + 3, draw_car, side.sign * dice.between(0.4, 1.4)))
+            depth += dice.between(5.5, 9)
+    return placed
+
+
+def _people(left: Side, right: Side, world: World, dice: Dice, on_pavement: list, on_road: list) -> None:
+    """Pedestrians in groups on a pavement or crossing, bicyclists on the road; in few scenes."""
+    walkers = 0
+    if dice.chance(world.crowds):
+        walkers = 3 + dice.below(7)
+    elif dice.chance(world.strollers):
+        walkers = 1 + dice.below(2)
+    side, depth = (left, right)[dice.below(2)], dice.between(5, 12)
+    crossing = dice.chance(0.2)
+    for _ in range(walkers):
+        if crossing:
+            lateral = dice.between(-left.kerb, right.kerb)
+        else:
+            lateral = side.sign * dice.between(side.kerb + 0.3, side.front - 0.2)
+        (on_road if crossing else on_pavement).append((depth + dice.between(0, 7), draw_pedestrian, lateral))
+    if dice.chance(world.cyclists):
+        depth = dice.between(4.5, 11)
+        for _ in range(1 + dice.below(3)):
+            lateral = side.sign * dice.between(side.kerb - 2.2, side.kerb - 0.4)
+            on_road.append((depth + dice.between(0, 5), draw_bicyclist, lateral))
+
+
+def _draw_placed(canvas: Canvas, placed: list[_Placed], dice: Dice) -> None:
+    for depth, draw, lateral in sorted(placed, key=lambda item: -item[0]):
+        draw(canvas, lateral, depth, Dice(dice.integer()))
+
+
+def _draw_void(canvas: Canvas, dice: Dice) -> None:
+    """Void along some borders of large classes, as annotators leave it, and the camera's own car."""
+    height, width = canvas.size
+    label = canvas.label
+    large = np.isin(label, _LARGE_CLASSES)
+    reach = max(1, height // 160)
+    border = np.zeros_like(large)
+    border[:, reach:] |= label[:, reach:] != label[:, :-reach]
+    border[reach:] |= label[reach:] != label[:-reach]
+    careless = smooth_noise(height, width, height * 0.12, height * 0.12, dice.integer()) > np.float32(0.52)
+    canvas.label[border & large & careless] = VOID
+    if dice.chance(canvas.world.bonnet):
+        rise = dice.between(0.02, 0.07)
+        offset = canvas.x * np.float32(height / width) - np.float32(0.5)
+        edge = np.float32(1 - rise) + offset * offset * np.float32(0.1)
+        mask = canvas.y[:, None] > edge
+        canvas.fill((slice(0, height), slice(0, width)), VOID, (38, 38, 42), mask)
+
+
+def _developed(canvas: Canvas, dice: Dice) -> np.ndarray:
+    """The photograph: a soft lens, the light of the day, the sensor's grain; uint8 [H, W, 3]."""
+    height, width = canvas.size
+    world, image = canvas.world, canvas.image
+    soft = image.copy()
+    soft[:, 1:-1] = (image[:, :-2] + image[:, 1:-1] * 2 + image[:, 2:]) * np.float32(0.25)
+    image = soft.copy()
+    image[..., 1:-1] = (soft[..., :-2] + soft[..., 1:-1] * 2 + soft[..., 2:]) * np.float32(0.25)
+    grey = (image[0] + image[1] + image[2]) * np.float32(1 / 3)
+    image = grey + (image - grey) * np.float32(world.saturation)
+    exposure, seed = dice.between(*world.exposure), dice.integer()
+    contrast = world.contrast * dice.between(0.85, 1.1)
+    image = (image - np.float32(110)) * np.float32(contrast) + np.float32(110)
+    tint = np.array([channel * exposure * dice.between(0.96, 1.04) for channel in world.tint], np.float32)
+    glow = smooth_noise(height, width, height * 0.4, height * 0.5, seed) * np.float32(0.24) + np.float32(0.88)
+    image *= glow * tint[:, None, None]
+    grain = pixel_noise(3 * height, width, seed + 1).reshape(3, height, width)
+    image += (grain - np.float32(0.5)) * np.float32(2 * world.grain)
+    photograph = np.minimum(np.maximum(image, 0), 255).astype(np.uint8)
+    return np.ascontiguousarray(photograph.transpose(1, 2, 0))
 
 
 class SceneSource:
-    """Scenes of one world, made when they are read. A scene depends on its name, its size, world and seed only."""
+    """Scenes of one world, made when they are read; each depends on its name, size, world and seed only."""
 
     def __init__(self, names: Iterable[str], image_size: Size, *, world: str, seed: int):
         self.names = tuple(sorted(names))

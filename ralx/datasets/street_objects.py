@@ -1,0 +1,252 @@
+"""What stands and moves in a street scene: trees, poles, signs, cars, pedestrians, bicyclists."""
+
+import numpy as np
+
+from ralx.datasets.noise import Dice, pixel_noise, smooth_noise
+from ralx.datasets.street import (
+    BICYCLIST,
+    CAR,
+    PEDESTRIAN,
+    POLE,
+    ROAD,
+    SIGN,
+    TREE,
+    VOID,
+    Canvas,
+    dice_choice,
+    fraction,
+)
+from ralx.datasets.worlds import Colour
+
+_SKIN: Colour = (150, 116, 98)
+_BODYWORK: tuple[Colour, ...] = (
+    (150, 152, 156),
+    (44, 46, 50),
+    (122, 30, 32),
+    (40, 58, 104),
+    (196, 196, 194),
+    (96, 100, 104),
+    (60, 84, 66),
+)
+_SIGN_FACES: tuple[Colour, ...] = (
+    (176, 44, 42),
+    (40, 74, 150),
+    (206, 204, 196),
+    (44, 104, 66),
+    (200, 158, 48),
+)
+
+
+def _ellipse(
+    across, above, middle: float, height: float, half_width: float, half_height: float
+) -> np.ndarray:
+    """Squared distance from an ellipse's middle, 1 on its edge, [h, w]."""
+    x = (across - np.float32(middle)) / np.float32(half_width)
+    y = (above - np.float32(height)) / np.float32(half_height)
+    return x * x + y * y
+
+
+def _bar(across, above, left: float, right: float, low: float, high: float) -> np.ndarray:
+    inside = (across >= np.float32(left)) & (across < np.float32(right))
+    return inside & (above >= np.float32(low)) & (above < np.float32(high))
+
+
+def draw_tree(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
+    """A trunk under a ragged crown, or a bush."""
+    bush = dice.chance(0.25)
+    clear = 0.0 if bush else dice.between(1.6, 3.0)  # under the crown
+    radius, tall = (
+        (dice.between(0.7, 1.6), dice.between(1.2, 2.4))
+        if bush
+        else (dice.between(1.3, 3.2), dice.between(2.6, 5.5))
+    )
+    leaf = dice_choice(dice, canvas.world.leaves)
+    bright = dice.between(0.7, 1.25)
+    if not bush:
+        thick = dice.between(0.22, 0.5)
+        trunk, _, _ = canvas.sprite(lateral, depth, thick, clear + tall / 3)
+        canvas.fill(trunk, TREE, canvas.hazy((70, 60, 50), depth))
+    where, across, above = canvas.sprite(lateral, depth, 2 * radius, tall, clear)
+    if where is None:
+        return
+    rows, columns = (axis.stop - axis.start for axis in where)
+    blob = canvas.size[0] * canvas.camera.focal * radius / depth / 2.5
+    seed = dice.integer()
+    lumps = smooth_noise(rows, columns, max(blob, 1.5), max(blob, 1.5), seed)
+    leaves = pixel_noise(rows, columns, seed + 1)
+    edge = _ellipse(across, above, 0.0, clear + tall / 2, radius, tall / 2)
+    bare = dice.between(0.0, 0.55)  # how much sky shows through
+    mask = edge + np.float32(0.9) * lumps + np.float32(bare) * leaves < np.float32(1.35)
+    shade = np.float32(0.55) + np.float32(0.5) * lumps + np.float32(0.6 * canvas.world.relief) * leaves
+    colour = (leaf[0] * bright, leaf[1] * bright, leaf[2] * bright)
+    canvas.fill(where, TREE, canvas.hazy(colour, depth), mask, shade)
+
+
+def draw_pole(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
+    """A lamp post, a sign's or a traffic light's pole, with what it carries."""
+    lamp, tone = dice.chance(0.5), dice.between(50, 150)
+    height, thick = (dice.between(5, 8.5), 0.17) if lamp else (dice.between(2.6, 4.0), 0.12)
+    colour = canvas.hazy((tone, tone, tone * 0.97), depth)
+    pole, _, _ = canvas.sprite(lateral, depth, thick, height)
+    canvas.fill(pole, POLE, colour)
+    if lamp and dice.chance(0.7):
+        reach = dice.between(0.8, 1.8) * (-1 if lateral > 0 else 1)  # over the road
+        arm, _, _ = canvas.sprite(lateral + reach / 2, depth, abs(reach), 0.14, height - 0.14)
+        canvas.fill(arm, POLE, colour)
+    if dice.chance(canvas.world.signs):
+        draw_sign(canvas, lateral, depth, dice)
+
+
+def draw_sign(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
+    """A round, triangular or square sign, a traffic light, or a banner, at `lateral`."""
+    kind, face = dice.below(5), dice_choice(dice, _SIGN_FACES)
+    worn = dice.between(0.6, 1.05)
+    face = canvas.hazy((face[0] * worn, face[1] * worn, face[2] * worn), depth)
+    pale = canvas.hazy((205 * worn, 203 * worn, 196 * worn), depth)
+    if kind == 4:  # a banner or board
+        wide, tall, base = dice.between(1.0, 2.2), dice.between(1.4, 3.0), dice.between(0.8, 2.0)
+        where, across, above = canvas.sprite(lateral, depth, wide, tall, base)
+        canvas.fill(where, SIGN, face)
+        if where is not None:
+            stripes = (fraction(above * np.float32(2.3)) < 0.35) & (np.abs(across) < np.float32(wide * 0.36))
+            canvas.fill(where, SIGN, pale, stripes)
+        return
+    if kind == 3:  # a traffic light
+        where, across, above = canvas.sprite(lateral, depth, 0.5, 1.1, 2.2)
+        canvas.fill(where, SIGN, canvas.hazy((34, 36, 36), depth))
+        if where is not None:
+            light = ((190, 50, 44), (200, 150, 50), (60, 190, 130))[dice.below(3)]
+            canvas.fill(
+                where, SIGN, light, _ellipse(across, above, 0.0, dice.between(2.4, 3.0), 0.15, 0.15) < 1
+            )
+        return
+    size, base = dice.between(0.75, 1.2), dice.between(1.7, 2.3)
+    where, across, above = canvas.sprite(lateral, depth, size, size, base)
+    if where is None:
+        return
+    if kind == 0:
+        distance = _ellipse(across, above, 0.0, base + size / 2, size / 2, size / 2)
+        shape, inner = distance < np.float32(1.1), distance < np.float32(0.45)
+    elif kind == 1:
+        left = (np.float32(base + size) - above) * np.float32(0.55) - np.abs(across)
+        shape, inner = left > np.float32(-0.05), left > np.float32(0.14)
+    else:
+        shape, inner = (
+            np.ones(np.broadcast(across, above).shape, bool),
+            np.abs(across) < np.float32(size * 0.2),
+        )
+        inner = inner & (above > np.float32(base + size * 0.2))
+    canvas.fill(where, SIGN, face, shape)
+    canvas.fill(where, SIGN, pale, shape & inner)
+
+
+def draw_car(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
+    """A car seen from behind or ahead, with the side that faces the camera's path; or a van."""
+    van = dice.chance(0.12)
+    wide, tall = (2.0, dice.between(2.1, 2.7)) if van else (dice.between(1.6, 1.85), dice.between(1.35, 1.6))
+    length = dice.between(3.6, 4.8)
+    base, worn = dice_choice(dice, _BODYWORK), dice.between(0.75, 1.15)
+    colour = canvas.hazy((base[0] * worn, base[1] * worn, base[2] * worn), depth)
+    glass = canvas.hazy((46, 54, 62), depth)
+    waist = tall * (0.5 if van else 0.58)
+    shadow, _, _ = canvas.sprite(lateral, depth, wide * 1.1, 0.2, -0.12)
+    canvas.fill(shadow, ROAD, (34, 34, 36))
+    _draw_car_side(canvas, lateral, depth, wide, length, waist, tall, van, colour, glass)
+    where, across, above = canvas.sprite(lateral, depth, wide, tall)
+    if where is None:
+        return
+    half = np.float32(wide / 2)
+    slope = np.maximum(above - np.float32(waist), 0) * np.float32(0.08 if van else 0.28)
+    body = (np.abs(across) < half - slope) & (above > np.float32(0.17)) & (above < np.float32(tall))
+    shade = np.float32(1.12) - np.float32(0.3) * (above < np.float32(waist)) + 0 * across
+    canvas.fill(where, CAR, colour, body, shade)
+    window = (np.abs(across) < half * np.float32(0.86) - slope) & (above > np.float32(waist + 0.05))
+    canvas.fill(where, CAR, glass, window & (above < np.float32(tall - 0.1)))
+    wheels = (np.abs(across) > half * np.float32(0.66)) & (np.abs(across) < half) & (above < np.float32(0.34))
+    canvas.fill(where, CAR, (30, 30, 32), wheels)
+    lamps = (np.abs(across) > half * np.float32(0.68)) & (np.abs(across) < half)
+    lamps = lamps & (above > np.float32(waist - 0.28)) & (above < np.float32(waist - 0.08))
+    canvas.fill(where, CAR, (168, 40, 38) if dice.chance(0.6) else (226, 224, 208), lamps)
+
+
+def _draw_car_side(canvas, lateral, depth, wide, length, waist, tall, van, colour, glass) -> None:
+    inner = lateral - wide / 2 if lateral > 0 else lateral + wide / 2
+    if inner * lateral <= 0 or abs(inner) < 0.2:  # straight ahead: no side is seen
+        return
+    where, distance, above = canvas.plane(inner, depth, depth + length)
+    if where is None:
+        return
+    where = (
+        canvas._span(canvas.camera.y(tall, depth), canvas.camera.y(0.0, depth), canvas.size[0]),
+        where[1],
+    )
+    above = above[where[0]]
+    along = (distance - np.float32(depth)) / np.float32(length)  # 0 at the near end
+    cabin = (along < np.float32(0.95 if van else 0.72)) & (along > np.float32(-1 if van else 0.05))
+    top = np.float32(waist) + np.float32(tall - waist) * cabin
+    dark = (colour[0] * 0.72, colour[1] * 0.72, colour[2] * 0.72)
+    body = (above > np.float32(0.2)) & (above < top)
+    canvas.fill(where, CAR, dark, body)
+    pillars = fraction(along * 3) > np.float32(0.14)
+    window = body & cabin & pillars & (above > np.float32(waist + 0.05)) & (above < np.float32(tall - 0.12))
+    canvas.fill(where, CAR, glass, window)
+    wheel = np.minimum(np.abs(along - np.float32(0.18)), np.abs(along - np.float32(0.8))) * np.float32(length)
+    canvas.fill(
+        where, CAR, (28, 28, 30), (wheel < np.float32(0.32)) & (above >= 0) & (above < np.float32(0.6))
+    )
+
+
+def draw_pedestrian(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
+    tall = dice.between(1.5, 1.88)
+    part = tall / 1.75
+    where, across, above = canvas.sprite(lateral, depth, 0.62 * part, tall)
+    if where is None:
+        return
+    coat, trousers = dice_choice(dice, canvas.world.clothes), dice_choice(dice, canvas.world.clothes)
+    across, above = across / np.float32(part), above / np.float32(part)
+    step, broad = dice.between(0.02, 0.2), dice.between(0.2, 0.29)
+    legs = _bar(across, above, -step - 0.09, -step + 0.1, 0.0, 0.9) | _bar(
+        across, above, step - 0.1, step + 0.09, 0.0, 0.9
+    )
+    canvas.fill(where, PEDESTRIAN, canvas.hazy(trousers, depth), legs)
+    torso = _ellipse(across, above, 0.0, 1.12, broad, 0.44) < 1
+    canvas.fill(where, PEDESTRIAN, canvas.hazy(coat, depth), torso)
+    head = _ellipse(across, above, 0.0, 1.6, 0.13, 0.16) < 1
+    canvas.fill(where, PEDESTRIAN, canvas.hazy(_SKIN, depth), head)
+
+
+def draw_bicyclist(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
+    """A rider with the bicycle, seen from behind or from the side."""
+    coat, trousers = dice_choice(dice, canvas.world.clothes), dice_choice(dice, canvas.world.clothes)
+    tyre = canvas.hazy((36, 36, 38), depth)
+    aside = dice.chance(0.45)
+    where, across, above = canvas.sprite(lateral, depth, 1.8 if aside else 0.62, 1.8)
+    if where is None:
+        return
+    if dice.chance(0.5):
+        across = -across
+    if aside:
+        front, back = (_ellipse(across, above, middle, 0.35, 0.36, 0.36) for middle in (0.52, -0.52))
+        wheels = ((front < 1) & (front > np.float32(0.5))) | ((back < 1) & (back > np.float32(0.5)))
+        frame = _bar(across, above, -0.5, 0.45, 0.5, 0.62) | _bar(across, above, -0.1, 0.05, 0.3, 0.9)
+        lean = across - (above - np.float32(0.9)) * np.float32(0.45)
+        torso = _bar(lean, above, -0.26, 0.14, 0.85, 1.48)
+        legs = _bar(across, above, -0.16, 0.14, 0.3, 0.95)
+        head = _ellipse(across, above, 0.3, 1.62, 0.14, 0.16) < 1
+    else:
+        wheels = _bar(across, above, -0.05, 0.05, 0.0, 0.7)
+        frame = _bar(across, above, -0.28, 0.28, 0.95, 1.03)
+        torso = _ellipse(across, above, 0.0, 1.2, 0.25, 0.38) < 1
+        legs = _bar(across, above, -0.19, 0.19, 0.35, 0.95)
+        head = _ellipse(across, above, 0.0, 1.63, 0.13, 0.16) < 1
+    canvas.fill(where, BICYCLIST, tyre, wheels | frame)
+    canvas.fill(where, BICYCLIST, canvas.hazy(trousers, depth), legs)
+    canvas.fill(where, BICYCLIST, canvas.hazy(coat, depth), torso)
+    canvas.fill(where, BICYCLIST, canvas.hazy(_SKIN, depth), head)
+
+
+def draw_bin(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
+    """Street furniture that no class names."""
+    tone = dice.between(30, 90)
+    where, _, _ = canvas.sprite(lateral, depth, dice.between(0.4, 0.7), dice.between(0.8, 1.2))
+    canvas.fill(where, VOID, canvas.hazy((tone, tone * 1.05, tone), depth))

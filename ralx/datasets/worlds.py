@@ -1,0 +1,111 @@
+"""Styles of street scenes. A segmenter trained in one world finds another familiar, but not the same."""
+
+from dataclasses import dataclass, replace
+
+Colour = tuple[float, float, float]
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class World:
+    """What distinguishes the streets of one world; lengths in metres, colours 0..255, shares in 0..1."""
+
+    facades: tuple[Colour, ...] = (
+        (138, 104, 84),
+        (165, 142, 112),
+        (120, 82, 68),
+        (178, 170, 156),
+        (142, 132, 122),
+        (196, 186, 168),
+    )
+    asphalt: Colour = (92, 92, 94)
+    slabs: Colour = (124, 120, 116)
+    leaves: tuple[Colour, ...] = ((66, 76, 40), (88, 86, 58), (54, 68, 42), (98, 88, 66))
+    clothes: tuple[Colour, ...] = ((38, 38, 46), (66, 58, 56), (90, 40, 42), (52, 62, 92), (120, 112, 104))
+    sky_top: Colour = (158, 178, 206)
+    sky_low: Colour = (226, 226, 222)
+    clouds: Range = (0.1, 0.7)
+
+    exposure: Range = (0.7, 1.15)
+    tint: Colour = (1.0, 1.0, 1.0)
+    saturation: float = 0.85
+    contrast: float = 1.0
+    haze: float = 150.0  # distance at which half of the light is the sky's
+    grain: float = 11.0  # largest error of a pixel, 0..255
+    relief: float = 1.0  # strength of textures
+
+    camera_height: Range = (1.25, 1.6)
+    horizon: Range = (0.46, 0.55)  # share of the image above it
+    road: Range = (2.1, 4.3)  # from the camera's path to either kerb
+    pavement: Range = (2.0, 3.8)
+    storeys: tuple[int, int] = (2, 4)
+    built: float = 0.78  # lots with a building
+    gardens: float = 0.5  # the other lots that have a fence
+    street_trees: float = 0.42  # chance of a tree at each place for one
+    cars: float = 0.75  # chance of a car at each parking place
+    traffic: float = 0.6  # chance of a car in each lane position
+    poles: float = 0.5
+    signs: float = 0.5  # poles that carry one
+    crowds: float = 0.3  # scenes with many pedestrians
+    strollers: float = 0.25  # other scenes with one or two
+    cyclists: float = 0.24  # scenes with bicyclists
+    railings: float = 0.2  # sides with a railing at the kerb
+    bonnet: float = 0.1  # scenes where the camera's own car is seen
+
+
+_TOWN = World()
+
+WORLDS: dict[str, World] = {
+    # An overcast European town.
+    "town": _TOWN,
+    # A sunny city as a game renders it: saturated, clean, wide.
+    "game": replace(
+        _TOWN,
+        facades=((188, 150, 108), (206, 186, 150), (150, 110, 86), (176, 168, 160), (122, 128, 136)),
+        asphalt=(108, 104, 98),
+        slabs=(150, 142, 128),
+        leaves=((58, 90, 34), (82, 104, 44), (44, 74, 36)),
+        clothes=((60, 44, 40), (128, 116, 98), (50, 66, 110), (140, 60, 48), (168, 160, 146)),
+        sky_top=(104, 152, 214),
+        sky_low=(206, 214, 218),
+        clouds=(0.0, 0.4),
+        exposure=(0.85, 1.2),
+        tint=(1.06, 1.0, 0.9),
+        saturation=1.15,
+        contrast=1.1,
+        haze=260.0,
+        grain=5.0,
+        relief=0.75,
+        road=(3.4, 5.4),
+        storeys=(2, 6),
+        built=0.72,
+        bonnet=0.0,
+    ),
+    # Gardens, hedges and fences; few people, low houses.
+    "suburb": replace(
+        _TOWN,
+        storeys=(1, 2),
+        built=0.5,
+        gardens=0.75,
+        street_trees=0.75,
+        traffic=0.25,
+        crowds=0.06,
+        railings=0.06,
+        sky_top=(132, 170, 216),
+        leaves=((62, 88, 40), (84, 104, 52), (50, 76, 40)),
+    ),
+    # The town at the end of the day.
+    "dusk": replace(
+        _TOWN,
+        sky_top=(96, 104, 138),
+        sky_low=(196, 168, 150),
+        clouds=(0.3, 0.9),
+        exposure=(0.4, 0.62),
+        tint=(1.02, 0.97, 1.04),
+        saturation=0.7,
+        contrast=0.9,
+        haze=110.0,
+        grain=18.0,
+        bonnet=0.4,
+    ),
+}
