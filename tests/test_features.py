@@ -1,0 +1,259 @@
+import numpy as np
+import pytest
+import torch
+from scipy.stats import entropy as kl_divergence
+from torch import nn
+
+from ralx.features import KL_RANGE, Featurizer, gather_regions
+from ralx.pool import RegionGrid
+
+NUM_CLASSES = 5
+REGION = (18, 17)  # height, width: neither divides into the cells
+CELLS = (4, 3)
+IMAGE = (40, 52)  # 2 × 3 regions, remainders both ways
+
+
+class Segmenter(nn.Module):
+    """Logits at quarter resolution; a batch norm and dropout that would show a wrong mode."""
+
+    def __init__(self, num_classes=NUM_CLASSES):
+        super().__init__()
+        self.conv = nn.Conv2d(3, num_classes, 5, stride=4, padding=2)
+        self.norm = nn.BatchNorm2d(num_classes)
+        self.dropout = nn.Dropout(0.5)
+        nn.init.normal_(self.conv.weight, std=0.5)
+
+    def forward(self, images):
+        return self.dropout(self.norm(self.conv(images)))
+
+
+@pytest.fixture
+def segmenter():
+    torch.manual_seed(0)
+    return Segmenter()
+
+
+@pytest.fixture
+def images():
+    return torch.randn(2, 3, *IMAGE, generator=torch.Generator().manual_seed(1))
+
+
+def reference_regions(segmenter, images, region_size, cells, align_corners=True):
+    """The paper's features one region and one cell at a time, in float64: [N, R, C + 3·ch·cw]."""
+    segmenter.eval()
+    with torch.no_grad():
+        logits = nn.functional.interpolate(
+            segmenter(images).double(), images.shape[-2:], mode="bilinear", align_corners=align_corners
+        ).numpy()
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    pixel_entropy = -(p * np.log(p)).sum(1)
+    predicted = p.argmax(1)
+    (rh, rw), (ch, cw) = region_size, cells
+    features = []
+    for n in range(len(images)):
+        rows = []
+        for y in range(0, images.shape[2] - rh + 1, rh):
+            for x in range(0, images.shape[3] - rw + 1, rw):
+                tile = predicted[n, y : y + rh, x : x + rw]
+                row = [(tile == c).mean() for c in range(p.shape[1])]
+                for pool in np.min, np.mean, np.max:
+                    for i in range(ch):
+                        for j in range(cw):
+                            h, w = rh // ch, rw // cw
+                            cell = pixel_entropy[n, y + i * h : y + (i + 1) * h, x + j * w : x + (j + 1) * w]
+                            row.append(pool(cell))
+                rows.append(row)
+        features.append(rows)
+    return np.array(features)
+
+
+def reference_histograms(predicted, reference, bins, kl_range):
+    """One KL divergence at a time, by SciPy: [M, bins]."""
+    smooth = 1e-7
+    histograms = np.zeros((len(predicted), bins))
+    for i, p in enumerate(predicted):
+        values = [kl_divergence(p + smooth, q + smooth) for q in reference]
+        if values:
+            histograms[i] = np.histogram(values, bins=bins, range=kl_range)[0] / len(values)
+    return histograms
+
+
+def test_state_is_the_papers(segmenter, images):
+    state = Featurizer(segmenter, REGION, cells=CELLS).state(images)
+    expected = reference_regions(segmenter, images, REGION, CELLS)
+    assert state.shape == (2 * 6, NUM_CLASSES + 3 * 12) and state.dtype == torch.float32
+    np.testing.assert_allclose(state.numpy(), expected.reshape(12, -1), atol=1e-4)
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_regions_follow_the_upsampling_asked_for(segmenter, images, align_corners):
+    featurizer = Featurizer(segmenter, REGION, cells=CELLS, align_corners=align_corners)
+    expected = reference_regions(segmenter, images, REGION, CELLS, align_corners)
+    np.testing.assert_allclose(featurizer.regions(images).numpy(), expected, atol=1e-4)
+
+
+def test_state_lists_region_after_region_image_after_image(segmenter, images):
+    featurizer = Featurizer(segmenter, REGION, cells=CELLS)
+    assert torch.equal(featurizer.state(images), featurizer.regions(images).view(12, -1))
+    assert torch.equal(featurizer.state(images[1:]), featurizer.state(images)[6:])
+
+
+def test_dimensions_are_the_papers_by_default():
+    featurizer = Featurizer(Segmenter(11), (90, 80))
+    assert featurizer.state_dim(11) == 11 + 192 and featurizer.action_dim(11) == 11 + 192 + 64
+    assert featurizer.state_dim(19) == 211 and featurizer.action_dim(19) == 275
+    regions = featurizer.regions(torch.randn(1, 3, 180, 160))
+    assert regions.shape == (1, 4, featurizer.state_dim(11))
+    action = featurizer.action(regions.view(2, 2, -1), torch.zeros(0, 11))
+    assert action.shape == (2, 2, featurizer.action_dim(11))
+
+
+@pytest.mark.parametrize("kl_range", [KL_RANGE, None])
+def test_action_is_the_papers(kl_range):
+    rng = np.random.default_rng(0)
+    num_classes, pools, pool_size, bins = 6, 3, 4, 10
+    counts = rng.multinomial(
+        100, rng.dirichlet(np.full(num_classes, 0.4), size=pools * pool_size)[0], size=12
+    )
+    predicted = (counts / 100).astype(np.float32)
+    entropies = rng.random((12, 12), dtype=np.float32)
+    labelled = rng.dirichlet(np.full(num_classes, 0.4), size=9).astype(np.float32)
+    labelled[4] = 0  # an all-void region
+    regions = torch.from_numpy(np.concatenate([predicted, entropies], 1)).view(pools, pool_size, -1)
+
+    featurizer = Featurizer(nn.Identity(), (8, 8), cells=(2, 2), kl_bins=bins, kl_range=kl_range)
+    action = featurizer.action(regions, torch.from_numpy(labelled)).view(12, -1).numpy()
+
+    assert action.shape[1] == featurizer.action_dim(num_classes)
+    np.testing.assert_array_equal(action[:, :18], regions.view(12, -1).numpy())
+    predicted, labelled = predicted.astype(np.float64), labelled.astype(np.float64)
+    np.testing.assert_allclose(
+        action[:, 18:28], reference_histograms(predicted, labelled, bins, kl_range), atol=1e-6
+    )
+    np.testing.assert_allclose(
+        action[:, 28:], reference_histograms(predicted, predicted, bins, kl_range), atol=1e-6
+    )
+
+
+def test_counts_are_the_published_class_features(segmenter, images):
+    fractions = Featurizer(segmenter, REGION, cells=CELLS).regions(images)
+    featurizer = Featurizer(segmenter, REGION, cells=CELLS, counts=True, kl_range=None)
+    regions = featurizer.regions(images)
+    assert torch.equal(regions[..., NUM_CLASSES:], fractions[..., NUM_CLASSES:])
+    counts = (fractions[..., :NUM_CLASSES].double() * 18 * 17).round()
+    assert (counts == 0).any(), "no class is absent: the test says nothing about those"
+    expected = counts.where(counts > 0, 1e-7)
+    np.testing.assert_allclose(regions[..., :NUM_CLASSES].numpy(), expected.numpy(), rtol=1e-6)
+
+    action = featurizer.action(regions, torch.zeros(0, NUM_CLASSES)).view(12, -1)
+    rows = expected.view(12, -1).numpy()
+    published = [np.histogram([kl_divergence(p, q) for q in rows], bins=32)[0] / 12 for p in rows]
+    np.testing.assert_allclose(action[:, -32:].numpy(), published, atol=1e-6)
+
+
+def test_nothing_labelled_gives_a_histogram_of_zeros():
+    featurizer = Featurizer(nn.Identity(), (8, 8), cells=(1, 1))
+    regions = torch.tensor([[[0.5, 0.5, 0.1, 0.2, 0.3], [1.0, 0.0, 0.0, 0.0, 0.0]]])
+    action = featurizer.action(regions, torch.zeros(0, 2))
+    assert (action[..., 5:37] == 0).all()
+    assert torch.allclose(action[..., 37:].sum(-1), torch.ones(1, 2))
+
+
+def test_the_candidate_itself_is_among_the_unlabelled():
+    featurizer = Featurizer(nn.Identity(), (8, 8), cells=(1, 1))
+    alone = featurizer.action(torch.tensor([[[0.5, 0.5, 0.0, 0.0, 0.0]]]), torch.zeros(0, 2))
+    assert alone[0, 0, 37] == 1  # one divergence, of 0: the first bin
+
+
+def test_the_unlabelled_are_those_of_all_pools():
+    featurizer = Featurizer(nn.Identity(), (8, 8), cells=(1, 1))
+    # K = 2 pools of one candidate each, as unlike as can be.
+    regions = torch.tensor([[[1.0, 0.0, 0, 0, 0]], [[0.0, 1.0, 0, 0, 0]]])
+    action = featurizer.action(regions, torch.zeros(0, 2))
+    assert action[..., 37].tolist() == [[0.5], [0.5]]
+    assert action[..., 68].tolist() == [[0.5], [0.5]]  # KL = ln(1e7) = 16.1 lies in the last bin of (0, 16.2)
+
+
+def test_the_segmenter_is_left_as_it_was(segmenter, images):
+    segmenter.train()
+    segmenter.norm.eval()  # frozen
+    before = {name: value.clone() for name, value in segmenter.state_dict().items()}
+    Featurizer(segmenter, REGION, cells=CELLS).state(images)
+    assert (segmenter.training, segmenter.norm.training, segmenter.dropout.training) == (True, False, True)
+    assert all(torch.equal(value, before[name]) for name, value in segmenter.state_dict().items())
+
+
+def test_the_mode_is_restored_after_an_error(segmenter, images):
+    segmenter.train()
+    with pytest.raises(ValueError, match="region"):
+        Featurizer(segmenter, (41, 8), cells=(1, 1)).state(images)
+    assert segmenter.training and segmenter.norm.training
+
+
+def test_features_are_constants_that_a_query_network_can_learn_from(segmenter, images):
+    state = Featurizer(segmenter, REGION, cells=CELLS).state(images)
+    assert not state.requires_grad
+    head = nn.Linear(state.shape[1], 1)
+    head(state).sum().backward()  # fails on tensors made in inference mode
+    assert head.weight.grad is not None and segmenter.conv.weight.grad is None
+
+
+def test_action_rejects():
+    featurizer = Featurizer(nn.Identity(), (8, 8), cells=(1, 1))
+    with pytest.raises(ValueError, match=r"labelled must be \[L, 2\], got \[4, 3\]"):
+        featurizer.action(torch.zeros(1, 2, 5), torch.zeros(4, 3))
+    with pytest.raises(ValueError, match=r"regions must be \[K, M, C \+ 3\] .* got \[2, 5\]"):
+        featurizer.action(torch.zeros(2, 5), torch.zeros(4, 2))
+    with pytest.raises(ValueError, match=r"at least one class, got \[1, 2, 3\]"):
+        featurizer.action(torch.zeros(1, 2, 3), torch.zeros(0, 0))
+
+
+GRID = RegionGrid(num_images=9, image_size=(20, 30), region_size=(9, 8))  # 2 × 3 regions
+
+
+def rows_of(images):
+    """Region r of image i is [100·i + r, 0.5], so that every row tells where it comes from."""
+    index = images[:, None] * 100.0 + torch.arange(6)
+    return torch.stack([index, torch.full_like(index, 0.5)], -1)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4, 100])
+def test_gather_regions_returns_each_candidates_row(batch_size):
+    candidates = torch.tensor([[3 * 6 + 5, 0], [8 * 6 + 1, 3 * 6], [7, 5]])
+    reads = []
+
+    def read(images):
+        assert len(images) <= batch_size
+        reads.extend(images.tolist())
+        return images
+
+    rows = gather_regions(rows_of, read, GRID, candidates, batch_size)
+    assert rows[..., 0].tolist() == [[305, 0], [801, 300], [101, 5]]
+    assert (rows[..., 1] == 0.5).all()
+    assert reads == [0, 1, 3, 8], "an image was read twice, or one without candidates was read"
+
+
+def test_gather_regions_of_everything_in_any_order():
+    candidates = torch.randperm(54, generator=torch.Generator().manual_seed(0)).view(6, 9)
+    rows = gather_regions(rows_of, lambda images: images, GRID, candidates, 4)[..., 0]
+    assert torch.equal(rows, (candidates // 6 * 100 + candidates % 6).float())
+
+
+def test_gather_regions_takes_scores_too():
+    scores = gather_regions(lambda i: rows_of(i)[..., 0], lambda i: i, GRID, torch.tensor([[6, 1]]), 2)
+    assert scores.tolist() == [[100, 1]]
+
+
+def test_gather_regions_rejects():
+    candidates = torch.tensor([[0, 1]])
+    with pytest.raises(ValueError, match=r"candidates must be \[K, M\] and not empty, got \[2\]"):
+        gather_regions(rows_of, lambda i: i, GRID, candidates[0], 2)
+    with pytest.raises(ValueError, match=r"not empty, got \[0, 4\]"):
+        gather_regions(rows_of, lambda i: i, GRID, torch.zeros(0, 4, dtype=torch.int64), 2)
+    with pytest.raises(ValueError, match=r"regions must lie in 0\.\.53, got 0\.\.54"):
+        gather_regions(rows_of, lambda i: i, GRID, torch.tensor([[0, 54]]), 2)
+    with pytest.raises(ValueError, match="batch_size must be >= 1, got 0"):
+        gather_regions(rows_of, lambda i: i, GRID, candidates, 0)
+    with pytest.raises(ValueError, match=r"compute must give \[1, 6\] rows .* got \[1, 5\]"):
+        gather_regions(lambda i: rows_of(i)[:, :5], lambda i: i, GRID, candidates, 2)
