@@ -1,9 +1,10 @@
 #include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
 
 #include "common/isa.h"
 #include "common/tensor_view.h"
 #include "confusion_matrix/confusion_matrix.h"
+#include "region_features/region_features.h"
+#include "kl_histogram/kl_histogram.h"
 
 namespace py = pybind11;
 
@@ -87,6 +88,19 @@ struct type_caster<ralx::TensorView> {
   }
 };
 
+// (height, width) → Extent
+template <>
+struct type_caster<ralx::Extent> {
+  PYBIND11_TYPE_CASTER(ralx::Extent, const_name("tuple[int, int]"));
+
+  bool load(handle source, bool /*convert*/) {
+    if (!isinstance<sequence>(source) || len(source) != 2) return false;
+    const auto pair = reinterpret_borrow<sequence>(source);
+    value = {to_int(object(pair[0])), to_int(object(pair[1]))};
+    return true;
+  }
+};
+
 // BadLabel → (kind, position, value)
 template <>
 struct type_caster<ralx::BadLabel> {
@@ -105,6 +119,8 @@ PYBIND11_MODULE(_C, m) {
   torch();
 
   m.def("confusion_matrix", RALX_KERNEL(confusion_matrix), without_gil());
+  m.def("kl_histogram", RALX_KERNEL(kl_histogram), without_gil());
+  m.def("region_features", RALX_KERNEL(region_features), without_gil());
 
   // For tests and comparisons: each CPU uses its widest instruction set otherwise.
   py::enum_<ralx::Isa>(m, "Isa")

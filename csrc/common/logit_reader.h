@@ -17,8 +17,8 @@ RALX_HD int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
 template <typename Scalar>
 class LogitSource {
  public:
-  LogitSource(const TensorView& view, int64_t height, int64_t width, bool align_corners)
-      : images(view.sizes[0]), classes(view.sizes[1]), height(height), width(width),
+  LogitSource(const TensorView& view, Extent size, bool align_corners)
+      : images(view.sizes[0]), classes(view.sizes[1]), height(size.height), width(size.width),
         source_height(view.sizes[2]), source_width(view.sizes[3]),
         resized(height != source_height || width != source_width), align_corners(align_corners),
         data(static_cast<const Scalar*>(view.data)), stride_n(view.strides[0]), stride_c(view.strides[1]),
@@ -33,19 +33,13 @@ class LogitSource {
     }
   }
 
-  // Elements of scratch that one reader needs; a multiple of a cache line, so that threads don't share one.
-  int64_t scratch_size() const {
-    const int64_t stretched = resized ? source_width + 2 * classes * width : 0;
-    return classes * kBlock + (stretched + kBlock - 1) / kBlock * kBlock;
-  }
-
   const int64_t images, classes, height, width, source_height, source_width;
   const bool resized, align_corners;
   const Scalar* const data;
   const int64_t stride_n, stride_c, stride_y, stride_x;
-  // Columns of the source between which a column lies (only if resized).
-  mutable Buffer<int32_t> first, second;
-  mutable Buffer<Real<Scalar>> weight;
+  // If resized: the columns of the source between which a column lies, and the second one's weight.
+  Buffer<int32_t> first, second;
+  Buffer<Real<Scalar>> weight;
 };
 
 // Reads the rows of a source, a block of pixels at a time, as float or double [C, kBlock].
@@ -54,11 +48,11 @@ class LogitReader {
   using R = Real<Scalar>;
 
  public:
-  LogitReader(const LogitSource<Scalar>& source, R* scratch) : source_(source) {
-    block_ = scratch;
-    expanded_[0] = scratch + source.classes * kBlock;
-    expanded_[1] = expanded_[0] + source.classes * source.width;
-    row_ = expanded_[1] + source.classes * source.width;
+  LogitReader(const LogitSource<Scalar>& source, Arena& arena)
+      : source_(source), block_(arena.take<R>(source.classes * kBlock)) {
+    if (!source.resized) return;
+    row_ = arena.take<R>(source.source_width);
+    for (R*& row : expanded_) row = arena.take<R>(source.classes * source.width);
   }
 
   void seek(int64_t image, int64_t y) {
@@ -116,7 +110,7 @@ class LogitReader {
   // Source row y of the image, stretched to full width [C, W]. The two last rows asked for are kept: going down
   // the image, a source row is stretched once. `keep` is the row that must not be thrown out.
   const R* expand(int64_t image, int64_t y, int64_t keep) {
-    for (int slot : {0, 1})
+    for (int slot = 0; slot < 2; ++slot)
       if (image_[slot] == image && y_[slot] == y) return expanded_[slot];
     const int slot = image_[0] == image && y_[0] == keep ? 1 : 0;
     image_[slot] = image;
@@ -125,9 +119,9 @@ class LogitReader {
     const int32_t* first = source_.first.data();
     const int32_t* second = source_.second.data();
     const R* weight = source_.weight.data();
+    R* row = row_;
     for (int64_t c = 0; c < source_.classes; ++c) {
       const Scalar* in = base + c * source_.stride_c;
-      R* row = row_;
       for (int64_t x = 0; x < source_.source_width; ++x) row[x] = to_real(in[x * source_.stride_x]);
       R* out = expanded_[slot] + c * source_.width;
 #pragma omp simd
@@ -137,10 +131,12 @@ class LogitReader {
   }
 
   const LogitSource<Scalar>& source_;
-  const Scalar* line_ = nullptr;  // native size: the current row
-  R* block_;
-  R* row_;                        // upsampled: one class of a source row, converted; two rows [C, W] at full width
-  R* expanded_[2];
+  const Scalar* line_ = nullptr;  // native size: the current row of class 0
+  R* const block_;
+  // Upsampled: one class of a source row, converted; and two source rows at full width [C, W], top and bottom
+  // neighbours of the current row.
+  R* row_ = nullptr;
+  R* expanded_[2] = {nullptr, nullptr};
   int64_t image_[2] = {-1, -1}, y_[2] = {-1, -1};
   const R* above_ = nullptr;
   const R* below_ = nullptr;

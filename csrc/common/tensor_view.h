@@ -18,4 +18,9 @@ struct TensorView {
   int64_t strides[kMaxDims];  // in elements; 0 in an expanded dimension
 };
 
+// A height and a width in pixels, or counts of rows and columns.
+struct Extent {
+  int64_t height, width;
+};
+
 }  // namespace ralx

@@ -57,22 +57,27 @@ BadLabel count_row(const int64_t* target, const int64_t* prediction, int64_t wid
   return {BadLabel::none, 0, 0};
 }
 
-// predicted_rows(thread) makes what reads the predicted labels in that thread.
-template <typename PredictedRows>
+// make_predictions(arena) makes what reads the predicted labels; each thread has its own.
+template <typename MakePredictions>
 BadLabel count_all(const TensorView& target, const TensorView& counts, int64_t ignore_index, int threads,
-                   const PredictedRows& predicted_rows) {
+                   const MakePredictions& make_predictions) {
   const int64_t height = target.sizes[1], width = target.sizes[2], rows = target.sizes[0] * height;
   const int64_t classes = counts.sizes[0], cells = classes * classes;
-  Buffer<int64_t> labels(threads * 2 * width), partial(threads * cells);
+  const LabelRows targets{target};
+  ThreadScratch scratch(threads, [&](Arena& arena) {
+    arena.take<int64_t>(2 * width);
+    make_predictions(arena);
+  });
+  Buffer<int64_t> partial(threads * cells);
   for (int64_t i = 0; i < threads * cells; ++i) partial[i] = 0;
   BadLabel bad{BadLabel::none, 0, 0};
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
     const int thread = omp_get_thread_num();
-    int64_t* row_target = labels.data() + thread * 2 * width;
+    Arena arena = scratch.arena(thread);
+    int64_t* row_target = arena.take<int64_t>(2 * width);
     int64_t* row_prediction = row_target + width;
-    const LabelRows targets{target};
-    auto predictions = predicted_rows(thread);
+    auto predictions = make_predictions(arena);
     BadLabel own{BadLabel::none, 0, 0};
 #pragma omp for schedule(static)
     for (int64_t row = 0; row < rows; ++row) {
@@ -97,15 +102,13 @@ BadLabel count_all(const TensorView& target, const TensorView& counts, int64_t i
 BadLabel confusion_matrix(const TensorView& prediction, const TensorView& target, const TensorView& counts,
                           int64_t ignore_index, bool align_corners, int threads) {
   if (prediction.ndim == 3)
-    return count_all(target, counts, ignore_index, threads, [&](int) { return LabelRows{prediction}; });
+    return count_all(target, counts, ignore_index, threads, [&](Arena&) { return LabelRows{prediction}; });
   BadLabel bad{BadLabel::none, 0, 0};
   dispatch_floating(prediction.dtype, [&](auto scalar) {
     using Scalar = decltype(scalar);
-    const LogitSource<Scalar> source(prediction, target.sizes[1], target.sizes[2], align_corners);
-    Buffer<Real<Scalar>> scratch(threads * source.scratch_size());
-    bad = count_all(target, counts, ignore_index, threads, [&](int thread) {
-      return ArgmaxRows<Scalar>{source, {source, scratch.data() + thread * source.scratch_size()}};
-    });
+    const LogitSource<Scalar> source(prediction, {target.sizes[1], target.sizes[2]}, align_corners);
+    const auto make_rows = [&](Arena& arena) { return ArgmaxRows<Scalar>{source, {source, arena}}; };
+    bad = count_all(target, counts, ignore_index, threads, make_rows);
   });
   return bad;
 }
