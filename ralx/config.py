@@ -46,8 +46,8 @@ class Config:
     """fpn-resnet50, fpn-resnet34, fpn-resnet18, fpn-small, or package.module:factory."""
     weights: Path | None = None
     """Initial weights of the segmenter: a safetensors or torch file, a torchvision ResNet's too."""
-    dropout: float = 0.2
-    """Dropout probability before the classifier."""
+    dropout: float | None = None
+    """Dropout probability before the classifier; none: the network's own."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the segmenter. auto: bfloat16 autocast on CUDA, float32 on the CPU."""
     device: str = "auto"
@@ -184,7 +184,7 @@ class Config:
             may_be_zero = field.name in _MAY_BE_ZERO
             require(value > 0 or (may_be_zero and value == 0), field.name, "must be positive")
         require(0 < self.scale <= 1, "scale", "must be in (0, 1]")
-        require(0 <= self.dropout < 1, "dropout", "must be in [0, 1)")
+        require(self.dropout is None or 0 <= self.dropout < 1, "dropout", "must be in [0, 1)")
         require(0 <= self.gamma <= 1, "gamma", "must be in [0, 1]")
         require(self.tau is None or 0 < self.tau <= 1, "tau", "must be in (0, 1]")
         for name in ("region_size", "crop_size", "synthetic_image_size", "synthetic_images"):
@@ -197,7 +197,7 @@ class Config:
         unknown = set(self.methods) - set(METHODS)
         require(not unknown, "methods", f"must be among {', '.join(METHODS)}")
         if "bald" in self.methods:
-            require(self.dropout > 0, "dropout", "must be above 0 while BALD is among the methods")
+            require(self.dropout != 0, "dropout", "must not be 0 while bald is among the methods")
 
     @property
     def seeds(self) -> range:

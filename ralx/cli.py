@@ -1,0 +1,133 @@
+"""`ralx-train`: one command from a data set to the comparison of the four methods.
+
+Exit codes: 0 done, 1 the run failed, 2 wrong options or data, 130 interrupted (go on with --resume).
+"""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import tyro
+from rich.console import Console
+
+from ralx.config import Config, preset
+from ralx.datasets import DataError, Splits, SyntheticSizes, check_data, load_splits
+from ralx.experiments import Experiment
+from ralx.monitor import Monitor
+from ralx.report import summary_table, write_report
+from ralx.run_dir import RunDirectory, RunError, open_run
+
+Stage = Literal["pretrain", "learn", "evaluate", "report"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+
+
+@dataclass(frozen=True)
+class Command:
+    """Learn which regions to label, then compare the policy with entropy, BALD and uniform sampling."""
+
+    out: Path
+    """Folder for the results; made if it isn't there."""
+    resume: bool = False
+    """Go on with the run that `--out` holds."""
+    stage: Literal["all"] | Stage = "all"
+    """Run one stage alone, and those before it as far as they are missing."""
+    cache: Path | None = None
+    """Folder for pretrained segmenters, shared by runs. Default: inside `--out`."""
+    check_data: bool = False
+    """Scan the data set, report what it holds and what is wrong, and stop."""
+    tensorboard: bool = False
+    """Write TensorBoard events into `--out`/tensorboard."""
+    config: tyro.conf.OmitArgPrefixes[Config] = field(default_factory=lambda: preset("synthetic"))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run `ralx-train`; returns its exit code."""
+    console = Console(stderr=True)
+
+    def fail(error: Exception | str, code: int) -> int:
+        console.print(f"ralx-train: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        return code
+
+    try:
+        command = parse(sys.argv[1:] if arguments is None else arguments)
+        return run(command)
+    except (DataError, ValueError, TypeError) as error:
+        return fail(error, 2)
+    except (RunError, FileNotFoundError, FloatingPointError) as error:
+        return fail(error, 1)
+    except KeyboardInterrupt:
+        return fail("interrupted; go on with --resume", 130)
+
+
+def parse(arguments: list[str]) -> Command:
+    """The command line over its preset's values. ValueError for values that no run could use."""
+    chosen = _value_of("--preset", arguments) or "synthetic"
+    base = preset(chosen, published="--published" in arguments)
+    default = Command(out=tyro.MISSING, config=base)
+    return tyro.cli(Command, prog="ralx-train", args=arguments, default=default)
+
+
+def _value_of(option: str, arguments: list[str]) -> str | None:
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+        if argument == option:
+            return following
+        if argument.startswith(f"{option}="):
+            return argument.partition("=")[2]
+    return None
+
+
+def run(command: Command) -> int:
+    """Run the stages that are asked for, each as far as it isn't done yet."""
+    config = command.config
+    if command.check_data:
+        return _check_data(config)
+    with open_run(command.out, config.to_json(), resume=command.resume) as folder:
+        if command.stage == "all" and is_finished(folder, config):
+            Console().print(f"{command.out}: finished already", highlight=False)
+            return 0
+        monitor = Monitor(command.out / "tensorboard" if command.tensorboard else None)
+        try:
+            splits = _load(config)
+            experiment = Experiment(config, splits, folder, command.cache or command.out / "cache", monitor)
+            for stage in STAGES if command.stage == "all" else (command.stage,):
+                _run_stage(stage, experiment, folder, monitor)
+        finally:
+            monitor.close()
+    return 0
+
+
+def _run_stage(stage: Stage, experiment: Experiment, folder: RunDirectory, monitor: Monitor) -> None:
+    if stage != "report":
+        getattr(experiment, stage)()
+        return
+    page = write_report(folder.path, pictures=experiment.splits.eval_set)
+    if results := folder.records():
+        monitor.console.print(summary_table(results, folder.records("reference.json")))
+    monitor.say(f"report: {page}")
+
+
+def is_finished(folder: RunDirectory, config: Config) -> bool:
+    """Whether every result and the report are there."""
+    cells = config.num_seeds * len(config.methods) * len(config.budgets)
+    return len(folder.records()) == cells and (folder.path / "report" / "index.html").exists()
+
+
+def _load(config: Config) -> Splits:
+    return load_splits(config.dataset, config.data, **_data_options(config))
+
+
+def _data_options(config: Config) -> dict[str, Any]:
+    names = ("state_set", "train_set", "eval_set", "reward_set", "test_set")
+    sizes = SyntheticSizes(
+        image_size=config.synthetic_image_size,
+        pretrain_set=config.pretrain_images,
+        **dict(zip(names, config.synthetic_images, strict=True)),
+    )
+    return {"scale": config.scale, "gta5": config.gta5, "seed": 0, "sizes": sizes}
+
+
+def _check_data(config: Config) -> int:
+    report = check_data(config.dataset, config.data, **_data_options(config))
+    Console().print(str(report), highlight=False, markup=False)
+    return 2 if report.problems else 0

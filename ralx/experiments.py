@@ -1,0 +1,461 @@
+"""The stages of a run: pretrain, learn, evaluate (PAPER section 1), put together from a config."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from ralx.acquisition import ACQUISITIONS, pick
+from ralx.config import Config
+from ralx.datasets import SegmentationDataset, Splits, choose_cells, scaled_crop, scaled_region
+from ralx.dqn import DQNAgent, epsilon_at
+from ralx.features import Featurizer, gather_regions
+from ralx.loop import Chooser, Game, Observer, PolicyLearner, State, Stopwatch, fit, select_regions
+from ralx.metrics import class_counts, distribution_entropy, iou, mean_iou
+from ralx.monitor import Monitor
+from ralx.policy import load_policy, save_policy
+from ralx.pool import Oracle, RegionGrid, RegionPool
+from ralx.query_network import QueryNetwork
+from ralx.randomness import seeded
+from ralx.replay_buffer import ReplayBuffer
+from ralx.run_dir import RunDirectory, load_tensors, read_json, save_tensors, write_json
+from ralx.segmentation import SegmenterTrainer, autocast, build_segmenter, evaluate, normalise, train_epoch
+
+KL_BINS = 32  # of each of the two histograms, as published
+
+
+class Experiment:
+    """One run of a config: its data, its parts and its stages. Every stage skips what is done already."""
+
+    def __init__(self, config: Config, splits: Splits, run: RunDirectory, cache: Path, monitor: Monitor):
+        self.config = config
+        self.device = find_device(config.device)
+        self.splits = Splits(*(split.to(self.device) for split in splits))
+        self.run = run
+        self.cache = cache
+        self.monitor = monitor
+        self.classes = splits.train_set.classes
+        self.region_size = scaled_region(config.region_size, config.scale)
+        self.cells = choose_cells(self.region_size)
+        self.crop_size = scaled_crop(config.crop_size, config.scale, splits.train_set.image_size)
+        self._refuse_large_budgets()
+
+    # Stages
+
+    def pretrain(self) -> None:
+        """θ0, which has seen no label of D_T, and θ0′, trained on D_T as well, both measured."""
+        _ = self.theta0, self.theta0_prime
+
+    def learn(self) -> None:
+        """A policy for every seed."""
+        for seed in self.config.seeds:
+            path = self._policy_path(seed)
+            if path.exists():
+                continue
+            learner = self._learner(seed)
+            policy = learner.run(self.run, self.monitor)
+            network = learner.agent.query_network
+            network.load_state_dict(policy)
+            save_policy(path, network, {"num_classes": len(self.classes)})
+            self.run.checkpoint.clear()
+
+    def evaluate(self) -> None:
+        """Every method at every budget with every seed, and full supervision."""
+        self._full_supervision()
+        for seed in self.config.seeds:
+            for method in self.config.methods:
+                self._select(method, seed)
+                for budget in self.config.budgets:
+                    self._finish(method, seed, budget)
+
+    # Segmenters
+
+    @cached_property
+    def theta0(self) -> State:
+        """The trainer's state at θ0."""
+        splits = self.splits
+        return self._pretrained(
+            "theta0",
+            [splits.pretrain_set] if self.config.gta5 else [splits.pretrain_set, splits.state_set],
+            start=None,
+            lr=self.config.source_lr,
+            patience=self.config.source_patience,
+        )
+
+    @cached_property
+    def theta0_prime(self) -> State:
+        """The trainer's state at θ0′."""
+        return self._pretrained(
+            "theta0_prime",
+            [self.splits.train_set],
+            start=self.theta0,
+            lr=self.config.target_lr,
+            patience=self.config.target_patience,
+        )
+
+    def _full_supervision(self) -> None:
+        self._pretrained(
+            "full_supervision",
+            [self.splits.full_set],
+            start=self.theta0,
+            lr=self.config.target_lr,
+            patience=self.config.full_patience,
+        )
+
+    def _pretrained(
+        self,
+        name: str,
+        datasets: Sequence[SegmentationDataset],
+        *,
+        start: State | None,
+        lr: float,
+        patience: int,
+    ) -> State:
+        """Train on `datasets` from `start`, or take the result from the cache; note it in reference.json.
+
+        Returns the state of a new trainer at these weights.
+        """
+        path = self.cache / f"{name}-{self._fingerprint(datasets, start, lr, patience)}.safetensors"
+        trainer = self._trainer(lr)
+        if path.exists():
+            weights, record = load_tensors(path)
+            trainer.segmenter.load_state_dict(weights)
+        else:
+            if start is not None:
+                trainer.segmenter.load_state_dict(self._weights(start))
+            fit(
+                trainer,
+                lambda generator: sum(self._train_epoch(trainer, data, generator) for data in datasets),
+                lambda: self._miou(trainer),
+                name=name,
+                key=(name, self.config.seed),
+                patience=patience,
+                max_epochs=self.config.max_epochs,
+                run=self.run,
+                monitor=self.monitor,
+            )
+            record = {"method": name, "seed": self.config.seed, **self._test(trainer)}
+            save_tensors(path, trainer.segmenter.state_dict(), record)
+            self.run.checkpoint.clear()
+        if not any(known["method"] == name for known in self.run.records("reference.json")):
+            self.run.add_record(record, "reference.json")
+        fresh = self._trainer(self.config.segmenter_lr)
+        fresh.segmenter.load_state_dict(trainer.segmenter.state_dict())
+        return fresh.state_dict()
+
+    def _fingerprint(
+        self, datasets: Sequence[SegmentationDataset], start: State | None, lr: float, patience: int
+    ) -> str:
+        """A hash of everything that the trained weights depend on."""
+        config = self.config
+        digest = hashlib.sha256()
+        settings = {name: value for name, value in config.to_json().items() if name in _PRETRAINING_FIELDS}
+        numerics = [torch.__version__, torch.get_num_threads(), str(self.device), self.crop_size]
+        digest.update(json.dumps([settings, numerics, lr, patience]).encode())
+        for data in (*datasets, self.splits.reward_set):
+            digest.update(getattr(data,'fingerprint',lambda:'x')().encode())
+        if config.weights:
+            digest.update(config.weights.read_bytes())
+        for weights in (start or {}).values():
+            digest.update(weights.cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def _trainer(self, lr: float) -> SegmenterTrainer:
+        config = self.config
+        with seeded("segmenter", config.seed):
+            segmenter = build_segmenter(
+                config.segmenter, len(self.classes), dropout=config.dropout, weights=config.weights
+            )
+        return SegmenterTrainer(
+            segmenter.to(self.device),
+            lr=lr,
+            momentum=config.segmenter_momentum,
+            weight_decay=config.segmenter_weight_decay,
+            clip_norm=config.segmenter_clip_norm,
+            lr_decay=config.segmenter_lr_decay,
+            precision=config.precision,
+            ignore_index=self.splits.train_set.ignore_index,
+            train_dropout=config.train_dropout,
+        )
+
+    @staticmethod
+    def _weights(state: State) -> State:
+        prefix = "weights."
+        return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+    def _train_epoch(
+        self,
+        trainer: SegmenterTrainer,
+        data: SegmentationDataset,
+        generator: torch.Generator,
+        pool: RegionPool | None = None,
+    ) -> float:
+        return train_epoch(
+            trainer,
+            data,
+            pool=pool,
+            crop_size=self.crop_size,
+            batch_size=self.config.batch_size,
+            generator=generator,
+        )
+
+    def _miou(self, trainer: SegmenterTrainer) -> float:
+        """mIoU on D_R, a fraction."""
+        return mean_iou(self._confusion(trainer, self.splits.reward_set))
+
+    def _test(self, trainer: SegmenterTrainer) -> dict:
+        """mIoU and IoU per class on the test set, as results.json has them."""
+        confusion = self._confusion(trainer, self.splits.test_set)
+        values = [None if value != value else value for value in iou(confusion).tolist()]
+        return {"miou": mean_iou(confusion), "iou": dict(zip(self.classes, values, strict=True))}
+
+    def _confusion(self, trainer: SegmenterTrainer, data: SegmentationDataset) -> torch.Tensor:
+        return evaluate(
+            trainer.segmenter,
+            data,
+            batch_size=self.config.inference_batch_size,
+            precision=self.config.precision,
+        )
+
+    # The game
+
+    def _game(self, data: SegmentationDataset) -> Game:
+        return Game(
+            data,
+            self._trainer(self.config.segmenter_lr),
+            self.region_size,
+            crop_size=self.crop_size,
+            batch_size=self.config.batch_size,
+        )
+
+    def _observer(self, game: Game, stopwatch: Stopwatch) -> Observer:
+        config = self.config
+        return Observer(
+            Featurizer(
+                game.trainer.segmenter,
+                self.region_size,
+                cells=self.cells,
+                kl_bins=KL_BINS,
+                kl_range=(0.0, config.kl_max) if config.kl_range == "fixed" else None,
+                counts=config.class_features == "count",
+            ),
+            self.splits.state_set,
+            batch_size=config.inference_batch_size,
+            few_images=config.candidate_sampling == "images",
+            precision=config.precision,
+            stopwatch=stopwatch,
+        )
+
+    def _network_sizes(self) -> dict[str, int]:
+        num_classes = len(self.classes)
+        state_dim = num_classes + 3 * self.cells[0] * self.cells[1]
+        state_set = self.splits.state_set
+        grid = RegionGrid(len(state_set), state_set.image_size, self.region_size)
+        return {
+            "num_regions": grid.num_regions,
+            "state_dim": state_dim,
+            "action_dim": state_dim + 2 * KL_BINS,
+            "kl_dim": 2 * KL_BINS,
+        }
+
+    def _agent(self, network: QueryNetwork) -> DQNAgent:
+        config = self.config
+        return DQNAgent(
+            network,
+            lr=config.dqn_lr,
+            momentum=config.dqn_momentum,
+            weight_decay=config.dqn_weight_decay,
+            gamma=config.gamma,
+            batch_size=config.dqn_batch_size,
+            loss=config.dqn_loss,
+            double_dqn=config.double_dqn,
+            target_update=config.target_update,
+            tau=config.tau,
+            n_step=config.n_step,
+            updates_per_step=config.updates_per_step,
+            lr_decay=1.0 if config.dqn_lr_schedule == "constant" else 0.97,
+            device=self.device,
+        )
+
+    def _learner(self, seed: int) -> PolicyLearner:
+        config = self.config
+        stopwatch = Stopwatch()
+        game = self._game(self.splits.train_set)
+        stopwatch.watch(game.trainer.segmenter, "forward")
+        with seeded("query network", seed):
+            network = QueryNetwork(**self._network_sizes(), dueling=config.dueling)
+        return PolicyLearner(
+            agent=self._agent(network),
+            replay_buffer=ReplayBuffer(config.replay_capacity),
+            game=game,
+            observe=self._observer(game, stopwatch),
+            measure=lambda: self._miou(game.trainer),
+            start_state=self.theta0,
+            epsilon=lambda episode, step: epsilon_at(
+                config.epsilon_schedule, episode=episode, episodes=config.episodes, step=step
+            ),
+            stopwatch=stopwatch,
+            seed=seed,
+            episodes=config.episodes,
+            budget=config.budget,
+            query_size=config.query_size,
+            pool_size=config.pool_size,
+            reward_scale=config.reward_scale,
+            whole_first_reward=config.first_reward == "whole",
+            one_coin=config.epsilon_coin == "step",
+            reset_lr=config.dqn_lr_schedule == "episode",
+        )
+
+    # Evaluation
+
+    def _select(self, method: str, seed: int) -> None:
+        """Let `method` choose regions of D_V up to the last budget; keep the segmenter at every budget."""
+        path = self.run.selection_path(method, seed)
+        if path.exists():
+            return
+        game = self._game(self.splits.eval_set)
+        game.start(self.theta0_prime)
+        select_regions(
+            game,
+            self._chooser(method, seed, game),
+            self.config.budgets,
+            self.config.query_size,
+            name=(method, seed),
+            run=self.run,
+            monitor=self.monitor,
+            at_budget=lambda budget: save_tensors(
+                self.run.network_path(method, seed, budget), game.trainer.state_dict()
+            ),
+        )
+        image, row, col = (part.tolist() for part in game.grid.split(game.pool.order))
+        names = [game.dataset.names[i] for i in image]
+        selection = {
+            "method": method,
+            "seed": seed,
+            "region_size": list(self.region_size),
+            "budgets": list(self.config.budgets),
+            "regions": [list(region) for region in zip(names, row, col, strict=True)],
+        }
+        write_json(path, selection)
+        self.run.checkpoint.clear()
+
+    def _chooser(self, method: str, seed: int, game: Game) -> Chooser:
+        pool_size = self.config.pool_size_of(method)
+        if method == "ralis":
+            return self._policy_chooser(seed, game, pool_size)
+        score = ACQUISITIONS[method]
+
+        def choose(game: Game, query_size: int, generator: torch.Generator) -> torch.Tensor:
+            candidates = game.pool.draw_candidates(query_size, pool_size, generator)
+            with autocast(self.device, self.config.precision):
+                scores = gather_regions(
+                    lambda images: score(
+                        game.trainer.segmenter,
+                        normalise(images),
+                        self.region_size,
+                        num_mc_samples=self.config.num_mc_samples,
+                        generator=generator,
+                    ),
+                    game.dataset.images,
+                    game.grid,
+                    candidates,
+                    self.config.inference_batch_size,
+                )
+            return candidates.gather(1, pick(scores).cpu().unsqueeze(1)).squeeze(1)
+
+        return choose
+
+    def _policy_chooser(self, seed: int, game: Game, pool_size: int) -> Chooser:
+        needed = {**self._network_sizes(), "num_classes": len(self.classes)}
+        agent = self._agent(load_policy(self._policy_path(seed), device=self.device, **needed).network)
+        observe = self._observer(game, Stopwatch())
+
+        def choose(game: Game, query_size: int, generator: torch.Generator) -> torch.Tensor:
+            seen = observe(game, query_size, pool_size, generator)
+            chosen = agent.act(seen.state, seen.actions, 0.0, generator)
+            return seen.candidates.gather(1, chosen.unsqueeze(1)).squeeze(1)
+
+        return choose
+
+    def _finish(self, method: str, seed: int, budget: int) -> None:
+        """Train on the first `budget` regions until D_R says stop; write the result on the test set."""
+        cell = {"method": method, "budget": budget, "seed": seed}
+        if any(cell.items() <= record.items() for record in self.run.records()):
+            return
+        selection = read_json(self.run.selection_path(method, seed))
+        network = self.run.network_path(method, seed, budget)
+        game = self._game(self.splits.eval_set)
+        game.start(load_tensors(network)[0])
+        regions = self._region_indices(game, selection["regions"][:budget])
+        game.pool.label(regions)
+        fit(
+            game.trainer,
+            lambda generator: self._train_epoch(game.trainer, game.dataset, generator, game.pool),
+            lambda: self._miou(game.trainer),
+            name=f"{method}, seed {seed}, {budget} regions",
+            key=("final", method, seed, budget),
+            patience=self.config.final_patience,
+            max_epochs=self.config.max_epochs,
+            run=self.run,
+            monitor=self.monitor,
+        )
+        record = cell | self._test(game.trainer) | self._selected(game.oracle, regions)
+        self.run.add_record(record)
+        self.run.checkpoint.clear()
+        network.unlink(missing_ok=True)
+        self.monitor.scalar(f"evaluate-seed{seed}/{method}", record["miou"], budget)
+
+    @staticmethod
+    def _region_indices(game: Game, regions: list[list]) -> torch.Tensor:
+        position = {name: index for index, name in enumerate(game.dataset.names)}
+        per_image, cols = game.grid.regions_per_image, game.grid.cols
+        return torch.tensor([position[name] * per_image + row * cols + col for name, row, col in regions])
+
+    def _selected(self, oracle: Oracle, regions: torch.Tensor) -> dict:
+        """What the selected regions hold: pixels, and the class distribution without void."""
+        data = self.splits.eval_set
+        counts = class_counts(oracle.label(regions), len(self.classes), data.ignore_index).sum(0)
+        fraction = counts.double() / max(int(counts.sum()), 1)
+        return {
+            "labelled_regions": len(regions),
+            "labelled_pixels": len(regions) * self.region_size[0] * self.region_size[1],
+            "selected_class_fraction": fraction.tolist(),
+            "selected_entropy": distribution_entropy(fraction),
+        }
+
+    def _policy_path(self, seed: int) -> Path:
+        return self.run.policy_path(seed, self.config.seed)
+
+    def _refuse_large_budgets(self) -> None:
+        """ValueError where more regions are asked for than a data set has."""
+        games = (("budget", self.config.budget, self.splits.train_set),)
+        games += (("budgets", self.config.budgets[-1], self.splits.eval_set),)
+        for option, budget, data in games:
+            grid = RegionGrid(len(data), data.image_size, self.region_size)
+            if budget > grid.num_regions:
+                raise ValueError(
+                    f"{option}: must be at most the {grid.num_regions} regions of {data.name}, got {budget}"
+                )
+
+
+# What the weights of a pretraining depend on, beside its data, start, learning rate and patience.
+_PRETRAINING_FIELDS = frozenset(
+    {"segmenter", "dropout", "train_dropout", "precision", "batch_size", "max_epochs", "seed"}
+    | {"segmenter_momentum", "segmenter_weight_decay", "segmenter_clip_norm", "segmenter_lr_decay"}
+)
+
+
+def find_device(name: str) -> torch.device:
+    """The device called `name`; auto is CUDA where there is one. ValueError where there is no such device."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device: must be auto, cpu, cuda or cuda:N, got {name!r}") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device: this machine has {torch.cuda.device_count()} CUDA devices, got {name!r}")
+    return device

@@ -1,0 +1,435 @@
+"""The game of section 3 of the paper: label regions, train the segmenter on them, learn which to ask for.
+
+`Game` is one segmenter that learns as regions of one data set are labelled. `Observer` sees what the query
+network sees. `PolicyLearner` plays episodes and trains the query network; `select_regions` plays one game
+for evaluation; `fit` trains a segmenter until it stops getting better. All of them resume exactly from the
+run's checkpoint.
+"""
+
+import contextlib
+import copy
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ralx.datasets import SegmentationDataset
+from ralx.dqn import DQNAgent
+from ralx.features import Featurizer, gather_regions
+from ralx.metrics import class_distribution
+from ralx.monitor import Monitor
+from ralx.pool import Oracle, RegionGrid, RegionPool
+from ralx.randomness import stream
+from ralx.replay_buffer import ReplayBuffer
+from ralx.run_dir import RunDirectory, RunError
+from ralx.segmentation import Precision, SegmenterTrainer, autocast, normalise, train_on_regions
+
+State = dict[str, Tensor]
+
+
+class Stopwatch:
+    """Seconds by phase. A phase inside another counts for itself only.
+
+    Nothing is synchronised: on CUDA a phase counts the time to launch its work.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._phases: list[str] = []
+        self._since = time.perf_counter()
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        self._start(name)
+        try:
+            yield
+        finally:
+            self._stop()
+
+    def watch(self, module: nn.Module, name: str) -> None:
+        """Make every forward pass of `module` in eval mode a phase."""
+        module.register_forward_pre_hook(lambda m, _: None if m.training else self._start(name))
+        module.register_forward_hook(lambda m, _, __: None if m.training else self._stop())
+
+    def reset(self) -> None:
+        self.seconds.clear()
+
+    def _charge(self) -> None:
+        now = time.perf_counter()
+        if self._phases:
+            self.seconds[self._phases[-1]] += now - self._since
+        self._since = now
+
+    def _start(self, name: str) -> None:
+        self._charge()
+        self._phases.append(name)
+
+    def _stop(self) -> None:
+        self._charge()
+        self._phases.pop()
+
+
+class Game:
+    """One segmenter that learns from the regions of one data set as they are labelled."""
+
+    def __init__(
+        self,
+        dataset: SegmentationDataset,
+        trainer: SegmenterTrainer,
+        region_size: tuple[int, int],
+        *,
+        crop_size: tuple[int, int],
+        batch_size: int,
+    ):
+        self.dataset = dataset
+        self.trainer = trainer
+        self.crop_size = crop_size
+        self.batch_size = batch_size
+        self.grid = RegionGrid(len(dataset), dataset.image_size, region_size)
+        self.oracle = Oracle(dataset.labels, self.grid)
+        self.start()
+
+    def start(self, trainer_state: State | None = None) -> None:
+        """L = ∅, and the segmenter as `trainer_state` has it."""
+        if trainer_state is not None:
+            self.trainer.load_state_dict(trainer_state)
+        self.pool = RegionPool(self.grid)
+        self.labelled = torch.zeros(0, len(self.dataset.classes), device=self.dataset.device)
+
+    def label(self, regions: Tensor, generator: torch.Generator) -> None:
+        """Label `regions` [K] and train the segmenter one pass on them."""
+        labels = self.oracle.label(regions)
+        self.pool.label(regions)
+        distribution = class_distribution(labels, len(self.dataset.classes), self.dataset.ignore_index)
+        self.labelled = torch.cat([self.labelled, distribution.to(self.labelled.device)])
+        loss = train_on_regions(
+            self.trainer,
+            self.dataset,
+            regions,
+            self.pool,
+            crop_size=self.crop_size,
+            batch_size=self.batch_size,
+            generator=generator,
+        )
+        refuse_nan(loss, f"after {self.pool.num_labelled} labelled regions")
+
+    def state_dict(self) -> State:
+        return join_states(trainer=self.trainer.state_dict(), pool=self.pool.state_dict()) | {
+            "labelled": self.labelled
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        parts = split_states(state)
+        self.start(parts["trainer"])
+        self.pool.load_state_dict(parts["pool"])
+        self.labelled = state["labelled"].to(self.labelled.device)
+
+
+class Observation(NamedTuple):
+    candidates: Tensor  # [K, M] int64 regions
+    state: Tensor  # [R, Ds]
+    actions: Tensor  # [K, M, Da]
+
+
+class Observer:
+    """Draws candidates and computes the features of the state and of the candidates (section 3.1)."""
+
+    def __init__(
+        self,
+        featurizer: Featurizer,
+        state_set: SegmentationDataset,
+        *,
+        batch_size: int,
+        few_images: bool,
+        precision: Precision,
+        stopwatch: Stopwatch,
+    ):
+        self.featurizer = featurizer
+        self.state_set = state_set
+        self.batch_size = batch_size
+        self.few_images = few_images
+        self.precision = precision
+        self.stopwatch = stopwatch
+
+    def __call__(
+        self, game: Game, query_size: int, pool_size: int, generator: torch.Generator
+    ) -> Observation:
+        candidates = game.pool.draw_candidates(
+            query_size, pool_size, generator, few_images=self.few_images
+        )
+        cast = autocast(game.dataset.device, self.precision)
+        with self.stopwatch.phase("state"), cast:
+            state = self._state()
+        with self.stopwatch.phase("candidates"), cast:
+            regions = gather_regions(
+                lambda images: self.featurizer.regions(normalise(images)),
+                game.dataset.images,
+                game.grid,
+                candidates,
+                self.batch_size,
+            )
+            actions = self.featurizer.action(regions, game.labelled)
+        return Observation(candidates, state, actions)
+
+    def _state(self) -> Tensor:
+        batches = torch.arange(len(self.state_set)).split(self.batch_size)
+        return torch.cat([self.featurizer.state(normalise(self.state_set.images(i))) for i in batches])
+
+
+@dataclass
+class PolicyLearner:
+    """Plays episodes and trains the query network at every step (section 3.2)."""
+
+    agent: DQNAgent
+    replay_buffer: ReplayBuffer
+    game: Game
+    observe: Observer
+    measure: Callable[[], float]  # mIoU on D_R, a fraction
+    start_state: State  # the trainer at θ0
+    epsilon: Callable[[int, int], float]  # of episode and step over all episodes
+    stopwatch: Stopwatch
+    seed: int
+    episodes: int
+    budget: int
+    query_size: int
+    pool_size: int
+    reward_scale: float
+    whole_first_reward: bool
+    one_coin: bool
+    reset_lr: bool
+
+    episode: int = 0
+    step: int = 0
+    step_of_run: int = 0
+    miou: float = 0.0
+    best_miou: float = -1.0
+    best_policy: State = field(default_factory=dict)
+    observation: Observation | None = None
+
+    def run(self, run: RunDirectory, monitor: Monitor) -> State:
+        """Play all episodes; the query network of the episode with the best final mIoU on D_R."""
+        piece = f"learn-seed{self.seed}"
+        saved = run.checkpoint.load(piece)
+        if saved:
+            self._restore(*saved)
+        run.cut_steps(self._is_before)
+        with monitor.task(f"learn, seed {self.seed}", self.episodes, self.episode) as update:
+            while self.episode < self.episodes:
+                line = self._play_step()
+                run.append_step(line)
+                run.checkpoint.save(piece, self._state)
+                seconds = {f"{phase}[s]": value for phase, value in line["seconds"].items()}
+                update(self.episode, **{k: line[k] for k in ("miou", "reward", "epsilon")}, **seconds)
+                for name in ("miou", "reward", "epsilon", "td_loss", "q_mean"):
+                    if line[name] is not None:
+                        monitor.scalar(f"learn-seed{self.seed}/{name}", line[name], self.step_of_run)
+        return self.best_policy
+
+    def _play_step(self) -> dict:
+        self.stopwatch.reset()
+        watch = self.stopwatch.phase
+        generator = stream("learn", self.seed, self.episode, self.step)
+        if self.step == 0:
+            self._start_episode(generator)
+        episode, step = self.episode, self.step
+        epsilon = self.epsilon(episode, self.step_of_run)
+        with watch("select"):
+            chosen = self.agent.act(
+                self.observation.state,
+                self.observation.actions,
+                epsilon,
+                generator,
+                per_sub_action=not self.one_coin,
+            )
+            regions = self.observation.candidates.gather(1, chosen.cpu().unsqueeze(1)).squeeze(1)
+        with watch("train"):
+            self.game.label(regions, generator)
+        with watch("reward"):
+            miou = self.measure()
+        first_whole = self.whole_first_reward and step == 0
+        reward = self.reward_scale * (miou - (0.0 if first_whole else self.miou))
+        done = self.game.pool.num_labelled >= self.budget
+        self.replay_buffer.record(chosen, reward, done)
+        if not done:
+            self._observe(generator)
+        with watch("learn"):
+            learned = self.agent.learn(self.replay_buffer, generator)
+        self._advance(miou, done)
+        return {
+            "seed": self.seed,
+            "episode": episode,
+            "step": step,
+            "epsilon": epsilon,
+            "reward": reward,
+            "miou": miou,
+            "td_loss": learned["td_loss"],
+            "q_mean": learned["q_mean"],
+            "seconds": {name: round(value, 6) for name, value in self.stopwatch.seconds.items()},
+        }
+
+    def _start_episode(self, generator: torch.Generator) -> None:
+        self.game.start(self.start_state)
+        if self.reset_lr:
+            self.agent.reset_lr()
+        with self.stopwatch.phase("reward"):
+            self.miou = self.measure()
+        self._observe(generator)
+
+    def _observe(self, generator: torch.Generator) -> None:
+        query_size = min(self.query_size, self.budget - self.game.pool.num_labelled)
+        self.observation = self.observe(self.game, query_size, self.pool_size, generator)
+        self.replay_buffer.observe(self.observation.state, self.observation.actions)
+
+    def _advance(self, miou: float, done: bool) -> None:
+        self.miou = miou
+        self.step += 1
+        self.step_of_run += 1
+        if not done:
+            return
+        if miou > self.best_miou:
+            self.best_miou = miou
+            self.best_policy = copy.deepcopy(self.agent.query_network.state_dict())
+        self.episode += 1
+        self.step = 0
+
+    def _is_before(self, line: dict) -> bool:
+        """Whether a line of steps.jsonl is older than this state."""
+        return (line["seed"], line["episode"], line["step"]) < (self.seed, self.episode, self.step)
+
+    def _state(self) -> tuple[State, dict]:
+        tensors = join_states(
+            agent=self.agent.state_dict(),
+            replay_buffer=self.replay_buffer.state_dict(),
+            game=self.game.state_dict(),
+            best_policy=self.best_policy,
+            observation=self.observation._asdict(),
+        )
+        return tensors, {name: getattr(self, name) for name in _LEARNER_COUNTERS}
+
+    def _restore(self, tensors: State, counters: dict) -> None:
+        parts = split_states(tensors)
+        self.agent.load_state_dict(parts["agent"])
+        self.replay_buffer.load_state_dict(parts["replay_buffer"])
+        self.game.load_state_dict(parts["game"])
+        self.best_policy = parts.get("best_policy", {})
+        device = self.game.dataset.device
+        observation = Observation(**parts["observation"])
+        self.observation = observation._replace(
+            state=observation.state.to(device), actions=observation.actions.to(device)
+        )
+        for name, value in counters.items():
+            setattr(self, name, value)
+
+
+_LEARNER_COUNTERS = ("episode", "step", "step_of_run", "miou", "best_miou")
+
+# Of the game, the number of regions to pick and a generator: the regions [K] to label next.
+Chooser = Callable[[Game, int, torch.Generator], Tensor]
+
+
+def select_regions(
+    game: Game,
+    choose: Chooser,
+    budgets: Sequence[int],
+    query_size: int,
+    *,
+    name: tuple[str, int],
+    run: RunDirectory,
+    monitor: Monitor,
+    at_budget: Callable[[int], None],
+) -> None:
+    """Play one game until the last of `budgets`; calls `at_budget(budget)` as each is reached.
+
+    A step never crosses a budget, so that the regions of one budget are the first ones of the next. `name` is
+    (method, seed).
+    """
+    piece = "select-{}-seed{}".format(*name)
+    saved = run.checkpoint.load(piece)
+    if saved:
+        game.load_state_dict(saved[0])
+    with monitor.task("{}, seed {}: select".format(*name), budgets[-1], game.pool.num_labelled) as update:
+        while game.pool.num_labelled < budgets[-1]:
+            labelled = game.pool.num_labelled
+            budget = next(b for b in budgets if b > labelled)
+            generator = stream("select", *name, labelled)
+            regions = choose(game, min(query_size, budget - labelled), generator)
+            game.label(regions, generator)
+            if game.pool.num_labelled == budget:
+                at_budget(budget)
+            run.checkpoint.save(piece, lambda: (game.state_dict(), None))
+            update(game.pool.num_labelled)
+
+
+def fit(
+    trainer: SegmenterTrainer,
+    train: Callable[[torch.Generator], float],
+    measure: Callable[[], float],
+    *,
+    name: str,
+    key: tuple[str | int, ...],
+    patience: int,
+    max_epochs: int,
+    run: RunDirectory,
+    monitor: Monitor,
+) -> float:
+    """Train until `patience` epochs bring no better mIoU on D_R; leaves the best weights in the segmenter.
+
+    Args:
+        train: one epoch, drawing from the generator it gets; the mean loss.
+        measure: mIoU on D_R, a fraction.
+        name: what the training is called, on the screen and in the checkpoint.
+        key: names its random stream.
+
+    Returns the best mIoU, which is that of the untrained network if no epoch was better.
+    """
+    saved = run.checkpoint.load(name)
+    if saved:
+        parts, (epoch, best_epoch, best) = split_states(saved[0]), saved[1]
+        trainer.load_state_dict(parts["trainer"])
+        best_weights = parts["best"]
+    else:
+        epoch = best_epoch = 0
+        best, best_weights = measure(), copy.deepcopy(trainer.segmenter.state_dict())
+
+    def state() -> tuple[State, tuple[int, int, float]]:
+        return join_states(trainer=trainer.state_dict(), best=best_weights), (epoch, best_epoch, best)
+
+    with monitor.task(name, max_epochs, epoch) as update:
+        while epoch < max_epochs and epoch - best_epoch < patience:
+            loss = train(stream("fit", *key, epoch))
+            refuse_nan(loss, f"in epoch {epoch + 1} of {name}")
+            trainer.end_epoch()
+            epoch += 1
+            miou = measure()
+            if miou > best:
+                best, best_epoch = miou, epoch
+                best_weights = copy.deepcopy(trainer.segmenter.state_dict())
+            run.checkpoint.save(name, state)
+            update(epoch, loss=loss, miou=miou, best=best)
+    trainer.segmenter.load_state_dict(best_weights)
+    return best
+
+
+def refuse_nan(loss: float, when: str) -> None:
+    """RunError where the loss is NaN or infinite: going on would only spread it."""
+    if not abs(loss) < float("inf"):
+        raise RunError(f"the segmenter's loss is {loss} {when}: lower its learning rate")
+
+
+def join_states(**states: State) -> State:
+    """Several flat dicts of tensors as one, their names prefixed."""
+    return {f"{part}/{name}": value for part, state in states.items() for name, value in state.items()}
+
+
+def split_states(state: State) -> dict[str, State]:
+    """The inverse of `join_states`; names without a prefix are left out."""
+    parts: dict[str, State] = defaultdict(dict)
+    for joined, value in state.items():
+        part, slash, name = joined.partition("/")
+        if slash:
+            parts[part][name] = value
+    return dict(parts)
