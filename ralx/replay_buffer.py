@@ -43,7 +43,7 @@ class Batch(NamedTuple):
     next_mask: Tensor  # [B, M'] bool
 
     def to(self, device: torch.device | str) -> "Batch":
-        return Batch(*(tensor.to(device) for tensor in self))
+        return Batch(*(_move(tensor, torch.device(device)) for tensor in self))
 
 
 class ReplayBuffer:
@@ -145,10 +145,10 @@ class ReplayBuffer:
             state_index=state_index,
             actions=actions,
             mask=mask,
-            chosen=torch.tensor(chosen, dtype=torch.int64, device=device),
-            reward=torch.tensor([returns[i][0] for i in step], dtype=torch.float32, device=device),
-            discount=torch.tensor([returns[i][1] for i in step], dtype=torch.float32, device=device),
-            done=torch.tensor([returns[i][3] for i in step], dtype=torch.bool, device=device),
+            chosen=_move(torch.tensor(chosen), device),
+            reward=_move(torch.tensor([returns[i][0] for i in step], dtype=torch.float32), device),
+            discount=_move(torch.tensor([returns[i][1] for i in step], dtype=torch.float32), device),
+            done=_move(torch.tensor([returns[i][3] for i in step]), device),
             next_states=next_states,
             next_state_index=next_state_index,
             next_actions=next_actions,
@@ -234,8 +234,7 @@ class ReplayBuffer:
         distinct = sorted(set(steps))
         place = {i: n for n, i in enumerate(distinct)}
         states = torch.stack([self._steps[i].state for i in distinct])
-        index = torch.tensor([place[i] for i in steps], dtype=torch.int64, device=states.device)
-        return states, index
+        return states, _move(torch.tensor([place[i] for i in steps]), states.device)
 
     def _pools(self, steps: list[int], pools: list[int]) -> tuple[Tensor, Tensor]:
         """Pool ``pools[b]`` of step ``steps[b]``, filled up to one length: ``[B, M, D_a]`` and mask."""
@@ -247,8 +246,15 @@ class ReplayBuffer:
             self._steps[i].candidates[k] if m == longest else self._steps[i].candidates[k, column % m]
             for i, k, m in zip(steps, pools, lengths, strict=True)
         ]
-        mask = column < torch.tensor(lengths, device=device).unsqueeze(1)
+        mask = column < _move(torch.tensor(lengths), device).unsqueeze(1)
         return torch.stack(rows), mask
+
+
+def _move(tensor: Tensor, device: torch.device) -> Tensor:
+    """To ``device``, without making the host wait for what runs there."""
+    if tensor.device.type == "cpu" and device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def _own(tensor: Tensor) -> Tensor:
