@@ -262,12 +262,15 @@ class BlockHistogram {
 void kl_histogram(const TensorView& p, const TensorView& q, const TensorView& out, bool own_range, double low,
                   double high, double eps, int threads) {
   const int64_t rows = p.sizes[0], num_bins = out.sizes[1];
+  // Waking a thread takes about as long as this many multiplications.
+  constexpr int64_t kSmall = 1 << 16;
+  if (rows * q.sizes[0] * q.sizes[1] < kSmall) threads = 1;
   Reference reference(q, eps, threads);
   Scratch scratch(reference, num_bins, threads);
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
     BlockHistogram histogram(reference, scratch, num_bins, omp_get_thread_num());
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic)
     for (int64_t first = 0; first < rows; first += kRows)
       histogram.run(p, first, own_range, low, high, eps, static_cast<float*>(out.data));
   }

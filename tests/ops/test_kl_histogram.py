@@ -1,0 +1,380 @@
+"""kl_histogram against SciPy's divergences and numpy.histogram in float64."""
+
+import math
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import rel_entr
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ralx import _C
+from ralx.ops import kl_histogram
+from ralx.ops.kl_histogram import kl_histogram_ref
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+ISAS = [isa for isa in (_C.Isa.baseline, _C.Isa.avx2, _C.Isa.avx512) if _C.runs_here(isa)]
+# Rows of q that end just before, at and after a tile of any instruction set, and a panel.
+LENGTHS = (1, 2, 3, 4, 5, 8, 15, 16, 17, 31, 32, 33, 100, 4095, 4096, 4097, 8193)
+
+
+@pytest.fixture(params=ISAS, ids=lambda isa: isa.name)
+def isa(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = _C.active_isa()
+    _C.use_isa(request.param)
+    yield
+    _C.use_isa(before)
+
+
+def rows(count: int, classes: int, seed: int, dtype=torch.float32, zeros: float = 0.0) -> Tensor:
+    """Skewed distributions, of which a share `zeros` of the numbers is 0 (never a whole row)."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(count, classes, generator=generator, dtype=torch.float64).mul(2).softmax(-1)
+    masked = torch.rand(count, classes, generator=generator) < zeros
+    masked[:, 0] = False
+    return x.masked_fill(masked, 0).to(dtype)
+
+
+def divergences(p: Tensor, q: Tensor, eps: float) -> np.ndarray:
+    """KL(p_i ‖ q_j) [M, L] in nats."""
+    p, q = (x.double().numpy() + eps for x in (p, q))
+    p, q = p / p.sum(-1, keepdims=True), q / q.sum(-1, keepdims=True)
+    return rel_entr(p[:, None], q[None]).sum(-1)
+
+
+def assert_histograms(result: Tensor, values: np.ndarray, bins: int, range) -> None:
+    """Each row is numpy.histogram's, but for values so near to an edge that their rounding decides."""
+    band = 1e-11
+    length = values.shape[1]
+    assert result.shape == (len(values), bins) and result.dtype == torch.float32
+    for row, x in zip(result.double().numpy(), values, strict=True):
+        counts = row * length
+        np.testing.assert_allclose(counts, np.rint(counts), atol=1e-3)
+        low, high = range or (x.min(), x.max())
+        if low == high:
+            low, high = low - 0.5, high + 0.5
+        edges = np.linspace(low, high, bins + 1)[1:-1]
+        first, last = (np.searchsorted(edges, x + side, side="right") for side in (-band, band))
+        certain = np.bincount(first[first == last], minlength=bins)
+        bin = np.arange(bins)[:, None]
+        possible = ((first <= bin) & (bin <= last)).sum(1)
+        assert np.rint(counts).sum() == length
+        assert (certain <= np.rint(counts)).all() and (np.rint(counts) <= possible).all()
+        if (first == last).all():
+            expected = np.histogram(x.clip(low, high), bins, (low, high))[0]
+            np.testing.assert_array_equal(np.rint(counts), expected)
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[Tensor, Tensor, int, tuple[float, float] | None, float]:
+    classes, seed = draw(st.integers(1, 24)), draw(st.integers(0, 2**31))
+    zeros = draw(st.sampled_from([0.0, 0.3]))
+    p = rows(draw(st.integers(0, 9)), classes, seed, draw(st.sampled_from(DTYPES)), zeros)
+    q = rows(draw(st.integers(1, 70)), classes, seed + 1, draw(st.sampled_from(DTYPES)), zeros)
+    bins = draw(st.integers(1, 40))
+    range = draw(st.sampled_from([None, (0.0, 16.2), (0.5, 2.0), (-1.0, 0.01)]))
+    eps = draw(st.sampled_from([1e-7, 1e-3, 1.0]))
+    return p, q, bins, range, eps
+
+
+@settings(deadline=None, max_examples=150)
+@given(cases())
+def test_is_numpys_histogram_of_scipys_divergences(case) -> None:
+    p, q, bins, range, eps = case
+    expected = divergences(p, q, eps)
+    assert_histograms(kl_histogram(p, q, bins=bins, range=range, eps=eps), expected, bins, range)
+    assert_histograms(kl_histogram_ref(p, q, bins, range, eps), expected, bins, range)
+
+
+@pytest.mark.parametrize("range", [None, (0.0, 3.0)])
+@pytest.mark.parametrize("length", LENGTHS)
+def test_any_number_of_reference_rows(isa, length, range) -> None:
+    p, q = rows(5, 19, 0), rows(length, 19, 1)
+    result = kl_histogram(p, q, range=range)
+    assert_histograms(result, divergences(p, q, 1e-7), 32, range)
+    torch.testing.assert_close(result.sum(1), torch.ones(5))
+
+
+@pytest.mark.parametrize("function", [kl_histogram, kl_histogram_ref])
+def test_bins_of_an_example_by_hand(function) -> None:
+    # KL of (½, ½) to (¼, ¾) is ½ ln(4/3) = 0.144, to (1/10, 9/10) ½ ln(25/9) = 0.511, to itself 0.
+    p, q = torch.tensor([[1.0, 1.0]]), torch.tensor([[1.0, 3.0], [1.0, 9.0], [2.0, 2.0], [9.0, 1.0]])
+    assert function(p, q, bins=4, range=(0.0, 0.4), eps=0.0).tolist() == [[0.25, 0.25, 0, 0.5]]
+    assert function(p, q, bins=4, range=None, eps=0.0).tolist() == [[0.25, 0.25, 0, 0.5]]
+    assert function(p, q, bins=2, range=(0.2, 0.5), eps=0.0).tolist() == [[0.5, 0.5]]
+    assert function(p, q[:0], bins=2, range=None, eps=0.0).tolist() == [[0, 0]]
+
+
+def test_nearly_equal_rows_are_told_apart_in_every_dtype() -> None:
+    # An untrained network predicts nearly the same everywhere: divergences below what float32 resolves.
+    p = torch.full((1, 11), 1 / 11)
+    noise = torch.randn(11, generator=torch.Generator().manual_seed(0))
+    q = p + torch.linspace(0, 1e-4, 50).unsqueeze(1) * noise
+    values = divergences(p, q, 1e-7)
+    assert 1e-9 < values.max() < 1e-5
+    assert_histograms_exactly(kl_histogram(p, q), values)
+
+
+def assert_histograms_exactly(result: Tensor, values: np.ndarray) -> None:
+    expected = np.stack([np.histogram(x, result.shape[1])[0] for x in values]) / values.shape[1]
+    np.testing.assert_array_equal(result.numpy(), expected.astype(np.float32))
+
+
+@pytest.mark.parametrize("classes", [1, 2, 11, 19, 64])
+@pytest.mark.parametrize("length", LENGTHS)
+def test_equal_rows_fall_in_one_bin(isa, length, classes) -> None:
+    p, one = rows(7, classes, 0), rows(1, classes, 1)
+    # All divergences of a row are equal, so it spans ±0.5 around them: the middle bin. If one differed in the
+    # last bit, the row would span that difference and fill its end bins.
+    result = kl_histogram(p, one.expand(length, -1), bins=9)
+    expected = torch.zeros(7, 9)
+    expected[:, 4] = 1
+    assert torch.equal(result, expected)
+    assert torch.equal(kl_histogram_ref(p, one.expand(length, -1), 9), expected)
+
+
+def test_a_pair_depends_on_its_two_rows_alone(isa) -> None:
+    # A thousand bins over the row's own range: a last bit would show wherever a value is near to an edge.
+    distinct_p, distinct_q = rows(5, 19, 0), rows(40, 19, 1)
+    generator = torch.Generator().manual_seed(2)
+    which_p = torch.randint(5, (23,), generator=generator)
+    which_q = torch.randint(40, (9001,), generator=generator)
+    which_q[:40] = torch.arange(40)
+    result = kl_histogram(distinct_p[which_p], distinct_q[which_q], bins=1000)
+    for row in range(5):
+        assert (result[which_p == row] == result[which_p == row][0]).all()
+        assert (result[which_p == row][0] > 0).sum() <= 40
+    shuffled = torch.randperm(9001, generator=generator)
+    again = kl_histogram(distinct_p[which_p], distinct_q[which_q][shuffled], bins=1000)
+    assert torch.equal(result, again)
+
+
+def test_divergence_of_a_row_to_itself_is_zero(isa) -> None:
+    p = rows(50, 19, 0, torch.float32)
+    alone = torch.stack([kl_histogram(row, row[None], bins=3, range=(-3e-300, 3e-300)) for row in p])
+    assert torch.equal(alone, torch.tensor([0.0, 1.0, 0.0]).expand(50, 3))
+
+
+@pytest.mark.parametrize("range", [None, (0.0, 16.2)])
+@pytest.mark.parametrize("shape", [(3, 5000), (301, 77), (64, 4096)])
+def test_number_of_threads_changes_nothing(shape, range) -> None:
+    p, q = rows(shape[0], 19, 0), rows(shape[1], 19, 1)
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for threads in (1, 2, 3, 8):
+            torch.set_num_threads(threads)
+            results.append(kl_histogram(p, q, bins=512, range=range))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(result, results[0]) for result in results)
+
+
+def test_strides_and_leading_axes() -> None:
+    p, q = rows(24, 19, 0), rows(50, 19, 1)
+    expected = kl_histogram(p, q)
+    transposed = p.T.contiguous().T
+    assert torch.equal(kl_histogram(transposed, q.T.contiguous().T), expected)
+    wide = torch.full((48, 40), math.nan)
+    wide[::2, 1:39:2] = p
+    assert torch.equal(kl_histogram(wide[::2, 1:39:2], q), expected)
+    assert torch.equal(kl_histogram(p.flip(1), q.flip(1)).sum(), expected.sum())
+    assert torch.equal(kl_histogram(p.view(2, 3, 4, 19), q), expected.view(2, 3, 4, 32))
+    permuted = p.view(2, 3, 4, 19).permute(2, 0, 1, 3)
+    assert torch.equal(kl_histogram(permuted, q), expected.view(2, 3, 4, 32).permute(2, 0, 1, 3))
+    assert torch.equal(kl_histogram(p[0], q), expected[0])
+    assert torch.equal(kl_histogram(p[:1].expand(6, 19), q), expected[:1].expand(6, 32))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_dtypes_are_read_exactly(isa, dtype) -> None:
+    p, q = rows(6, 11, 0, dtype), rows(40, 11, 1, dtype)
+    p[0, 3] = torch.finfo(dtype).smallest_normal / 4  # subnormal
+    q[0, 3] = torch.finfo(dtype).max / 32
+    expected = kl_histogram(p.double(), q.double())
+    assert torch.equal(kl_histogram(p, q), expected)
+    assert torch.equal(kl_histogram(p, q.double()), expected)
+    assert_histograms(expected, divergences(p, q, 1e-7), 32, None)
+
+
+@pytest.mark.parametrize("function", [kl_histogram, kl_histogram_ref])
+@pytest.mark.parametrize("shape", [(0, 5), (2, 0, 5)])
+def test_no_rows(function, shape) -> None:
+    q = rows(7, 5, 0)
+    result = function(torch.zeros(shape), q)
+    assert result.shape == (*shape[:-1], 32) and result.dtype == torch.float32
+    no_reference = function(q, q[:0])
+    assert torch.equal(no_reference, torch.zeros(7, 32))
+    assert torch.equal(function(torch.full((2, 5), math.nan), q[:0]), torch.zeros(2, 32))
+    assert function(q[:0], q[:0]).shape == (0, 32)
+
+
+@pytest.mark.parametrize("function", [kl_histogram, kl_histogram_ref])
+@pytest.mark.parametrize("q_rows", [3, 5000])
+def test_without_smoothing(isa, function, q_rows) -> None:
+    p = torch.tensor([[0.5, 0.5, 0.0], [0.2, 0.3, 0.5]])
+    q = torch.tensor([[0.25, 0.75, 0.0], [0.1, 0.9, 0.0], [0.5, 0.5, 0.0]])
+    q = q[torch.arange(q_rows) % 3]
+    fixed = function(p, q, bins=4, range=(0.0, 0.4), eps=0.0)
+    own = function(p, q, bins=4, range=None, eps=0.0)
+    # The first row has p = 0 where q = 0: as if the class were not there.
+    without = function(p[:1, :2], q[:, :2], bins=4, range=(0.0, 0.4), eps=0.0)
+    assert torch.equal(fixed[0], without[0]) and without[0].isfinite().all()
+    assert torch.equal(own[0], function(p[:1, :2], q[:, :2], bins=4, range=None, eps=0.0)[0])
+    # The second has q = 0 < p, so KL = +inf.
+    assert fixed[1].tolist() == [0, 0, 0, 1]
+    assert own[1].isnan().all()
+
+
+@pytest.mark.parametrize("function", [kl_histogram, kl_histogram_ref])
+@pytest.mark.parametrize("range", [None, (0.0, 16.2)])
+def test_nan_stays_in_its_row(isa, function, range) -> None:
+    p, q = rows(9, 7, 0), rows(50, 7, 1)
+    expected = function(p, q, range=range)
+    for value in (math.nan, math.inf):
+        broken = p.clone()
+        broken[4, 2] = value
+        result = function(broken, q, range=range)
+        assert result[4].isnan().all()
+        keep = torch.arange(9) != 4
+        assert torch.equal(result[keep], expected[keep])
+
+
+@pytest.mark.parametrize("range", [None, (0.0, 16.2)])
+@pytest.mark.parametrize("position", [0, 31, 4097, 4999])
+def test_nan_in_the_reference_reaches_every_row(isa, position, range) -> None:
+    p, q = rows(5, 7, 0), rows(5000, 7, 1)
+    q[position, 3] = math.nan
+    assert kl_histogram(p, q, range=range).isnan().all()
+
+
+def test_a_row_of_zeros() -> None:
+    p, q = torch.zeros(1, 4), torch.tensor([[1.0, 1, 1, 1], [1, 1, 1, 9]])
+    # Smoothing makes it uniform; without smoothing there is nothing to divide by.
+    assert torch.equal(kl_histogram(p, q, range=(0.0, 1.0)), kl_histogram(q[:1], q, range=(0.0, 1.0)))
+    assert kl_histogram(p, q, range=(0.0, 1.0), eps=0).isnan().all()
+    assert kl_histogram(q, p, range=(0.0, 1.0), eps=0).isnan().all()
+
+
+def test_ranges_of_any_width() -> None:
+    p, q = rows(3, 5, 0), rows(60, 5, 1)
+    values = divergences(p, q, 1e-7)
+    for range in [(-1e300, 1e300), (-5.0, 1e-200), (1e5, 1e6), (-2, -1)]:
+        expected = np.stack([np.histogram(x.clip(*range), 32, range)[0] for x in values]) / 60
+        np.testing.assert_array_equal(kl_histogram(p, q, range=range).numpy(), expected.astype(np.float32))
+
+
+def test_inputs_stay_and_outputs_need_no_grad() -> None:
+    p, q = rows(5, 7, 0).requires_grad_(), rows(9, 7, 1).requires_grad_()
+    before = p.detach().clone(), q.detach().clone()
+    result = kl_histogram(p, q)
+    assert not result.requires_grad and result.is_contiguous()
+    result.fill_(7)
+    assert torch.equal(p, before[0]) and torch.equal(q, before[1])
+
+
+def test_memory_does_not_grow_with_the_number_of_pairs() -> None:
+    # One byte per pair would be 100 MB.
+    script = """
+import resource, torch
+from ralx.ops import kl_histogram
+p = torch.rand(10_000, 3)
+for range in (None, (0.0, 16.2)):
+    kl_histogram(p[:100], p[:100], range=range)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for range in (None, (0.0, 16.2)):
+    kl_histogram(p, p, range=range)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 16 * 1024, f"grown by {done.stdout} KiB"
+
+
+def test_the_reference_works_in_chunks() -> None:
+    class Largest(TorchDispatchMode):
+        numel = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            result = func(*args, **(kwargs or {}))
+            if isinstance(result, Tensor):
+                self.numel = max(self.numel, result.numel())
+            return result
+
+    p, q = rows(6000, 2, 0), rows(2000, 2, 1)
+    with Largest() as largest:
+        result = kl_histogram_ref(p, q)
+    assert 0 < largest.numel <= 2**22 < 6000 * 2000
+    assert torch.equal(result[5000:5003], kl_histogram_ref(p[5000:5003], q))
+
+
+def test_registered_with_torch() -> None:
+    p, q = rows(6, 5, 0), rows(9, 5, 1)
+    for range in (None, [0.0, 16.2]):
+        torch.library.opcheck(torch.ops.ralx.kl_histogram.default, (p.view(2, 3, 5), q, 8, range, 1e-7))
+
+
+def test_compiles_without_a_break() -> None:
+    def both(p: Tensor, q: Tensor) -> Tensor:
+        return kl_histogram(p * 2, q) + kl_histogram(p, q, range=(0.0, 16.2))
+
+    compiled = torch.compile(both, fullgraph=True, backend="aot_eager", dynamic=True)
+    for size in (6, 7):
+        p, q = rows(size, 5, 0), rows(9, 5, 1)
+        assert torch.equal(compiled(p, q), both(p, q))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_agrees_with_the_cpu() -> None:
+    p, q = rows(300, 19, 0), rows(500, 19, 1)
+    for range in (None, (0.0, 16.2)):
+        result = kl_histogram(p.cuda(), q.cuda(), range=range).cpu()
+        assert_histograms(result, divergences(p, q, 1e-7), 32, range)
+
+
+GOOD = torch.rand(4, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"p": GOOD.numpy()}, TypeError, r"p must be a torch.Tensor, got numpy.ndarray"),
+        ({"q": GOOD.numpy()}, TypeError, r"q must be a torch.Tensor, got numpy.ndarray"),
+        ({"p": [[0.5, 0.5]]}, TypeError, r"p must be a torch.Tensor, got builtins.list"),
+        ({"p": GOOD.to_sparse()}, TypeError, r"p must be a dense \(strided\) tensor, .* torch.sparse_coo"),
+        ({"p": GOOD.long()}, TypeError, r"p must be float32, .*, got torch.int64"),
+        ({"q": GOOD.bool()}, TypeError, r"q must be float32, .*, got torch.bool"),
+        ({"q": GOOD.to(torch.complex64)}, TypeError, r"q must be float32, .*, got torch.complex64"),
+        ({"p": torch.tensor(1.0)}, ValueError, r"p must be \[..., C\], got a tensor without axes"),
+        ({"q": GOOD[0]}, ValueError, r"q must be \[L, C\], got shape \[3\]"),
+        ({"q": GOOD[None]}, ValueError, r"q must be \[L, C\], got shape \[1, 4, 3\]"),
+        ({"p": GOOD[:, :0], "q": GOOD[:, :0]}, ValueError, r"p must have at least one class, .* \[4, 0\]"),
+        ({"q": GOOD[:, :2]}, ValueError, r"q must have as many classes as p, got 2 for q and 3 for p"),
+        ({"q": GOOD.to("meta")}, ValueError, r"p and q must be on one device, got cpu and meta"),
+        ({"bins": 0}, ValueError, r"bins must be in 1..\d+, got 0"),
+        ({"bins": -3}, ValueError, r"bins must be in 1..\d+, got -3"),
+        ({"bins": 2**31}, ValueError, r"bins must be in 1..2147483647, got 2147483648"),
+        ({"bins": 3.0}, TypeError, r"bins must be an integer, got 3.0"),
+        ({"bins": True}, TypeError, r"bins must be an integer, got True"),
+        ({"range": (1.0, 1.0)}, ValueError, r"range must have low < high, both finite, got \(1.0, 1.0\)"),
+        ({"range": (2, 1)}, ValueError, r"range must have low < high, both finite, got \(2, 1\)"),
+        ({"range": (0, math.inf)}, ValueError, r"range must have low < high, both finite, got \(0, inf\)"),
+        ({"range": (math.nan, 1)}, ValueError, r"range must have low < high, both finite, got \(nan, 1\)"),
+        ({"range": (0, 1, 2)}, ValueError, r"range must be two numbers .* or None, got \(0, 1, 2\)"),
+        ({"range": 5.0}, TypeError, r"range must be two numbers \(low, high\) or None, got 5.0"),
+        ({"range": ("a", 1)}, TypeError, r"range must be a number, got 'a'"),
+        ({"eps": -1e-9}, ValueError, r"eps must be finite and at least 0, got -1e-09"),
+        ({"eps": math.nan}, ValueError, r"eps must be finite and at least 0, got nan"),
+        ({"eps": math.inf}, ValueError, r"eps must be finite and at least 0, got inf"),
+        ({"eps": "small"}, TypeError, r"eps must be a number, got 'small'"),
+    ],
+)
+def test_rejections(arguments, error, message) -> None:
+    with pytest.raises(error, match=message):
+        kl_histogram(**({"p": GOOD, "q": GOOD} | arguments))
