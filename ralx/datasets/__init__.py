@@ -1,23 +1,31 @@
 """Data sets: images with labels, the splits that an experiment needs, and a generator of street scenes."""
 
+from ralx.datasets.check import DataReport, SplitReport, check_data
 from ralx.datasets.classes import CAMVID_CLASSES, CITYSCAPES_CLASSES, PALETTES, palette
 from ralx.datasets.dataset import SegmentationDataset
 from ralx.datasets.errors import DataError
 from ralx.datasets.geometry import choose_cells, scaled_crop, scaled_region, scaled_size
 from ralx.datasets.splits import Splits, SyntheticSizes, load_splits
+from ralx.datasets.synthetic import synthetic_dataset
+from ralx.datasets.worlds import WORLDS
 
 __all__ = [
     "CAMVID_CLASSES",
     "CITYSCAPES_CLASSES",
     "PALETTES",
+    "WORLDS",
     "DataError",
+    "DataReport",
     "SegmentationDataset",
+    "SplitReport",
     "Splits",
     "SyntheticSizes",
+    "check_data",
     "choose_cells",
     "load_splits",
     "palette",
     "scaled_crop",
     "scaled_region",
     "scaled_size",
+    "synthetic_dataset",
 ]

@@ -27,18 +27,18 @@ def _labels(path: Path, image: Image.Image) -> np.ndarray:
 
 
 def camvid_folder(
-    root: Path, folder: str, *, scale: float = 1.0, memory_limit: int | None = None
+    root: Path, part: str, *, scale: float = 1.0, memory_limit: int | None = None
 ) -> SegmentationDataset:
-    """The images of `root/folder` (train, val or test) with the labels of `root/{folder}annot`.
+    """The images of `root/part` (train, val or test) with the labels of `root/{part}annot`.
 
     Images are PNG or JPEG, labels PNG of ids 0..11. DataError for missing folders and an empty one.
     """
-    images = image_files(root / folder, f"CamVid's {folder} images")
-    annotations = existing_folder(root / f"{folder}annot", f"the labels of CamVid's {folder} images")
+    images = image_files(root / part, f"CamVid's {part} images")
+    annotations = existing_folder(root / f"{part}annot", f"the labels of CamVid's {part} images")
     files = [ImageFile(name, path, annotations / f"{name}.png") for name, path in images.items()]
     return SegmentationDataset(
         FolderSource(files, _labels, lambda size: scaled_size(size, scale)),
-        name=f"camvid {folder}",
+        name=f"camvid {part}",
         classes=CAMVID_CLASSES,
         ignore_index=CAMVID_IGNORE,
         memory_limit=memory_limit,

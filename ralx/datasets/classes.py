@@ -55,17 +55,72 @@ PALETTES: dict[tuple[str, ...], dict[str, Colour]] = {
     CITYSCAPES_CLASSES: CITYSCAPES_PALETTE,
 }
 
-# Label ids 0..34 of Cityscapes and GTA5, and the classes of the two class lists they become.
-LARGEST_LABEL_ID = 34
-_CITYSCAPES_TRAIN_IDS = {
-    label_id: train_id
-    for train_id, label_id in enumerate(
-        (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
-    )
-}
+# Colours of the label ids 0..34 that Cityscapes and GTA5 share; a colour that comes twice stands for the id
+# that is trained on: 17, not the pole group 18; 26, not the licence plate 34.
+LABEL_COLOURS: tuple[Colour, ...] = (
+    *[(0, 0, 0)] * 5,
+    (111, 74, 0),
+    (81, 0, 81),
+    (128, 64, 128),
+    (244, 35, 232),
+    (250, 170, 160),
+    (230, 150, 140),
+    (70, 70, 70),
+    (102, 102, 156),
+    (190, 153, 153),
+    (180, 165, 180),
+    (150, 100, 100),
+    (150, 120, 90),
+    (153, 153, 153),
+    (153, 153, 153),
+    (250, 170, 30),
+    (220, 220, 0),
+    (107, 142, 35),
+    (152, 251, 152),
+    (70, 130, 180),
+    (220, 20, 60),
+    (255, 0, 0),
+    (0, 0, 142),
+    (0, 0, 70),
+    (0, 60, 100),
+    (0, 0, 90),
+    (0, 0, 110),
+    (0, 80, 100),
+    (0, 0, 230),
+    (119, 11, 32),
+    (0, 0, 142),
+)
+_CITYSCAPES_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 _GTA5_TO_CAMVID = {
-    23: 0, 11: 1, 17: 2, 7: 3, 8: 4, 21: 5, 19: 6, 20: 6, 13: 7, 26: 8, 27: 8, 28: 8, 32: 8, 24: 9, 33: 10,
-}  # fmt: skip
+    23: "sky",
+    11: "building",
+    17: "pole",
+    7: "road",
+    8: "pavement",
+    21: "tree",
+    19: "sign",
+    20: "sign",
+    13: "fence",
+    26: "car",
+    27: "car",
+    28: "car",
+    32: "car",
+    24: "pedestrian",
+    33: "bicyclist",
+}
+_CAMVID_TO_CITYSCAPES = {
+    "sky": "sky",
+    "building": "building",
+    "pole": "pole",
+    "road": "road",
+    "pavement": "sidewalk",
+    "tree": "vegetation",
+    "sign": "traffic sign",
+    "fence": "fence",
+    "car": "car",
+    "pedestrian": "person",
+    "bicyclist": "rider",
+}
 
 
 def _table(mapping: dict[int, int], ignore_index: int) -> np.ndarray:
@@ -75,10 +130,26 @@ def _table(mapping: dict[int, int], ignore_index: int) -> np.ndarray:
     return table
 
 
-CITYSCAPES_IDS = _table(_CITYSCAPES_TRAIN_IDS, CITYSCAPES_IGNORE)
+CITYSCAPES_IDS = _table({label_id: n for n, label_id in enumerate(_CITYSCAPES_LABEL_IDS)}, CITYSCAPES_IGNORE)
 GTA5_IDS: dict[tuple[str, ...], np.ndarray] = {
-    CAMVID_CLASSES: _table(_GTA5_TO_CAMVID, CAMVID_IGNORE),
+    CAMVID_CLASSES: _table(
+        {label_id: CAMVID_CLASSES.index(name) for label_id, name in _GTA5_TO_CAMVID.items()}, CAMVID_IGNORE
+    ),
     CITYSCAPES_CLASSES: CITYSCAPES_IDS,
+}
+CAMVID_IDS: dict[tuple[str, ...], np.ndarray] = {
+    CAMVID_CLASSES: _table({n: n for n in range(len(CAMVID_CLASSES))}, CAMVID_IGNORE),
+    CITYSCAPES_CLASSES: _table(
+        {
+            CAMVID_CLASSES.index(name): CITYSCAPES_CLASSES.index(other)
+            for name, other in _CAMVID_TO_CITYSCAPES.items()
+        },
+        CITYSCAPES_IGNORE,
+    ),
+}
+IGNORE_INDEX: dict[tuple[str, ...], int] = {
+    CAMVID_CLASSES: CAMVID_IGNORE,
+    CITYSCAPES_CLASSES: CITYSCAPES_IGNORE,
 }
 
 

@@ -1,11 +1,14 @@
 """A labelled data set in memory: decoded once as uint8 where it fits, else decoded again for every batch."""
 
+import hashlib
+import math
 import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -32,19 +35,35 @@ class Source(Protocol):
 
     def read_label(self, index: int) -> np.ndarray: ...
 
-    def verify(self) -> None:
-        """Raise DataError for what can be found without decoding an image."""
+    def check(self, index: int) -> None:
+        """Raise DataError for what can be found without decoding the image."""
+
+    def fingerprint(self) -> str:
+        """A hash that changes when the pixels do, the same on every machine."""
 
 
-def free_memory(device: torch.device) -> int:
-    """Bytes that are free on `device`; on the CPU what the system can give without swapping."""
+def free_memory(device: torch.device) -> float:
+    """Bytes that are free on `device`; on the CPU what the system, or this container, can give."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
+    return min(_system_memory(), _container_memory())
+
+
+def _system_memory() -> float:
     try:
         with open("/proc/meminfo") as meminfo:
             return next(int(line.split()[1]) * 1024 for line in meminfo if line.startswith("MemAvailable:"))
     except (OSError, StopIteration):
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def _container_memory() -> float:
+    """What is left below the control group's limit; a container's processes are killed above it."""
+    try:
+        limit, used = (Path(f"/sys/fs/cgroup/memory.{kind}").read_text() for kind in ("max", "current"))
+        return max(int(limit) - int(used), 0)
+    except (OSError, ValueError):  # no control group, or "max": no limit
+        return math.inf
 
 
 @cache
@@ -82,12 +101,19 @@ class _Storage:
         with self._lock:
             if self.loaded:
                 return
-            self.source.verify()
+            self.check()
             if self.fits(torch.device("cpu")):
                 self._decode_all()
             else:
-                in_threads(lambda index: self.source.read_label(index) is None, range(len(self.source.names)))
+                in_threads(self._check_label, range(len(self.source.names)))
             self.loaded = True
+
+    def check(self) -> None:
+        """DataError for the first image, by name, whose files are missing, of a wrong size or cut off."""
+        in_threads(self.source.check, range(len(self.source.names)))
+
+    def _check_label(self, index: int) -> None:
+        self.source.read_label(index)
 
     def _decode_all(self) -> None:
         count, (height, width) = len(self.source.names), self.source.image_size
@@ -155,7 +181,6 @@ class SegmentationDataset:
         classes: tuple[str, ...],
         ignore_index: int,
         memory_limit: int | None = None,
-        device: torch.device | str = "cpu",
     ):
         if not source.names:
             raise DataError(f"{name}: expected at least one image, found none")
@@ -163,7 +188,7 @@ class SegmentationDataset:
             raise DataError(f"{name}: expected sorted image names without duplicates")
         self.name, self.classes, self.ignore_index = name, classes, ignore_index
         self.names, self.image_size = source.names, source.image_size
-        self._storage = _Storage(source, torch.device(device), memory_limit)
+        self._storage = _Storage(source, torch.device("cpu"), memory_limit)
         self._rows = torch.arange(len(source.names))
 
     def __len__(self) -> int:
@@ -192,6 +217,21 @@ class SegmentationDataset:
         """Decode now what fits in memory and check the rest. DataError names the first bad file."""
         self._storage.load()
         return self
+
+    @property
+    def source(self) -> Source:
+        """Where the pixels come from; its images are those of every subset together."""
+        return self._storage.source
+
+    def check(self) -> "SegmentationDataset":
+        """Check every file as far as that goes without decoding it. DataError names the first bad one."""
+        self._storage.check()
+        return self
+
+    def fingerprint(self) -> str:
+        """A hash of the names, the classes and what the files hold, to know a cached result's data again."""
+        parts = (self.names, self.classes, self.ignore_index, self.source.fingerprint())
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Images uint8 [n, 3, H, W] and labels uint8 [n, H, W] of images `index` [n], on the device."""
@@ -236,7 +276,10 @@ class SegmentationDataset:
     def to(self, device: torch.device | str) -> "SegmentationDataset":
         """The same images with batches on `device`, kept there if they fit."""
         moved = self._copy()
-        moved._storage = self._storage.to(torch.device(device))
+        device = torch.device(device)
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", torch.cuda.current_device())
+        moved._storage = self._storage.to(device)
         return moved
 
     def _copy(self) -> "SegmentationDataset":

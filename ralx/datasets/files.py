@@ -1,7 +1,8 @@
 """Image files and label files: found in sorted order, checked from their headers, decoded with Pillow."""
 
+import hashlib
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ _TAIL_BYTES = 1024
 Labels = Callable[[Path, Image.Image], np.ndarray]  # decoded label file -> uint8 [h, w] in train ids
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class ImageFile:
     """An image with its label file."""
 
@@ -59,14 +60,18 @@ def image_header(path: Path) -> Size:
     try:
         with Image.open(path) as image:
             size, kind = (image.height, image.width), image.format
-        with path.open("rb") as file:
-            file.seek(-min(_TAIL_BYTES, path.stat().st_size), 2)
-            tail = file.read()
+        tail = _tail(path)
     except _UNREADABLE as error:
         raise DataError(f"{path}: expected a readable PNG or JPEG image: {error}") from error
     if (kind == "PNG" and _PNG_END not in tail) or (kind == "JPEG" and _JPEG_END not in tail):
         raise DataError(f"{path}: expected a whole {kind} image, found one that is truncated")
     return size
+
+
+def _tail(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(-min(_TAIL_BYTES, path.stat().st_size), 2)
+        return file.read()
 
 
 def decode(path: Path) -> Image.Image:
@@ -103,39 +108,43 @@ def mapped_labels(
 
 
 class FolderSource:
-    """Image files with label files, reduced to `scale`: images by area-weighted bilinear, labels by nearest.
+    """Image files with label files: images are resized by area-weighted bilinear, labels by nearest.
 
     Args:
         files: sorted by name.
         labels: turns a decoded label file into train ids.
-        scale_size: native (height, width) -> (height, width) of what is returned.
+        image_size: (height, width) of what is read; a function of the native size, or the size itself.
     """
 
-    def __init__(self, files: list[ImageFile], labels: Labels, scale_size: Callable[[Size], Size]):
-        self.files, self.labels = files, labels
+    def __init__(self, files: Sequence[ImageFile], labels: Labels, image_size: Callable[[Size], Size] | Size):
+        self.files, self.labels = tuple(files), labels
         self.names = tuple(file.name for file in files)
-        self.native_size = image_header(files[0].image)
-        self.image_size = scale_size(self.native_size)
+        self.native_size = self._first_size()
+        self.image_size = image_size(self.native_size) if callable(image_size) else image_size
 
-    def verify(self) -> None:
+    def _first_size(self) -> Size:
+        """The size that the first readable image has, and all are expected to have."""
         for file in self.files:
-            self.verify_file(file)
+            try:
+                return image_header(file.image)
+            except DataError:
+                continue
+        raise DataError(
+            f"{self.files[0].image}: expected a readable PNG or JPEG image, as for all others beside it"
+        )
 
-    def verify_file(self, file: ImageFile) -> None:
-        """Sizes and wholeness of one image and its label, from the headers."""
+    def check(self, index: int) -> None:
+        file = self.files[index]
         size = image_header(file.image)
-        if size != self.native_size:
+        if not self._accepts(size):
             raise DataError(
-                f"{file.image}: expected {_text(self.native_size)} pixels as in {self.files[0].image.name}, "
-                f"found {_text(size)}"
+                f"{file.image}: expected {_text(self.native_size)} as its neighbours, found {_text(size)}"
             )
         if not file.label.is_file():
             raise DataError(f"{file.label}: expected the labels of {file.image.name}, found nothing")
         label_size = image_header(file.label)
         if label_size != size:
-            raise DataError(
-                f"{file.label}: expected {_text(size)} pixels as in its image, found {_text(label_size)}"
-            )
+            raise DataError(f"{file.label}: expected {_text(size)} as its image, found {_text(label_size)}")
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         return self.read_image(index), self.read_label(index)
@@ -145,21 +154,48 @@ class FolderSource:
         image = decode(path)
         if image.mode not in _IMAGE_MODES:
             raise DataError(f"{path}: expected 8-bit colours, found mode {image.mode}")
-        return np.asarray(self._reduced(path, image.convert("RGB"), Image.Resampling.BILINEAR))
+        return np.asarray(self._resized(image.convert("RGB"), Image.Resampling.BILINEAR))
 
     def read_label(self, index: int) -> np.ndarray:
         path = self.files[index].label
         labels = Image.fromarray(self.labels(path, decode(path)))
-        return np.asarray(self._reduced(path, labels, Image.Resampling.NEAREST))
+        return np.asarray(self._resized(labels, Image.Resampling.NEAREST))
 
-    def _reduced(self, path: Path, image: Image.Image, method: Image.Resampling) -> Image.Image:
-        if (image.height, image.width) != self.native_size:
-            raise DataError(
-                f"{path}: expected {_text(self.native_size)} pixels, found {_text(image.size[::-1])}"
-            )
+    def fingerprint(self) -> str:
+        """A hash of what the files hold, without reading them whole: their names, sizes and ends."""
+        digest = hashlib.sha256(repr((self.image_size, self.native_size)).encode())
+        for file in self.files:
+            for path in (file.image, file.label):
+                digest.update(f"{file.name} {path.stat().st_size}".encode())
+                digest.update(_tail(path))
+        return digest.hexdigest()
+
+    def _accepts(self, size: Size) -> bool:
+        return size == self.native_size
+
+    def _frame(self, size: Size) -> tuple[float, float, float, float]:
+        """The part of an image of `size` that is kept, as Pillow's (left, top, right, bottom)."""
+        return 0, 0, size[1], size[0]
+
+    def _resized(self, image: Image.Image, method: Image.Resampling) -> Image.Image:
         height, width = self.image_size
-        return image if image.size == (width, height) else image.resize((width, height), method)
+        if image.size == (width, height):
+            return image
+        return image.resize((width, height), method, box=self._frame((image.height, image.width)))
+
+
+class FittedFolderSource(FolderSource):
+    """Images of any size, brought to one: the largest central part of its shape, resized."""
+
+    def _accepts(self, size: Size) -> bool:
+        return True
+
+    def _frame(self, size: Size) -> tuple[float, float, float, float]:
+        zoom = min(size[0] / self.image_size[0], size[1] / self.image_size[1])
+        height, width = zoom * self.image_size[0], zoom * self.image_size[1]
+        top, left = (size[0] - height) / 2, (size[1] - width) / 2
+        return left, top, left + width, top + height
 
 
 def _text(size: Size) -> str:
-    return f"{size[0]}x{size[1]} (height x width)"
+    return f"{size[0]}x{size[1]} pixels (height x width)"

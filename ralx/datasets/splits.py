@@ -1,25 +1,34 @@
 """The splits that one experiment uses, of the data sets that ralx knows by name."""
 
 import json
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from ralx.datasets.camvid import camvid_folder
+from ralx.datasets.cityscapes import cityscapes_folder
 from ralx.datasets.dataset import SegmentationDataset
 from ralx.datasets.errors import DataError
 from ralx.datasets.geometry import Size, scaled_size
+from ralx.datasets.gta5 import gta5_folder
 from ralx.datasets.state_set import count_classes, draw_state_set
 from ralx.datasets.synthetic import scene_names, synthetic_dataset
 
-STATE_CANDIDATES = 6  # images made for each image of a synthetic state set
+STATE_SET_IMAGES = 10  # where a state set is drawn from a data set on disk (paper, section 4)
+STATE_CANDIDATES = 6  # scenes made for each image of a synthetic state set
+
+SplitLists = dict[str, list[str]]
 
 
 class Splits(NamedTuple):
-    """The paper's splits; all in the target's class list. Only `full_set` overlaps with others."""
+    """The paper's splits, all in the target's class list."""
 
     state_set: SegmentationDataset  # D_S
     train_set: SegmentationDataset  # D_T: the query network learns here
@@ -27,7 +36,7 @@ class Splits(NamedTuple):
     reward_set: SegmentationDataset  # D_R: rewards, early stopping
     test_set: SegmentationDataset
     pretrain_set: SegmentationDataset  # GTA5 or synthetic scenes; decoded or made when first used
-    full_set: SegmentationDataset  # all of train, for full supervision
+    full_set: SegmentationDataset  # full supervision: all of train, but D_R which stops the training
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,21 @@ class SyntheticSizes:
     pretrain_world: str = "game"
 
 
+@dataclass(frozen=True)
+class Layout:
+    """How a data set on disk is opened, and which of its parts are D_R and the test set."""
+
+    open: Callable[..., SegmentationDataset]
+    reward: str | None  # None: a list within train
+    test: str
+
+
+LAYOUTS = {
+    "camvid": Layout(camvid_folder, reward="val", test="test"),
+    "cityscapes": Layout(cityscapes_folder, reward=None, test="val"),
+}
+
+
 def load_splits(
     name: str,
     root: Path | str | None = None,
@@ -57,7 +81,7 @@ def load_splits(
     memory_limit: int | None = None,
     device: torch.device | str = "cpu",
 ) -> Splits:
-    """The splits of "synthetic", "camvid" or "cityscapes", checked, with batches on `device`.
+    """The splits of "synthetic", "camvid" or "cityscapes", checked and decoded, with batches on `device`.
 
     Args:
         root: the data set's folder; none for "synthetic".
@@ -72,89 +96,194 @@ def load_splits(
         ValueError: for an unknown name or a wrong scale.
     """
     sizes = SyntheticSizes() if sizes is None else sizes
+    check_name(name)
     if name == "synthetic":
         splits = _synthetic(scale, seed, sizes, memory_limit)
-    elif name == "camvid":
-        splits = _camvid(_folder(name, root), scale, seed, sizes, split_lists, memory_limit)
     else:
-        raise ValueError(f"name: expected synthetic, camvid or cityscapes, got {name!r}")
+        lists = read_split_lists(name, split_lists)
+        splits = _on_disk(name, data_folder(name, root), lists, scale, seed, sizes, memory_limit)
+    if gta5 is not None:
+        splits = splits._replace(pretrain_set=open_gta5(gta5, splits.train_set, memory_limit).check())
+    if name != "synthetic":
+        for dataset in splits:
+            if dataset is not splits.pretrain_set:
+                dataset.load()
     return Splits(*(dataset.to(device) for dataset in splits))
 
 
-def _folder(name: str, root: Path | str | None) -> Path:
+def check_name(name: str) -> None:
+    """ValueError unless ralx knows a data set of that name."""
+    if name not in ("synthetic", *LAYOUTS):
+        raise ValueError(f"name: expected synthetic, {' or '.join(LAYOUTS)}, got {name!r}")
+
+
+def data_folder(name: str, root: Path | str | None) -> Path:
+    """The folder of a data set on disk, or DataError."""
     if root is None:
         raise DataError(f"{name}: expected the data set's folder, got none")
     if not Path(root).is_dir():
-        raise DataError(f"{root}: expected the folder of {name}, found nothing there")
+        raise DataError(
+            f"{root}: expected the folder of {name}, found {'a file' if Path(root).exists() else 'nothing'}"
+        )
     return Path(root)
+
+
+def read_split_lists(name: str, path: Path | str | None = None) -> SplitLists:
+    """Lists of image names by split (d_s, d_t, d_v, d_r), from a JSON file or the authors' for `name`."""
+    file = resources.files("ralx.datasets") / f"{name}_splits.json" if path is None else Path(path)
+    try:
+        lists = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file}: expected a JSON file of image names by split: {error}") from error
+    if not isinstance(lists, dict) or not all(
+        isinstance(names, list) and all(isinstance(each, str) for each in names) for names in lists.values()
+    ):
+        raise DataError(f"{file}: expected lists of image names by split, found something else")
+    needed = ["d_t", "d_v"] + (["d_r"] if LAYOUTS[name].reward is None else [])
+    for key in needed:
+        if not lists.get(key):
+            raise DataError(f"{file}: expected image names in {key}, found none")
+    return lists
+
+
+def overlaps(lists: SplitLists) -> dict[tuple[str, str], list[str]]:
+    """Names that two lists share, by the pair of lists."""
+    shared = {
+        (one, other): sorted(set(lists[one]) & set(lists[other]))
+        for one, other in combinations(sorted(lists), 2)
+    }
+    return {pair: names for pair, names in shared.items() if names}
+
+
+def overlap_message(pair: tuple[str, str], names: list[str]) -> str:
+    return f"{pair[0]} and {pair[1]} share {len(names)} images, {names[0]} for one"
+
+
+def missing_message(root: Path, key: str, names: list[str]) -> str:
+    others = f" ({len(names)} of that list are missing)" if len(names) > 1 else ""
+    return f"{root}: expected the training image {names[0]}, listed in {key}, found none{others}"
+
+
+def size_message(train: SegmentationDataset, other: SegmentationDataset) -> str:
+    (height, width), (found_height, found_width) = train.image_size, other.image_size
+    expected = f"{height}x{width} pixels (height x width) as in {train.name}"
+    return f"{other.name}: expected images of {expected}, found {found_height}x{found_width}"
+
+
+def open_gta5(
+    root: Path | str, target: SegmentationDataset, memory_limit: int | None = None
+) -> SegmentationDataset:
+    """GTA5 in the classes and at the size of `target`."""
+    folder = data_folder("gta5", root)
+    return gta5_folder(folder, target.classes, target.image_size, memory_limit=memory_limit)
 
 
 def _synthetic(scale: float, seed: int, sizes: SyntheticSizes, memory_limit: int | None) -> Splits:
     size = scaled_size(sizes.image_size, scale)
 
-    def scenes(names: list[str], part: str, world: str = sizes.world) -> SegmentationDataset:
-        made = synthetic_dataset(names, size, world=world, seed=seed, memory_limit=memory_limit)
+    def scenes(names: list[str], part: str) -> SegmentationDataset:
+        made = synthetic_dataset(names, size, world=sizes.world, seed=seed, memory_limit=memory_limit)
         return made.subset(names, f"synthetic {part}")
 
     train_names = scene_names("train", sizes.train_set)
     eval_names = scene_names("eval", sizes.eval_set)
     candidates = scenes(scene_names("state", STATE_CANDIDATES * sizes.state_set), "D_S")
-    chosen = _drawn_state_set(candidates, scenes(train_names, "D_T"), sizes.state_set, seed)
-    full = scenes([*chosen.names, *train_names, *eval_names], "train")
+    chosen = _drawn(candidates, scenes(train_names, "D_T"), sizes.state_set, seed)
+    full = scenes([*chosen, *train_names, *eval_names], "train")
     return Splits(
-        state_set=full.subset(chosen.names, "synthetic D_S"),
+        state_set=full.subset(chosen, "synthetic D_S"),
         train_set=full.subset(train_names, "synthetic D_T"),
         eval_set=full.subset(eval_names, "synthetic D_V"),
         reward_set=scenes(scene_names("reward", sizes.reward_set), "D_R"),
         test_set=scenes(scene_names("test", sizes.test_set), "test"),
-        pretrain_set=_synthetic_pretrain_set(size, seed, sizes, memory_limit),
+        pretrain_set=_other_world(full, seed, sizes, memory_limit),
         full_set=full,
     )
 
 
-def _synthetic_pretrain_set(
-    image_size: Size, seed: int, sizes: SyntheticSizes, memory_limit: int | None
+def _other_world(
+    target: SegmentationDataset, seed: int, sizes: SyntheticSizes, memory_limit: int | None
 ) -> SegmentationDataset:
-    names = scene_names("pretrain", sizes.pretrain_set)
-    world = sizes.pretrain_world
-    return synthetic_dataset(names, image_size, world=world, seed=seed, memory_limit=memory_limit)
+    """Synthetic scenes to pretrain on, in the classes and at the size of `target`."""
+    return synthetic_dataset(
+        scene_names("pretrain", sizes.pretrain_set),
+        target.image_size,
+        world=sizes.pretrain_world,
+        seed=seed,
+        classes=target.classes,
+        memory_limit=memory_limit,
+    )
 
 
-def _camvid(
+def _on_disk(
+    name: str,
     root: Path,
+    lists: SplitLists,
     scale: float,
     seed: int,
     sizes: SyntheticSizes,
-    split_lists: Path | str | None,
     memory_limit: int | None,
 ) -> Splits:
-    lists = read_split_lists("camvid", split_lists)
-    train, val, test = (
-        camvid_folder(root, part, scale=scale, memory_limit=memory_limit).load()
-        for part in ("train", "val", "test")
-    )
+    layout = LAYOUTS[name]
+    open_part = partial(layout.open, root, scale=scale, memory_limit=memory_limit)
+    train, test = open_part("train"), open_part(layout.test)
+    _check_lists(name, root, lists, set(train.names))
+
+    def listed(key: str, names: list[str] | None = None) -> SegmentationDataset:
+        title = f"{name} {key[0].upper()}_{key[2:].upper()}"
+        return train.subset(lists[key] if names is None else names, title)
+
+    reward = listed("d_r") if layout.reward is None or "d_r" in lists else open_part(layout.reward)
+    _check_sizes(train, test, reward)
+    for dataset in (train, test, reward):
+        dataset.check()
+    eval_names, state_names = lists["d_v"], lists.get("d_s")
+    if not state_names:
+        state_names = _drawn_from_train(train.load(), lists, reward, seed)
+        eval_names = sorted(set(eval_names) - set(state_names))
     return Splits(
-        state_set=train.subset(lists["d_s"], "camvid D_S"),
-        train_set=train.subset(lists["d_t"], "camvid D_T"),
-        eval_set=train.subset(lists["d_v"], "camvid D_V"),
-        reward_set=val,
+        state_set=listed("d_s", state_names),
+        train_set=listed("d_t"),
+        eval_set=listed("d_v", eval_names),
+        reward_set=reward,
         test_set=test,
-        pretrain_set=_synthetic_pretrain_set(train.image_size, seed, sizes, memory_limit),
-        full_set=train,
+        pretrain_set=_other_world(train, seed, sizes, memory_limit),
+        full_set=train.subset(sorted(set(train.names) - set(reward.names)), f"{name} train"),
     )
 
 
-def _drawn_state_set(
+def _check_lists(name: str, root: Path, lists: SplitLists, there: set[str]) -> None:
+    for key, names in lists.items():
+        if missing := sorted(set(names) - there):
+            raise DataError(missing_message(root, key, missing))
+    for pair, names in overlaps(lists).items():
+        # The agent sees D_S's images, not their labels: inside another split it gives nothing away.
+        if "d_s" not in pair:
+            raise DataError(f"{name}: expected disjoint splits, found that {overlap_message(pair, names)}")
+        warnings.warn(f"{name}: {overlap_message(pair, names)}; going on", stacklevel=4)
+
+
+def _check_sizes(train: SegmentationDataset, *others: SegmentationDataset) -> None:
+    for other in others:
+        if other.image_size != train.image_size:
+            raise DataError(size_message(train, other))
+
+
+def _drawn_from_train(
+    train: SegmentationDataset, lists: SplitLists, reward: SegmentationDataset, seed: int
+) -> list[str]:
+    """A state set for lists without one: from the images outside D_T and D_R, and D_V loses them."""
+    taken = set(lists["d_t"]) | set(reward.names)
+    candidates = train.subset(sorted(set(train.names) - taken))
+    # At least one image must be left for D_V.
+    return _drawn(
+        candidates, train.subset(lists["d_t"]), min(STATE_SET_IMAGES, (len(candidates) + 1) // 2), seed
+    )
+
+
+def _drawn(
     candidates: SegmentationDataset, train_set: SegmentationDataset, size: int, seed: int
-) -> SegmentationDataset:
+) -> list[str]:
     wanted = count_classes(train_set).sum(0)
-    return candidates.subset(torch.from_numpy(draw_state_set(count_classes(candidates), wanted, size, seed)))
-
-
-def read_split_lists(name: str, path: Path | str | None = None) -> dict[str, list[str]]:
-    """Lists of image names by split (d_s, d_t, d_v, d_r), from a JSON file or the authors' for `name`."""
-    file = resources.files("ralx.datasets") / f"{name}_splits.json" if path is None else Path(path)
-    try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file}: expected a JSON file of image names by split: {error}") from error
+    chosen = draw_state_set(count_classes(candidates), wanted, size, seed)
+    return [candidates.names[index] for index in chosen]

@@ -6,11 +6,12 @@ so that a seed stands for the same bytes everywhere. Class shares are as skewed 
 bicyclists come in groups in few scenes; shop boards, hedges and bins resemble signs, fences and people.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from ralx.datasets.classes import CAMVID_CLASSES, CAMVID_IGNORE
+from ralx.datasets.classes import CAMVID_CLASSES, CAMVID_IDS, IGNORE_INDEX
 from ralx.datasets.dataset import SegmentationDataset
 from ralx.datasets.geometry import Size
 from ralx.datasets.noise import Dice, hash_seed, pixel_noise, smooth_noise
@@ -214,13 +215,17 @@ def _developed(canvas: Canvas, dice: Dice) -> np.ndarray:
 class SceneSource:
     """Scenes of one world, made when they are read; each depends on its name, size, world and seed only."""
 
-    def __init__(self, names: Iterable[str], image_size: Size, *, world: str, seed: int):
+    def __init__(
+        self, names: Iterable[str], image_size: Size, *, world: str, seed: int, classes: tuple[str, ...]
+    ):
         self.names = tuple(sorted(names))
         self.image_size, self.world, self.seed = image_size, world, seed
+        self._table = CAMVID_IDS[classes]
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         seed = hash_seed(self.seed, *self.names[index].encode())
-        return render_scene(self.image_size, world=self.world, seed=seed)
+        image, label = render_scene(self.image_size, world=self.world, seed=seed)
+        return image, self._table[label]
 
     def read_image(self, index: int) -> np.ndarray:
         return self.read(index)[0]
@@ -228,8 +233,15 @@ class SceneSource:
     def read_label(self, index: int) -> np.ndarray:
         return self.read(index)[1]
 
-    def verify(self) -> None:
+    def check(self, index: int) -> None:
         """Nothing can be wrong with scenes that the package makes."""
+
+    def fingerprint(self) -> str:
+        """A hash of the settings, and of one scene to know the generator itself."""
+        digest = hashlib.sha256(repr((self.image_size, self.world, self.seed)).encode())
+        for array in self.read(0):
+            digest.update(array.tobytes())
+        return digest.hexdigest()
 
 
 def scene_names(part: str, count: int) -> list[str]:
@@ -243,13 +255,14 @@ def synthetic_dataset(
     *,
     world: str = "town",
     seed: int = 0,
+    classes: tuple[str, ...] = CAMVID_CLASSES,
     memory_limit: int | None = None,
 ) -> SegmentationDataset:
-    """One street scene per name, in CamVid's classes."""
+    """One street scene per name, labelled in CamVid's classes, or those of Cityscapes that match them."""
     return SegmentationDataset(
-        SceneSource(names, image_size, world=world, seed=seed),
+        SceneSource(names, image_size, world=world, seed=seed, classes=classes),
         name=f"synthetic {world}",
-        classes=CAMVID_CLASSES,
-        ignore_index=CAMVID_IGNORE,
+        classes=classes,
+        ignore_index=IGNORE_INDEX[classes],
         memory_limit=memory_limit,
     )

@@ -46,9 +46,9 @@ class World:
     traffic: float = 0.6  # chance of a car in each lane position
     poles: float = 0.5
     signs: float = 0.5  # poles that carry one
-    crowds: float = 0.3  # scenes with many pedestrians
+    crowds: float = 0.38  # scenes with many pedestrians
     strollers: float = 0.25  # other scenes with one or two
-    cyclists: float = 0.24  # scenes with bicyclists
+    cyclists: float = 0.26  # scenes with bicyclists
     railings: float = 0.2  # sides with a railing at the kerb
     bonnet: float = 0.1  # scenes where the camera's own car is seen
 
