@@ -74,7 +74,7 @@ def _sections(run: Run, pictures: Any | None) -> list[Section]:
             miou_vs_budget(run, _pool_pixels(pictures)),
             f"Test mIoU after training on the regions that each method had labelled ({spread}). All "
             "methods start from θ0′ (dotted); the solid line is full supervision, the dashed one "
-            f"{TARGET_TEXT} of it.",
+            f"{TARGET_TEXT} of it. Here and below, ± is the sample standard deviation over seeds.",
             "results.json",
             miou_tables(run),
         ),

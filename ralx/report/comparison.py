@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from ralx.report.records import Record, Run
 from ralx.report.stats import (
@@ -45,23 +45,16 @@ def miou_vs_budget(run: Run, pool_pixels: int | None) -> Figure | None:
     for method in methods_of(run.results):
         _draw_method_curve(axes, run.results, method, start)
     if start:
-        axes.errorbar(
-            0,
-            start.mean * 100,
-            None if start.std is None else start.std * 100,
-            fmt="*",
-            ms=11,
-            color=INK,
-            capsize=3,
-            zorder=4,
-            label=f"{REFERENCES['theta0_prime']} (start): {start.mean * 100:.1f} %",
-        )
+        label = f"{REFERENCES['theta0_prime']} (start): {start.mean * 100:.1f} %"
+        axes.plot(0, start.mean * 100, color=INK, marker="*", ms=11, ls="", label=label, zorder=4)
+        axes.errorbar(0, start.mean * 100, (start.std or 0.0) * 100, fmt="none", ecolor=INK, capsize=3)
     full = stat_of(run.references, miou_of, "full_supervision")
     if full:
         axes.axhline(full.mean * 100, color=INK, lw=1.2, label=f"full supervision: {full.mean * 100:.1f} %")
         target = full.mean * TARGET_SHARE * 100
         axes.axhline(target, color=INK, lw=1.2, ls=(0, (5, 3)), label=f"{TARGET_TEXT} of it: {target:.1f} %")
     _budget_axis(axes, budgets_of(run.results), with_zero=start is not None)
+    axes.yaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
     axes.set_ylabel("test mIoU [%]")
     pixels_per_region = _region_pixels(run)
     if pool_pixels and pixels_per_region:
@@ -119,7 +112,7 @@ def per_class_iou(run: Run) -> Figure | None:
     classes, budgets = classes_of(run.results), budgets_of(run.results)
     columns = min(3, len(budgets))
     rows = math.ceil(len(budgets) / columns)
-    figure = new_figure(1.4 + 3.4 * columns, rows * (1.0 + 0.34 * len(classes)) + 0.5)
+    figure = new_figure(max(7.4, 1.4 + 3.4 * columns), rows * (1.0 + 0.34 * len(classes)) + 0.5)
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for panel, budget in zip(panels.flat, budgets, strict=False):
         records = [record for record in run.results if record["budget"] == budget]
@@ -196,8 +189,8 @@ def selected_classes(run: Run) -> Figure | None:
     order = classes_by_share(run.results, methods[-1], budget)
     values = [class_share(index) for index in order]
     stats = {method: stats_of(run.results, values, method, budget) for method in methods}
-    figure = new_figure(10.6, 1.5 + 0.34 * len(classes))
-    left, right = figure.subplots(1, 2, width_ratios=(1.7, 1))
+    figure = new_figure(11.0, 1.5 + 0.34 * len(classes))
+    left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
     _class_rows(left, [classes[index] for index in order], stats)
     left.set_xscale("symlog", linthresh=0.1, linscale=0.4)  # linear below 0.1 %, so that 0 has a place
     highest = 100 * max(stat.mean + (stat.std or 0.0) for row in stats.values() for stat in row if stat)
@@ -236,7 +229,7 @@ def _entropy_panel(axes: Axes, results: Sequence[Record]) -> None:
         )
     for place in range(0, len(budgets), 2):
         axes.axvspan(place - 0.5, place + 0.5, color=STRIPE, lw=0, zorder=0)
-    axes.set_xticks(range(len(budgets)), [f"{budget:,}" for budget in budgets])
+    axes.set_xticks(range(len(budgets)), [f"{budget:,}" for budget in budgets], fontsize=9)
     axes.set_xlim(-0.5, len(budgets) - 0.5)
     axes.grid(axis="x", visible=False)
     axes.set_xlabel("budget [regions]")

@@ -21,7 +21,7 @@ def learning_curves(run: Run) -> Figure | None:
     episodes = whole_episodes(run.steps)
     final = [(seed, episode, steps[-1]["miou"] * 100) for (seed, episode), steps in episodes.items()]
     _curve(panels[0, 0], _returns(episodes), "Episode return", "sum of rewards")
-    _curve(panels[0, 1], final, "mIoU on $D_R$ after the episode", "mIoU [%]")
+    _curve(panels[0, 1], final, "Reward-set mIoU after the episode", "mIoU [%]")
     _mark_best(panels[0, 1], final)
     _within_episode(panels[0, 2], list(episodes.values()))
     _curve(panels[1, 0], _by_step(run.steps, "epsilon"), "Exploration rate ε", "ε", smooth=False)
@@ -79,19 +79,22 @@ def _curve(axes: Axes, points: Sequence[Point], title: str, label: str, smooth: 
             0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", va="center", color="#666666"
         )
         return
+    alpha = PALE if len(points) <= 1000 else PALE / 4  # many lines over each other become opaque
     for seed in sorted({seed for seed, _, _ in points}):
         line = sorted((x, value) for owner, x, value in points if owner == seed)
-        axes.plot([x for x, _ in line], [value for _, value in line], color=colour, alpha=PALE, lw=1.0)
+        axes.plot([x for x, _ in line], [value for _, value in line], color=colour, alpha=alpha, lw=1.0)
     by_x: dict[float, list[float]] = {}
     for _, x, value in points:
         by_x.setdefault(x, []).append(value)
     xs = sorted(by_x)
     means = np.array([np.mean(by_x[x]) for x in xs])
-    axes.plot(xs, running_mean(means, len(means) // 10) if smooth else means, color=colour, lw=2.0)
+    bold = running_mean(means, len(means) // 10) if smooth else means
+    axes.plot(xs, bold, color="white", lw=4.0)  # sets the mean apart from the seeds
+    axes.plot(xs, bold, color=colour, lw=2.0)
 
 
 def running_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """Mean over `window` values centred on each one; at the ends over as many as there are."""
+    """Mean over about `window` values centred on each one; at the ends over as many as there are."""
     half = max(window, 1) // 2
     total = np.concatenate([[0.0], np.cumsum(values)])
     place = np.arange(len(values))
@@ -119,22 +122,21 @@ def _mark_best(axes: Axes, final: Sequence[Point]) -> None:
 
 
 def _within_episode(axes: Axes, episodes: list[list[Record]]) -> None:
-    """mIoU on D_R step by step: the first against the last quarter of the episodes."""
-    by_episode = sorted(episodes, key=lambda steps: steps[0]["episode"])
-    quarter = max(1, len(by_episode) // 4)
-    colour, _ = method_style("ralis")
-    parts = [
-        ("first quarter", "#999999", by_episode[:quarter]),
-        ("last quarter", colour, by_episode[-quarter:]),
-    ]
-    for label, shade, part in parts if len(by_episode) > 1 else [("the episode", colour, by_episode)]:
+    """mIoU on D_R step by step: the first quarter of the episodes, and the last one."""
+    by_number = sorted(episodes, key=lambda steps: steps[0]["episode"])
+    quarter = max(1, len(by_number) // 4)
+    last_colour, _ = method_style("ralis")
+    parts = [("#999999", by_number[:quarter]), (last_colour, by_number[-quarter:])]
+    for colour, part in parts if len(by_number) > 1 else parts[1:]:
         length = min(len(steps) for steps in part)
         curves = np.array([[step["miou"] * 100 for step in steps[:length]] for steps in part])
-        mean, std = curves.mean(0), curves.std(0, ddof=1) if len(curves) > 1 else np.zeros(length)
+        mean = curves.mean(0)
+        std = curves.std(0, ddof=1) if len(curves) > 1 else np.zeros(length)
         place = [step["step"] for step in part[0][:length]]
-        axes.plot(place, mean, color=shade, lw=2.0, label=label)
-        axes.fill_between(place, mean - std, mean + std, color=shade, alpha=PALE, lw=0)
-    axes.set_title("mIoU on $D_R$ within an episode")
+        label = f"{part[0][0]['episode']} to {part[-1][0]['episode']}"
+        axes.plot(place, mean, color=colour, lw=2.0, label=label)
+        axes.fill_between(place, mean - std, mean + std, color=colour, alpha=PALE, lw=0)
+    axes.set_title("Reward-set mIoU within an episode")
     axes.set_xlabel("step")
     axes.set_ylabel("mIoU [%]")
     axes.legend(loc="lower right", title="episodes")

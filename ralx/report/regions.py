@@ -6,10 +6,8 @@ from typing import Any
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.patheffects import withStroke
 
 from ralx.report.records import Record, Run
 from ralx.report.stats import methods_of
@@ -45,13 +43,11 @@ def selections(run: Run, pictures: Any, count: int = 3) -> Figure | None:
             present.update(np.unique(labels[row][mask]).tolist())
         grid[0, column].set_title(method, color=method_style(method)[0], loc="center")
     for row, name in enumerate(names):
-        grid[2 * row, 0].set_ylabel(name, fontsize=8)
-        grid[2 * row + 1, 0].set_ylabel("its labels", fontsize=8)
+        _write_beside(grid[2 * row, 0], name)
     for panel in grid.flat:
         _bare(panel)
-    figure.legend(
-        handles=_class_handles(pictures.classes, palette, present), loc="outside lower center", ncols=7
-    )
+    handles = _class_handles(pictures.classes, palette, present)
+    figure.legend(handles=handles, loc="outside lower center", ncols=max(1, 2 * len(chosen) - 1), fontsize=9)
     return figure
 
 
@@ -131,12 +127,23 @@ def _draw_photo(
     axes: Axes, photo: np.ndarray, boxes: Iterable[tuple[int, int, int, int]], method: str
 ) -> None:
     axes.imshow(photo)
-    for top, left, height, width in boxes:
-        box = Rectangle(
-            (left - 0.5, top - 0.5), width, height, fill=False, ec=to_rgb(method_style(method)[0]), lw=1.6
-        )
-        box.set_path_effects([withStroke(linewidth=3.2, foreground="white")])
-        axes.add_patch(box)
+    for colour, line_width in (
+        ("white", 3.2),
+        (method_style(method)[0], 1.6),
+    ):  # white edges below
+        for top, left, height, width in boxes:
+            corner = (left - 0.5, top - 0.5)
+            axes.add_patch(Rectangle(corner, width, height, fill=False, ec=colour, lw=line_width))
+
+
+def _write_beside(axes: Axes, name: str) -> None:
+    """The image's name along the photo and the labels below it, without the middle of a long one."""
+    text = name if len(name) <= 30 else f"{name[:14]}…{name[-14:]}"
+    axes.set_ylabel(" ", fontsize=8)  # keeps the room, for the name itself spans two rows
+    written = axes.annotate(
+        text, (-0.03, 0.0), xycoords="axes fraction", rotation=90, ha="right", va="center", fontsize=8
+    )
+    written.set_in_layout(False)
 
 
 def _bare(axes: Axes) -> None:
