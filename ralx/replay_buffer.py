@@ -82,6 +82,7 @@ class ReplayBuffer:
             )
         if self._steps:
             self._check_same_sizes(state, candidates)
+            self._follow(state.device, candidates.device)
         self._steps.append(Transition(_own(state), _own(candidates)))
         self._evict()
 
@@ -194,6 +195,12 @@ class ReplayBuffer:
             raise ValueError(
                 f"candidates must stay [K, M, {first.candidates.shape[2]}], got {list(candidates.shape)}"
             )
+
+    def _follow(self, state_device: torch.device, candidates_device: torch.device) -> None:
+        """Bring everything to where the newest step is: what was loaded from a file lies on the CPU."""
+        for step in self._steps:
+            step.state = _move(step.state, state_device)
+            step.candidates = _move(step.candidates, candidates_device)
 
     def _can_be_sampled(self, i: int) -> bool:
         step = self._steps[i]

@@ -554,3 +554,14 @@ def test_the_device_learns_what_the_cpu_learns_and_the_same_every_time():
     chosen = agents[1].act(state.cuda(), candidates.cuda(), 0.0, generator())
     assert chosen.device.type == "cpu"
     assert chosen.tolist() == agents[2].act(state, candidates, 0.0, generator()).tolist()
+
+
+@needs_cuda
+def test_a_buffer_loaded_from_a_file_goes_on_on_the_device():
+    agent, g = make_agent(device="cuda", batch_size=100), generator()
+    buffer, _ = play()  # on the CPU, as a file gives it
+    state, candidates = look(g, 3, 4)
+    buffer.observe(state.cuda(), candidates.cuda())
+    buffer.record(torch.tensor([0, 1, 2]), 1.0, True)
+    assert buffer.sample(100, n_step=1, gamma=0.9, generator=g).states.device.type == "cuda"
+    assert agent.learn(buffer, g)["td_loss"] > 0
