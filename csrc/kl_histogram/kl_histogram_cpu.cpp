@@ -85,7 +85,7 @@ class Reference {
     has_zeros = zeros;
   }
 
-  const double* panel(int64_t k) { return ln_q_.data() + k * width * classes; }
+  const double* panel(int64_t k) const { return ln_q_.data() + k * width * classes; }
   int64_t columns_of(int64_t k) const { return min_of(width, columns - k * width); }
 
   const int64_t columns, classes, width, panels;
@@ -99,18 +99,6 @@ class Reference {
 struct RowBlock {
   double* p;
   double self[kRows];
-
-  void read(const TensorView& view, int64_t first, double eps, double* row) {
-    const int64_t classes = view.sizes[1];
-    for (int r = 0; r < kRows; ++r) {
-      read_row(view, min_of(first + r, view.sizes[0] - 1), eps, row);  // the last row again fills the last block
-      self[r] = 0;
-      for (int64_t c = 0; c < classes; ++c) {
-        p[c * kRows + r] = row[c];
-        if (row[c] != 0) self[r] = multiply_add(row[c], std::log(row[c]), self[r]);
-      }
-    }
-  }
 };
 
 // values[r, j] = KL(p_r ‖ q_j) for one panel, kZeros: with p = 0 adding nothing even where ln q is -inf.
@@ -134,7 +122,7 @@ void divergences(const RowBlock& block, const double* ln_q, int64_t classes, int
 }
 
 // Minimum and maximum of what was met, NaN left out.
-struct Extent {
+struct Limits {
   double low = __builtin_inf(), high = -__builtin_inf();
 
   void add(const double* values, int64_t count) {
@@ -178,30 +166,17 @@ struct Bins {
   }
 };
 
-// What one thread needs, of `reference`'s size.
-struct Scratch {
-  Scratch(const Reference& reference, int64_t bins, int threads)
-      : values(threads * kRows * reference.width), p(threads * (kRows + 1) * reference.classes),
-        bins(threads * kRows * reference.width), counts(threads * kRows * bins) {}
-
-  Buffer<double> values, p;
-  Buffer<int32_t> bins;
-  Buffer<int64_t> counts;
-};
-
-class BlockHistogram {
+// What one thread works with: blocks of kRows rows of p go through here.
+class Worker {
  public:
-  BlockHistogram(Reference& reference, Scratch& scratch, int64_t num_bins, int thread)
-      : reference_(reference), num_bins_(num_bins), width_(reference.width),
-        values_(scratch.values.data() + thread * kRows * width_), bins_(scratch.bins.data() + thread * kRows * width_),
-        counts_(scratch.counts.data() + thread * kRows * num_bins),
-        row_(scratch.p.data() + thread * (kRows + 1) * reference.classes) {
-    block_.p = row_ + reference.classes;
-  }
+  Worker(const Reference& reference, int64_t num_bins, Arena& arena)
+      : reference_(reference), num_bins_(num_bins), width_(reference.width), row_(arena.take<double>(reference.classes)),
+        block_{arena.take<double>(reference.classes * kRows), {}}, values_(arena.take<double>(kRows * width_)),
+        bins_(arena.take<int32_t>(kRows * width_)), counts_(arena.take<int64_t>(kRows * num_bins)) {}
 
   // Rows first .. first + kRows - 1 of p, as far as there are any.
   void run(const TensorView& p, int64_t first, bool own_range, double low, double high, double eps, float* out) {
-    block_.read(p, first, eps, row_);
+    read_block(p, first, eps);
     bool bad[kRows] = {};
     Bins spans[kRows];
     for (Bins& span : spans) span = Bins(low, high, num_bins_);
@@ -216,19 +191,32 @@ class BlockHistogram {
   }
 
  private:
+  void read_block(const TensorView& p, int64_t first, double eps) {
+    for (int r = 0; r < kRows; ++r) {
+      read_row(p, min_of(first + r, p.sizes[0] - 1), eps, row_);  // the last row again fills the last block
+      double self = 0;
+      for (int64_t c = 0; c < reference_.classes; ++c) {
+        block_.p[c * kRows + r] = row_[c];
+        if (row_[c] != 0) self = multiply_add(row_[c], std::log(row_[c]), self);
+      }
+      block_.self[r] = self;
+    }
+  }
+
   void make_values(int64_t panel) {
     const auto make = reference_.has_zeros ? &divergences<true> : &divergences<false>;
     make(block_, reference_.panel(panel), reference_.classes, width_, reference_.columns_of(panel), values_);
   }
 
+  // The bins of each row's own range; rows that have none are bad.
   void measure(Bins* spans, bool* bad) {
-    Extent extents[kRows];
+    Limits limits[kRows];
     for (int64_t k = 0; k < reference_.panels; ++k) {
       make_values(k);
-      for (int r = 0; r < kRows; ++r) extents[r].add(values_ + r * width_, reference_.columns_of(k));
+      for (int r = 0; r < kRows; ++r) limits[r].add(values_ + r * width_, reference_.columns_of(k));
     }
     for (int r = 0; r < kRows; ++r) {
-      const double low = extents[r].low, high = extents[r].high;
+      const double low = limits[r].low, high = limits[r].high;
       bad[r] = !(low <= high && high < __builtin_inf());
       if (bad[r]) continue;
       spans[r] = low < high ? Bins(low, high, num_bins_) : Bins(low - 0.5, high + 0.5, num_bins_);
@@ -248,13 +236,13 @@ class BlockHistogram {
     }
   }
 
-  Reference& reference_;
+  const Reference& reference_;
   const int64_t num_bins_, width_;
-  double* const values_;    // [kRows, width]
-  int32_t* const bins_;     // [kRows, width]
-  int64_t* const counts_;   // [kRows, bins]
-  double* const row_;       // [C]
+  double* const row_;      // [C]
   RowBlock block_;
+  double* const values_;   // [kRows, width]
+  int32_t* const bins_;    // [kRows, width]
+  int64_t* const counts_;  // [kRows, bins]
 };
 
 }  // namespace
@@ -265,14 +253,16 @@ void kl_histogram(const TensorView& p, const TensorView& q, const TensorView& ou
   // Waking a thread takes about as long as this many multiplications.
   constexpr int64_t kSmall = 1 << 16;
   if (rows * q.sizes[0] * q.sizes[1] < kSmall) threads = 1;
-  Reference reference(q, eps, threads);
-  Scratch scratch(reference, num_bins, threads);
+  const Reference reference(q, eps, threads);
+  const auto make_worker = [&](Arena& arena) { return Worker(reference, num_bins, arena); };
+  ThreadScratch scratch(threads, make_worker);
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
-    BlockHistogram histogram(reference, scratch, num_bins, omp_get_thread_num());
+    Arena arena = scratch.arena(omp_get_thread_num());
+    Worker worker = make_worker(arena);
 #pragma omp for schedule(dynamic)
     for (int64_t first = 0; first < rows; first += kRows)
-      histogram.run(p, first, own_range, low, high, eps, static_cast<float*>(out.data));
+      worker.run(p, first, own_range, low, high, eps, static_cast<float*>(out.data));
   }
 }
 

@@ -21,7 +21,7 @@ from ralx.ops.kl_histogram import kl_histogram_ref
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 ISAS = [isa for isa in (_C.Isa.baseline, _C.Isa.avx2, _C.Isa.avx512) if _C.runs_here(isa)]
 # Rows of q that end just before, at and after a tile of any instruction set, and a panel.
-LENGTHS = (1, 2, 3, 4, 5, 8, 15, 16, 17, 31, 32, 33, 100, 4095, 4096, 4097, 8193)
+LENGTHS = (1, 2, 3, 15, 16, 17, 31, 32, 33, 100, 4095, 4096, 4097, 8193)
 
 
 @pytest.fixture(params=ISAS, ids=lambda isa: isa.name)
@@ -126,7 +126,7 @@ def assert_histograms_exactly(result: Tensor, values: np.ndarray) -> None:
     np.testing.assert_array_equal(result.numpy(), expected.astype(np.float32))
 
 
-@pytest.mark.parametrize("classes", [1, 2, 11, 19, 64])
+@pytest.mark.parametrize("classes", [1, 19, 64])
 @pytest.mark.parametrize("length", LENGTHS)
 def test_equal_rows_fall_in_one_bin(isa, length, classes) -> None:
     p, one = rows(7, classes, 0), rows(1, classes, 1)
