@@ -1,0 +1,29 @@
+"""ralx: learn which image regions to label.
+
+The ops (`region_features`, `kl_histogram`, `bald`, `confusion_matrix`) and `Featurizer` serve anyone's active
+learning; `ralx-train` runs the whole system of "Reinforced Active Learning for Image Segmentation" (ICLR 2020).
+"""
+
+from ralx.features import Featurizer
+from ralx.ops import (
+    BaldAccumulator,
+    BaldScores,
+    RegionFeatures,
+    bald,
+    confusion_matrix,
+    kl_histogram,
+    region_features,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BaldAccumulator",
+    "BaldScores",
+    "Featurizer",
+    "RegionFeatures",
+    "bald",
+    "confusion_matrix",
+    "kl_histogram",
+    "region_features",
+]

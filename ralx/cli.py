@@ -26,17 +26,17 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 class Command:
     """Learn which regions to label, then compare the policy with entropy, BALD and uniform sampling."""
 
-    out: Path
+    out: Path | None = None
     """Folder for the results; made if it isn't there."""
-    resume: bool = False
+    resume: tyro.conf.FlagCreatePairsOff[bool] = False
     """Go on with the run that `--out` holds."""
     stage: Literal["all"] | Stage = "all"
     """Run one stage alone, and those before it as far as they are missing."""
     cache: Path | None = None
     """Folder for pretrained segmenters, shared by runs. Default: inside `--out`."""
-    check_data: bool = False
+    check_data: tyro.conf.FlagCreatePairsOff[bool] = False
     """Scan the data set, report what it holds and what is wrong, and stop."""
-    tensorboard: bool = False
+    tensorboard: tyro.conf.FlagCreatePairsOff[bool] = False
     """Write TensorBoard events into `--out`/tensorboard."""
     config: tyro.conf.OmitArgPrefixes[Config] = field(default_factory=lambda: preset("synthetic"))
 
@@ -64,8 +64,7 @@ def parse(arguments: list[str]) -> Command:
     """The command line over its preset's values. ValueError for values that no run could use."""
     chosen = _value_of("--preset", arguments) or "synthetic"
     base = preset(chosen, published="--published" in arguments)
-    default = Command(out=tyro.MISSING, config=base)
-    return tyro.cli(Command, prog="ralx-train", args=arguments, default=default)
+    return tyro.cli(Command, prog="ralx-train", args=arguments, default=Command(config=base))
 
 
 def _value_of(option: str, arguments: list[str]) -> str | None:
@@ -82,6 +81,8 @@ def run(command: Command) -> int:
     config = command.config
     if command.check_data:
         return _check_data(config)
+    if command.out is None:
+        raise ValueError("--out: a folder for the results is needed")
     with open_run(command.out, config.to_json(), resume=command.resume) as folder:
         if command.stage == "all" and is_finished(folder, config):
             Console().print(f"{command.out}: finished already", highlight=False)
@@ -128,6 +129,7 @@ def _data_options(config: Config) -> dict[str, Any]:
 
 
 def _check_data(config: Config) -> int:
-    report = check_data(config.dataset, config.data, **_data_options(config))
+    options = _data_options(config)
+    report = check_data(config.dataset, config.data, **options, region_size=config.region_size)
     Console().print(str(report), highlight=False, markup=False)
     return 2 if report.problems else 0

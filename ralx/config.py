@@ -18,7 +18,7 @@ METHODS = ("ralis", "entropy", "bald", "uniform")
 class Config:
     """What a run computes. Equal configs on one machine give equal results."""
 
-    preset: str = "camvid"
+    preset: Literal["synthetic", "camvid-small", "camvid", "cityscapes"] = "camvid"
     """The preset that the other values start from."""
     published: bool = False
     """Run as the paper prints it and its code behaves: turns every named departure below on."""

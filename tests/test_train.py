@@ -1,0 +1,260 @@
+"""`ralx-train` as a user runs it: a tiny run to the end, its files, its refusals, and a run that is killed."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from ralx.cli import main, parse
+
+TINY = """
+    --synthetic-image-size 48 64 --region-size 16 16 --crop-size 32 32 --synthetic-images 2 4 6 2 2
+    --pretrain-images 4 --batch-size 4 --max-epochs 2 --query-size 2 --pool-size 3 --budget 6 --episodes 2
+    --budgets 3 6 --pool-size-uniform 4 --num-mc-samples 2 --num-seeds 2 --replay-capacity 20
+""".split()
+METHODS = ["ralis", "entropy", "bald", "uniform"]
+
+
+def start(out: Path, *options: str) -> subprocess.Popen:
+    """A tiny run in a process of its own."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "ralx.cli", "--out", str(out), *TINY, *options]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
+
+
+def train(out: Path, *options: str) -> tuple[int, str]:
+    """Exit code and output of a tiny run."""
+    process = start(out, *options)
+    output, _ = process.communicate(timeout=240)
+    return process.returncode, output
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> tuple[Path, str]:
+    """The folder of a finished tiny run, and what it printed."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    code, output = train(out)
+    assert code == 0, output
+    return out, output
+
+
+def test_every_promised_file_is_there(finished):
+    out, _ = finished
+    assert json.loads((out / "config.json").read_text())["query_size"] == 2
+    assert {p.name for p in out.glob("policy*")} == {"policy.safetensors", "policy-seed1.safetensors"}
+    assert {p.name for p in (out / "selections").iterdir()} == {
+        f"{method}-seed{seed}.json" for method in METHODS for seed in (0, 1)
+    }
+    assert (out / "report" / "index.html").stat().st_size > 1000
+    pictures = sorted((out / "report").glob("*.png"))
+    assert len(pictures) >= 4
+    for picture in pictures:
+        with Image.open(picture) as image:
+            assert image.width > 300
+    assert not list(out.glob(".*tmp")) and not list((out / "checkpoint").iterdir())
+
+
+def test_results_hold_every_method_budget_and_seed_once(finished):
+    results = json.loads((finished[0] / "results.json").read_text())
+    cells = {(r["method"], r["budget"], r["seed"]) for r in results}
+    assert len(results) == len(cells) == 4 * 2 * 2
+    assert {m for m, _, _ in cells} == set(METHODS)
+    for record in results:
+        assert 0 <= record["miou"] <= 1 and len(record["iou"]) == 11
+        assert record["labelled_regions"] == record["budget"]
+        assert record["labelled_pixels"] == record["budget"] * 16 * 16
+        assert len(record["selected_class_fraction"]) == 11
+        assert sum(record["selected_class_fraction"]) == pytest.approx(1)
+        fraction = torch.tensor(record["selected_class_fraction"])
+        assert record["selected_entropy"] == pytest.approx(float(torch.special.entr(fraction).sum()), abs=1e-5)
+        present = [value for value in record["iou"].values() if value is not None]
+        assert record["miou"] == pytest.approx(sum(present) / len(present))
+
+
+def test_references_are_kept_apart(finished):
+    references = json.loads((finished[0] / "reference.json").read_text())
+    assert [r["method"] for r in references] == ["theta0", "theta0_prime", "full_supervision"]
+
+
+def test_steps_tell_reward_epsilon_and_seconds(finished):
+    steps = [json.loads(line) for line in (finished[0] / "steps.jsonl").read_text().splitlines()]
+    assert [(s["seed"], s["episode"], s["step"]) for s in steps] == [
+        (seed, episode, step) for seed in (0, 1) for episode in (0, 1) for step in range(3)
+    ]
+    for before, after in zip(steps, steps[1:], strict=False):
+        if after["step"]:
+            assert after["reward"] == pytest.approx(100 * (after["miou"] - before["miou"]), abs=1e-9)
+    assert steps[0]["epsilon"] == pytest.approx(0.9)
+    assert all(s["td_loss"] is not None for s in steps if s["step"])
+    for step in steps:
+        assert {"forward", "select", "train", "reward", "learn"} <= step["seconds"].keys()
+        assert all(value >= 0 for value in step["seconds"].values())
+
+
+def test_selections_name_distinct_regions(finished):
+    for path in (finished[0] / "selections").iterdir():
+        selection = json.loads(path.read_text())
+        regions = [tuple(region) for region in selection["regions"]]
+        assert len(set(regions)) == len(regions) == 6
+        assert all(0 <= row < 3 and 0 <= col < 4 for _, row, col in regions)
+
+
+def test_methods_with_one_seed_choose_differently_but_reproducibly(finished, tmp_path):
+    out, _ = finished
+    code, output = train(tmp_path / "again", "--cache", str(out / "cache"))
+    assert code == 0, output
+    for name in ("results.json", "reference.json", "policy.safetensors", "policy-seed1.safetensors"):
+        assert (tmp_path / "again" / name).read_bytes() == (out / name).read_bytes(), name
+    chosen = {
+        method: json.loads((out / "selections" / f"{method}-seed0.json").read_text())["regions"]
+        for method in METHODS
+    }
+    assert len({json.dumps(regions) for regions in chosen.values()}) > 1
+
+
+def test_the_table_compares_the_four_methods(finished):
+    output = finished[1].lower()
+    assert all(method in output for method in METHODS)
+
+
+def test_a_finished_run_is_left_alone(finished):
+    out, _ = finished
+    before = contents(out)
+    code, output = train(out, "--resume")
+    assert code == 0 and "finished already" in output
+    assert contents(out) == before
+
+
+def test_killed_again_and_again_it_ends_in_the_same_bytes(finished, tmp_path):
+    out = tmp_path / "killed"
+    rng = random.Random(0)
+    kills = 0
+    for attempt in range(60):
+        process = start(out, "--resume")
+        try:
+            # The first seconds are the import; each attempt gets further than the one before.
+            process.communicate(timeout=4 + attempt * 0.3 + 2 * rng.random())
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            kills += 1
+    assert process.returncode == 0
+    assert kills >= 2
+    whole = finished[0]
+    for name in ("results.json", "reference.json", "policy.safetensors", "policy-seed1.safetensors"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes(), name
+    assert contents(out / "selections") == contents(whole / "selections")
+    steps = [
+        [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in text.splitlines()]
+        for text in ((out / "steps.jsonl").read_text(), (whole / "steps.jsonl").read_text())
+    ]
+    assert steps[0] == steps[1]
+
+
+def test_interrupted_it_says_how_to_go_on(tmp_path):
+    process = start(tmp_path / "run")
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "checkpoint").exists():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted; go on with --resume" in output and "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--query-size", "0"], "query_size: must be positive, got 0"),
+        (["--preset", "pascal"], "preset: must be one of"),
+        (["--budgets", "3", "6000"], "budgets: must be at most the 72 regions of .*, got 6000"),
+        (["--preset", "camvid"], "camvid.*folder"),
+        (["--data", "/nonexistent", "--dataset", "camvid"], "/nonexistent"),
+        (["--segmenter", "no_such_module:Net"], "can't import 'no_such_module'"),
+        (["--device", "quantum"], "device: must be auto, cpu, cuda or cuda:N, got 'quantum'"),
+    ],
+)
+def test_wrong_options_end_with_code_2_and_say_why(tmp_path, capsys, options, message):
+    import re
+
+    assert main(["--out", str(tmp_path / "run"), *TINY, *options]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert re.search(message, error), error
+
+
+def test_an_unknown_option_ends_with_code_2(tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["--out", str(tmp_path / "run"), "--no-such-option", "1"])
+    assert exit_.value.code == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_diverging_segmenter_is_an_error_and_earlier_results_stay(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main(["--out", str(out), *TINY, "--source-lr", "1e30"]) == 1
+    assert "the segmenter's loss is" in capsys.readouterr().err
+    assert not (out / "results.json").exists()
+
+
+def test_a_folder_with_another_run_is_left_untouched(finished, capsys):
+    out, _ = finished
+    before = contents(out)
+    assert main(["--out", str(out), *TINY]) == 1
+    assert "holds a run already" in capsys.readouterr().err
+    assert main(["--out", str(out), *TINY, "--resume", "--episodes", "9"]) == 1
+    assert "episodes: 2 there, 9 here" in capsys.readouterr().err
+    assert contents(out) == before
+
+
+def test_a_missing_policy_is_an_error_not_a_random_one(finished, tmp_path, capsys):
+    cache = ["--cache", str(finished[0] / "cache")]
+    assert main(["--out", str(tmp_path / "run"), *TINY, *cache, "--stage", "evaluate"]) == 1
+    assert "no such policy file" in " ".join(capsys.readouterr().err.split())
+
+
+def test_stages_one_after_the_other_give_the_same_results(finished, tmp_path):
+    out = tmp_path / "run"
+    for stage in ("pretrain", "learn", "evaluate", "report"):
+        code, output = train(out, "--resume", "--stage", stage)
+        assert code == 0, output
+    assert (out / "results.json").read_bytes() == (finished[0] / "results.json").read_bytes()
+    assert (out / "report" / "index.html").exists()
+
+
+def test_published_runs(finished, tmp_path):
+    code, output = train(tmp_path / "run", "--published", "--num-seeds", "1")
+    assert code == 0, output
+    first = json.loads((tmp_path / "run" / "steps.jsonl").read_text().splitlines()[0])
+    assert first["reward"] == pytest.approx(100 * first["miou"])  # the whole mIoU, not the gain
+
+
+def test_the_command_line_starts_from_its_preset():
+    command = parse(["--preset", "cityscapes", "--seed", "3"])
+    assert (command.config.query_size, command.config.seed) == (256, 3)
+    assert parse([]).config.preset == "synthetic"
+    assert parse(["--preset=camvid", "--published"]).config.kl_range == "minmax"
+
+
+def test_check_data_reports_and_trains_nothing(tmp_path, capsys):
+    assert main(["--check-data", *TINY]) == 0
+    assert "0 problems" in capsys.readouterr().out
+    assert main(["--check-data", "--preset", "camvid", "--data", str(tmp_path / "missing")]) == 2
+    assert "missing" in capsys.readouterr().out
