@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         return run(command)
     except (DataError, ValueError, TypeError) as error:
         return fail(error, 2)
-    except (RunError, FileNotFoundError, FloatingPointError) as error:
+    except (RunError, OSError, FloatingPointError) as error:
         return fail(error, 1)
     except KeyboardInterrupt:
         return fail("interrupted; go on with --resume", 130)
@@ -119,11 +119,15 @@ def _load(config: Config) -> Splits:
 
 
 def _data_options(config: Config) -> dict[str, Any]:
-    names = ("state_set", "train_set", "eval_set", "reward_set", "test_set")
+    state_set, train_set, eval_set, reward_set, test_set = config.synthetic_images
     sizes = SyntheticSizes(
         image_size=config.synthetic_image_size,
+        state_set=state_set,
+        train_set=train_set,
+        eval_set=eval_set,
+        reward_set=reward_set,
+        test_set=test_set,
         pretrain_set=config.pretrain_images,
-        **dict(zip(names, config.synthetic_images, strict=True)),
     )
     return {"scale": config.scale, "gta5": config.gta5, "seed": 0, "sizes": sizes}
 

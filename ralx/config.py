@@ -9,9 +9,10 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-METHODS = ("ralis", "entropy", "bald", "uniform")
+Method = Literal["ralis", "entropy", "bald", "uniform"]
+METHODS: tuple[Method, ...] = get_args(Method)
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class Config:
     # Evaluation
     budgets: tuple[int, ...] = (480, 720, 960, 1200, 1440, 1920)
     """Regions labelled on D_V at which the methods are compared, ascending."""
-    methods: tuple[Literal["ralis", "entropy", "bald", "uniform"], ...] = METHODS
+    methods: tuple[Method, ...] = METHODS
     """Methods to compare."""
     pool_size_ralis: int = 10
     """N of the learned policy on D_V."""
@@ -216,7 +217,7 @@ _MAY_BE_ZERO = frozenset({"seed", "dropout", "gamma", "segmenter_momentum", "dqn
 )
 
 # Every `S` departure of the published code (PAPER.md section 3) in one place.
-_PUBLISHED = dict(
+_PUBLISHED: dict[str, Any] = dict(
     published=True,
     first_reward="whole",
     dqn_lr_schedule="run",

@@ -5,6 +5,8 @@ import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
 import torch
 
@@ -19,7 +21,7 @@ from ralx.monitor import Monitor
 from ralx.policy import load_policy, save_policy
 from ralx.pool import Oracle, RegionGrid, RegionPool
 from ralx.query_network import QueryNetwork
-from ralx.randomness import seeded
+from ralx.randomness import seeded, stream
 from ralx.replay_buffer import ReplayBuffer
 from ralx.run_dir import RunDirectory, load_tensors, read_json, save_tensors, write_json
 from ralx.segmentation import SegmenterTrainer, autocast, build_segmenter, evaluate, normalise, train_epoch
@@ -128,7 +130,7 @@ class Experiment:
                 trainer.segmenter.load_state_dict(self._weights(start))
             fit(
                 trainer,
-                lambda generator: sum(self._train_epoch(trainer, data, generator) for data in datasets),
+                lambda generator: fmean(self._train_epoch(trainer, data, generator) for data in datasets),
                 lambda: self._miou(trainer),
                 name=name,
                 key=(name, self.config.seed),
@@ -156,7 +158,7 @@ class Experiment:
         numerics = [torch.__version__, torch.get_num_threads(), str(self.device), self.crop_size]
         digest.update(json.dumps([settings, numerics, lr, patience]).encode())
         for data in (*datasets, self.splits.reward_set):
-            digest.update(getattr(data,'fingerprint',lambda:'x')().encode())
+            digest.update(getattr(data, "fingerprint", lambda: "x")().encode())
         if config.weights:
             digest.update(config.weights.read_bytes())
         for weights in (start or {}).values():
@@ -249,7 +251,7 @@ class Experiment:
             stopwatch=stopwatch,
         )
 
-    def _network_sizes(self) -> dict[str, int]:
+    def _network_sizes(self) -> dict[str, Any]:
         num_classes = len(self.classes)
         state_dim = num_classes + 3 * self.cells[0] * self.cells[1]
         state_set = self.splits.state_set
@@ -285,8 +287,9 @@ class Experiment:
         stopwatch = Stopwatch()
         game = self._game(self.splits.train_set)
         stopwatch.watch(game.trainer.segmenter, "forward")
-        with seeded("query network", seed):
-            network = QueryNetwork(**self._network_sizes(), dueling=config.dueling)
+        network = QueryNetwork(
+            **self._network_sizes(), dueling=config.dueling, generator=stream("query network", seed)
+        )
         return PolicyLearner(
             agent=self._agent(network),
             replay_buffer=ReplayBuffer(config.replay_capacity),
@@ -431,9 +434,10 @@ class Experiment:
 
     def _refuse_large_budgets(self) -> None:
         """ValueError where more regions are asked for than a data set has."""
-        games = (("budget", self.config.budget, self.splits.train_set),)
-        games += (("budgets", self.config.budgets[-1], self.splits.eval_set),)
-        for option, budget, data in games:
+        for option, budget, data in (
+            ("budget", self.config.budget, self.splits.train_set),
+            ("budgets", self.config.budgets[-1], self.splits.eval_set),
+        ):
             grid = RegionGrid(len(data), data.image_size, self.region_size)
             if budget > grid.num_regions:
                 raise ValueError(

@@ -158,9 +158,7 @@ class Observer:
     def __call__(
         self, game: Game, query_size: int, pool_size: int, generator: torch.Generator
     ) -> Observation:
-        candidates = game.pool.draw_candidates(
-            query_size, pool_size, generator, few_images=self.few_images
-        )
+        candidates = game.pool.draw_candidates(query_size, pool_size, generator, few_images=self.few_images)
         cast = autocast(game.dataset.device, self.precision)
         with self.stopwatch.phase("state"), cast:
             state = self._state()
@@ -208,7 +206,7 @@ class PolicyLearner:
     miou: float = 0.0
     best_miou: float = -1.0
     best_policy: State = field(default_factory=dict)
-    observation: Observation | None = None
+    observation: Observation = field(init=False)
 
     def run(self, run: RunDirectory, monitor: Monitor) -> State:
         """Play all episodes; the query network of the episode with the best final mIoU on D_R."""

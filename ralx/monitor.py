@@ -19,7 +19,7 @@ class Monitor:
         self._writer = _summary_writer(tensorboard) if tensorboard else None
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def scalar(self, name: str, value: float, step: int) -> None:
         if self._writer:

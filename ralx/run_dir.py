@@ -20,7 +20,7 @@ class RunError(RuntimeError):
     """A run can't start or go on; the text says which file or option and why."""
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary sibling, then move it onto `path`: readers see the old file or the new."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -86,5 +86,7 @@ def test_unusable_values_are_refused(change, message):
 
 
 def test_an_unknown_preset_is_refused():
-    with pytest.raises(ValueError, match="preset: must be one of synthetic, camvid-small, camvid, cityscapes"):
+    with pytest.raises(
+        ValueError, match="preset: must be one of synthetic, camvid-small, camvid, cityscapes"
+    ):
         preset("pascal")

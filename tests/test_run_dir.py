@@ -34,15 +34,23 @@ def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
     )
     path = tmp_path / "state"
     path.write_text("old")
-    result = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
-    assert [line.split(":")[:2] for line in result.stdout.splitlines()] == 2 * [[str(path), " can't be written"]]
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
+    )
+    assert [line.split(":")[:2] for line in result.stdout.splitlines()] == 2 * [
+        [str(path), " can't be written"]
+    ]
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_tensors_and_their_note_survive(tmp_path):
     path = tmp_path / "state.safetensors"
-    tensors = {"a": torch.arange(6.0).view(2, 3).T, "b": torch.tensor(3, dtype=torch.int64), "c": torch.zeros(0)}
+    tensors = {
+        "a": torch.arange(6.0).view(2, 3).T,
+        "b": torch.tensor(3, dtype=torch.int64),
+        "c": torch.zeros(0),
+    }
     save_tensors(path, tensors, {"epoch": 3, "miou": 0.1})
     loaded, note = load_tensors(path)
     assert loaded.keys() == tensors.keys()

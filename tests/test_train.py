@@ -41,7 +41,9 @@ def train(out: Path, *options: str) -> tuple[int, str]:
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {
-        str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
     }
 
 
@@ -82,7 +84,9 @@ def test_results_hold_every_method_budget_and_seed_once(finished):
         assert len(record["selected_class_fraction"]) == 11
         assert sum(record["selected_class_fraction"]) == pytest.approx(1)
         fraction = torch.tensor(record["selected_class_fraction"])
-        assert record["selected_entropy"] == pytest.approx(float(torch.special.entr(fraction).sum()), abs=1e-5)
+        assert record["selected_entropy"] == pytest.approx(
+            float(torch.special.entr(fraction).sum()), abs=1e-5
+        )
         present = [value for value in record["iou"].values() if value is not None]
         assert record["miou"] == pytest.approx(sum(present) / len(present))
 
