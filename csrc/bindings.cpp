@@ -1,5 +1,6 @@
 #include <pybind11/pybind11.h>
 
+#include "bald/bald.h"
 #include "common/isa.h"
 #include "common/tensor_view.h"
 #include "confusion_matrix/confusion_matrix.h"
@@ -118,6 +119,9 @@ PYBIND11_MODULE(_C, m) {
   using without_gil = py::call_guard<py::gil_scoped_release>;
   torch();
 
+  m.def("bald", RALX_KERNEL(bald), without_gil());
+  m.def("bald_update", RALX_KERNEL(bald_update), without_gil());
+  m.def("bald_compute", RALX_KERNEL(bald_compute), without_gil());
   m.def("confusion_matrix", RALX_KERNEL(confusion_matrix), without_gil());
   m.def("kl_histogram", RALX_KERNEL(kl_histogram), without_gil());
   m.def("region_features", RALX_KERNEL(region_features), without_gil());

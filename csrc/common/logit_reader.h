@@ -13,17 +13,19 @@ constexpr int kBlock = 64;
 
 RALX_HD int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// Logits [N, C, h, w] seen as images of H×W pixels: at native size, or upsampled as they are read.
+// Logits [N, C, h, w] seen as images of H×W pixels: at native size, or upsampled as they are read. Those of several
+// passes [T, N, C, h, w] are images too: number t · N + n.
 template <typename Scalar>
 class LogitSource {
  public:
   LogitSource(const TensorView& view, Extent size, bool align_corners)
-      : images(view.sizes[0]), classes(view.sizes[1]), height(size.height), width(size.width),
-        source_height(view.sizes[2]), source_width(view.sizes[3]),
+      : images(view.sizes[view.ndim - 4]), classes(view.sizes[view.ndim - 3]), height(size.height), width(size.width),
+        source_height(view.sizes[view.ndim - 2]), source_width(view.sizes[view.ndim - 1]),
         resized(height != source_height || width != source_width), align_corners(align_corners),
-        data(static_cast<const Scalar*>(view.data)), stride_n(view.strides[0]), stride_c(view.strides[1]),
-        stride_y(view.strides[2]), stride_x(view.strides[3]), first(resized ? width : 0), second(resized ? width : 0),
-        weight(resized ? width : 0) {
+        stride_c(view.strides[view.ndim - 3]), stride_y(view.strides[view.ndim - 2]),
+        stride_x(view.strides[view.ndim - 1]), first(resized ? width : 0), second(resized ? width : 0),
+        weight(resized ? width : 0), data_(static_cast<const Scalar*>(view.data)),
+        stride_t_(view.ndim == 5 ? view.strides[0] : 0), stride_n_(view.strides[view.ndim - 4]) {
     if (!resized) return;
     for (int64_t x = 0; x < width; ++x) {
       const Neighbours neighbours = bilinear(x, source_width, width, align_corners);
@@ -35,11 +37,19 @@ class LogitSource {
 
   const int64_t images, classes, height, width, source_height, source_width;
   const bool resized, align_corners;
-  const Scalar* const data;
-  const int64_t stride_n, stride_c, stride_y, stride_x;
+  const int64_t stride_c, stride_y, stride_x;
   // If resized: the columns of the source between which a column lies, and the second one's weight.
   Buffer<int32_t> first, second;
   Buffer<Real<Scalar>> weight;
+
+  // Row y of class 0.
+  const Scalar* row(int64_t image, int64_t y) const {
+    return data_ + image / images * stride_t_ + image % images * stride_n_ + y * stride_y;
+  }
+
+ private:
+  const Scalar* const data_;
+  const int64_t stride_t_, stride_n_;
 };
 
 // Reads the rows of a source, a block of pixels at a time, as float or double [C, kBlock].
@@ -56,9 +66,8 @@ class LogitReader {
   }
 
   void seek(int64_t image, int64_t y) {
-    const Scalar* base = source_.data + image * source_.stride_n;
     if (!source_.resized) {
-      line_ = base + y * source_.stride_y;
+      line_ = source_.row(image, y);
       return;
     }
     const Neighbours rows = bilinear(y, source_.source_height, source_.height, source_.align_corners);
@@ -115,7 +124,7 @@ class LogitReader {
     const int slot = image_[0] == image && y_[0] == keep ? 1 : 0;
     image_[slot] = image;
     y_[slot] = y;
-    const Scalar* base = source_.data + image * source_.stride_n + y * source_.stride_y;
+    const Scalar* base = source_.row(image, y);
     const int32_t* first = source_.first.data();
     const int32_t* second = source_.second.data();
     const R* weight = source_.weight.data();

@@ -16,7 +16,6 @@ struct RegionGrid {
       : region(region), rows(image.height / region.height), cols(image.width / region.width) {}
 
   int64_t covered_width() const { return cols * region.width; }
-  int64_t area() const { return region.height * region.width; }
 };
 
 }  // namespace ralx::RALX_ISA

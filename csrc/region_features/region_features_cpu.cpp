@@ -2,9 +2,9 @@
 
 #include <omp.h>
 
-#include "common/class_counts.h"
 #include "common/pixel_blocks.h"
 #include "common/region_grid.h"
+#include "common/region_totals.h"
 
 namespace ralx::RALX_ISA {
 namespace {
@@ -119,8 +119,7 @@ class Pass {
   Pass(const LogitSource<Scalar>& source, const RegionGrid& grid, const CellGrid& cells, const Outputs& out)
       : source_(source), grid_(grid), cells_(cells), out_(out), bands_(source.images * grid.rows),
         strips_(cells.rows + (cells.rows * cells.height < grid.region.height ? 1 : 0)),
-        parts_(bands_ < kManyBands ? strips_ : 1), sums_(bands_ * parts_ * grid.cols),
-        counts_(bands_ * parts_ * grid.cols * source.classes) {}
+        parts_(bands_ < kManyBands ? strips_ : 1), totals_(grid, source.classes, bands_ * parts_) {}
 
   void run(int threads) {
     const auto make_worker = [&](Arena& arena) { return Worker<Scalar>(source_, grid_, arena); };
@@ -132,7 +131,9 @@ class Pass {
 #pragma omp for schedule(dynamic)
       for (int64_t unit = 0; unit < bands_ * parts_; ++unit) measure(worker, unit);
 #pragma omp for schedule(static)
-      for (int64_t band = 0; band < bands_; ++band) combine(band);
+      for (int64_t band = 0; band < bands_; ++band)
+        totals_.add_up(band * parts_, (band + 1) * parts_, out_.entropy_sum + band * grid_.cols,
+                       out_.class_hist + band * grid_.cols * source_.classes);
     }
   }
 
@@ -140,7 +141,7 @@ class Pass {
   void measure(Worker<Scalar>& worker, int64_t unit) {
     const int64_t band = unit / parts_, part = unit % parts_, strips = strips_ / parts_;
     const int64_t image = band / grid_.rows, top = band % grid_.rows * grid_.region.height;
-    double* sums = sums_.data() + unit * grid_.cols;
+    double* sums = totals_.sums(unit);
     for (int64_t col = 0; col < grid_.cols; ++col) sums[col] = 0;
     worker.counts.clear();
     for (int64_t strip = part * strips; strip < (part + 1) * strips; ++strip) {
@@ -151,8 +152,7 @@ class Pass {
         sums[col] += worker.columns.over(col * grid_.region.width, grid_.region.width).sum;
       if (strip < cells_.rows) pool(worker.columns, band, strip);
     }
-    int32_t* counts = counts_.data() + unit * grid_.cols * source_.classes;
-    for (int64_t i = 0; i < grid_.cols * source_.classes; ++i) counts[i] = worker.counts.count(i);
+    totals_.set_counts(unit, worker.counts);
   }
 
   void pool(const ColumnStats<Real<Scalar>>& columns, int64_t band, int64_t row) {
@@ -168,29 +168,12 @@ class Pass {
     }
   }
 
-  void combine(int64_t band) {
-    const double area = static_cast<double>(grid_.region.height * grid_.region.width);
-    for (int64_t col = 0; col < grid_.cols; ++col) {
-      const int64_t region = band * grid_.cols + col;
-      double sum = 0;
-      for (int64_t part = 0; part < parts_; ++part) sum += sums_[(band * parts_ + part) * grid_.cols + col];
-      out_.entropy_sum[region] = static_cast<float>(sum);
-      for (int64_t c = 0; c < source_.classes; ++c) {
-        int64_t count = 0;
-        for (int64_t part = 0; part < parts_; ++part)
-          count += counts_[((band * parts_ + part) * grid_.cols + col) * source_.classes + c];
-        out_.class_hist[region * source_.classes + c] = static_cast<float>(static_cast<double>(count) / area);
-      }
-    }
-  }
-
   const LogitSource<Scalar>& source_;
   const RegionGrid& grid_;
   const CellGrid& cells_;
   const Outputs& out_;
   const int64_t bands_, strips_, parts_;
-  Buffer<double> sums_;     // [bands, parts, cols]
-  Buffer<int32_t> counts_;  // [bands, parts, cols, C]
+  RegionTotals totals_;  // of units [bands, parts]
 };
 
 }  // namespace

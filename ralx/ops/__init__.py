@@ -2,8 +2,17 @@
 
 import torch  # noqa: F401  first: ralx._C then shares torch's OpenMP runtime instead of bringing a second one
 
+from ralx.ops.bald import BaldAccumulator, BaldScores, bald
 from ralx.ops.confusion_matrix import confusion_matrix
 from ralx.ops.kl_histogram import kl_histogram
 from ralx.ops.region_features import RegionFeatures, region_features
 
-__all__ = ["RegionFeatures", "confusion_matrix", "kl_histogram", "region_features"]
+__all__ = [
+    "BaldAccumulator",
+    "BaldScores",
+    "RegionFeatures",
+    "bald",
+    "confusion_matrix",
+    "kl_histogram",
+    "region_features",
+]

@@ -37,6 +37,12 @@ def upsample_ref(logits: Tensor, size: tuple[int, int], align_corners: bool) -> 
     return logits
 
 
+def entropy_ref(logits: Tensor, dim: int = 1) -> Tensor:
+    """Shannon entropy of softmax over the classes, in nats; a class of -inf adds nothing."""
+    log_p = logits.log_softmax(dim)
+    return -(log_p.exp() * log_p.masked_fill(log_p == -torch.inf, 0)).sum(dim)
+
+
 def split_regions(maps: Tensor, region_size: tuple[int, int]) -> Tensor:
     """[N, H, W] → [N, R, rh, rw], tiled from the top left; a remainder at the bottom or right is dropped."""
     rh, rw = region_size

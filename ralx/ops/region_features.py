@@ -14,7 +14,7 @@ from ralx.ops._arguments import (
     check_size,
     register,
 )
-from ralx.ops._reference import class_hist_ref, computed, split_regions, upsample_ref
+from ralx.ops._reference import class_hist_ref, computed, entropy_ref, split_regions, upsample_ref
 
 
 class RegionFeatures(NamedTuple):
@@ -83,10 +83,7 @@ def region_features_ref(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The same in plain torch."""
     logits = upsample_ref(computed(logits), size or logits.shape[-2:], align_corners)
-    log_p = logits.log_softmax(1)
-    # A class of -inf has p = 0 and adds nothing; where log_p is NaN, so is the entropy.
-    entropy = -(log_p.exp() * log_p.masked_fill(log_p == -torch.inf, 0)).sum(1)
-    regions = split_regions(entropy, region_size)
+    regions = split_regions(entropy_ref(logits), region_size)
     height, width = region_size[0] // cells[0], region_size[1] // cells[1]
     pooled = regions[..., : cells[0] * height, : cells[1] * width].unflatten(3, (cells[1], width))
     pooled = pooled.unflatten(2, (cells[0], height)).transpose(3, 4).flatten(4)

@@ -1,0 +1,196 @@
+"""bald: how much the dropout passes of a network disagree, by pixel and by region."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ralx import _C
+from ralx.ops._arguments import check_flag, check_logits, check_pair, check_region_size, check_size, register
+from ralx.ops._reference import class_hist_ref, computed, entropy_ref, split_regions, upsample_ref
+
+
+class BaldScores(NamedTuple):
+    """Mutual information between prediction and network weights, in nats; float32."""
+
+    bald_map: Tensor
+    """[N, H, W]: of each pixel."""
+    region_sum: Tensor | None
+    """[N, R]: summed over each region; None without region_size."""
+    class_hist: Tensor | None
+    """[N, R, C]: fraction of the region's pixels whose mean prediction is c; None without region_size."""
+
+
+def bald(
+    logits: Tensor | Iterable[Tensor],
+    region_size: tuple[int, int] | None = None,
+    *,
+    size: tuple[int, int] | None = None,
+    align_corners: bool = False,
+) -> BaldScores:
+    """Bayesian active learning by disagreement, H(mean p) - mean H(p) over T dropout passes (Gal et al. 2017).
+
+    Args:
+        logits: [T, N, C, h, w], or an iterable of T passes [N, C, h, w], which are taken one at a time; float32,
+            float16, bfloat16 (computed in float32) or float64, of any strides.
+        region_size: (rh, rw) in pixels of the image, tiled from the top left.
+        size: (H, W) of the image, to which the logits are bilinearly upsampled inside the pass; default (h, w).
+        align_corners: as in torch.nn.functional.interpolate.
+
+    Returns:
+        BaldScores, whose tensors never require grad. Beyond input and output, memory doesn't grow with T; an
+        iterable needs the running mean [N, C, H, W].
+
+    Raises:
+        TypeError, ValueError: naming the argument, the rule and what was given.
+
+    On CUDA tensors plain torch computes the result.
+    """
+    if not isinstance(logits, Tensor):
+        return _bald_of_passes(logits, region_size, size, align_corners)
+    logits = check_logits("logits", logits, "T, N, C, h, w")
+    if logits.shape[0] < 1:
+        raise ValueError(f"logits must hold at least one pass, got shape {list(logits.shape)}")
+    size = check_size(size, logits)
+    check_flag("align_corners", align_corners)
+    region = size if region_size is None else check_region_size(region_size, size)
+    return _scores(_op(logits.detach(), region, size, align_corners), region_size)
+
+
+def _scores(outputs: tuple[Tensor, Tensor, Tensor], region_size: tuple[int, int] | None) -> BaldScores:
+    """Without regions the whole image was taken for one, which nobody asked for."""
+    return BaldScores(*outputs) if region_size is not None else BaldScores(outputs[0], None, None)
+
+
+def _bald_of_passes(
+    passes: Iterable[Tensor], region_size: tuple[int, int] | None, size: tuple[int, int] | None, align_corners: bool
+) -> BaldScores:
+    if not isinstance(passes, Iterable):
+        raise TypeError(
+            f"logits must be a tensor [T, N, C, h, w] or an iterable of passes [N, C, h, w], got {type(passes).__name__}"
+        )
+    accumulator = BaldAccumulator(region_size, size=size, align_corners=align_corners)
+    for logits in passes:
+        accumulator.update(logits)
+    if accumulator.passes == 0:
+        raise ValueError("logits must hold at least one pass, got an empty iterable")
+    return accumulator.compute()
+
+
+class BaldAccumulator:
+    """`bald` for passes that come one after another: `update` with each, `compute` at any time.
+
+    Holds the sums over the passes of p [N, C, H, W] and of its entropy [N, H, W], whatever their number. Arguments
+    and errors are those of `bald`.
+    """
+
+    def __init__(
+        self,
+        region_size: tuple[int, int] | None = None,
+        *,
+        size: tuple[int, int] | None = None,
+        align_corners: bool = False,
+    ) -> None:
+        self.region_size = None if region_size is None else check_pair("region_size", region_size)
+        self.size = None if size is None else check_pair("size", size)
+        self.align_corners = check_flag("align_corners", align_corners)
+        self.passes = 0
+
+    def update(self, logits: Tensor) -> None:
+        """Adds one pass [N, C, h, w]; all must have the same shape, dtype and device."""
+        logits = check_logits("logits", logits).detach()
+        if self.passes == 0:
+            self._start(logits)
+        elif (logits.shape, logits.dtype, logits.device) != self._like:
+            shape, dtype, device = self._like
+            raise ValueError(
+                f"logits of all passes must have the same shape, dtype and device, got {list(logits.shape)} "
+                f"{logits.dtype} on {logits.device} after {list(shape)} {dtype} on {device}"
+            )
+        if logits.device.type == "cpu":
+            _C.bald_update(logits, self.align_corners, self._sum_p, self._sum_entropy, torch.get_num_threads())
+        else:
+            _update_ref(logits, self.align_corners, self._sum_p, self._sum_entropy)
+        self.passes += 1
+
+    def compute(self) -> BaldScores:
+        """The scores of the passes so far. Changes nothing: more passes may follow."""
+        if self.passes == 0:
+            raise ValueError("compute() needs at least one pass, got none: call update() first")
+        size = self._sum_p.shape[2], self._sum_p.shape[3]
+        region = self.region_size or size
+        if self._sum_p.device.type == "cpu":
+            outputs = _empty(self._sum_p, region, size)
+            _C.bald_compute(
+                self._sum_p, self._sum_entropy, self.passes, region, *outputs, torch.get_num_threads()
+            )
+        else:
+            outputs = _compute_ref(self._sum_p, self._sum_entropy, self.passes, region)
+        return _scores(outputs, self.region_size)
+
+    def _start(self, logits: Tensor) -> None:
+        size = check_size(self.size, logits)
+        if self.region_size is not None:
+            check_region_size(self.region_size, size)
+        self._like = logits.shape, logits.dtype, logits.device
+        self._sum_p, self._sum_entropy = _zero_sums(logits, size)
+
+
+def bald_ref(
+    logits: Tensor, region_size: tuple[int, int], size: tuple[int, int] | None = None, align_corners: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same in plain torch, for stacked passes."""
+    sum_p, sum_entropy = _zero_sums(logits[0], size or logits.shape[-2:])
+    for one_pass in logits:
+        _update_ref(one_pass, align_corners, sum_p, sum_entropy)
+    return _compute_ref(sum_p, sum_entropy, len(logits), region_size)
+
+
+def _zero_sums(logits: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    images, classes = logits.shape[:2]
+    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    return logits.new_zeros(images, classes, *size, dtype=dtype), logits.new_zeros(images, *size, dtype=dtype)
+
+
+def _update_ref(logits: Tensor, align_corners: bool, sum_p: Tensor, sum_entropy: Tensor) -> None:
+    logits = upsample_ref(computed(logits), sum_p.shape[2:], align_corners)
+    sum_p += logits.softmax(1)
+    sum_entropy += entropy_ref(logits)
+
+
+def _compute_ref(
+    sum_p: Tensor, sum_entropy: Tensor, passes: int, region_size: tuple[int, int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    mean_p = sum_p / passes
+    bald_map = torch.special.entr(mean_p).sum(1) - sum_entropy / passes
+    region_sum = split_regions(bald_map, region_size).sum((2, 3))
+    return bald_map.float(), region_sum.float(), class_hist_ref(sum_p.argmax(1), region_size, sum_p.shape[1])
+
+
+def _empty(
+    logits: Tensor, region_size: tuple[int, int], size: tuple[int, int], align_corners: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    images, classes = logits.shape[-4:-2]
+    regions = (size[0] // region_size[0]) * (size[1] // region_size[1])
+    return (
+        logits.new_empty((images, *size), dtype=torch.float32),
+        logits.new_empty((images, regions), dtype=torch.float32),
+        logits.new_empty((images, regions, classes), dtype=torch.float32),
+    )
+
+
+def _cpu(
+    logits: Tensor, region_size: tuple[int, int], size: tuple[int, int], align_corners: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    outputs = _empty(logits, region_size, size)
+    _C.bald(logits, region_size, align_corners, *outputs, torch.get_num_threads())
+    return outputs
+
+
+_op = register(
+    "bald(Tensor logits, SymInt[2] region_size, SymInt[2] size, bool align_corners) -> (Tensor, Tensor, Tensor)",
+    cpu=_cpu,
+    cuda=bald_ref,
+    fake=_empty,
+)
