@@ -141,6 +141,7 @@ def test_several_rows_in_training_mode_move_the_statistics():
     network(*inputs(2, 3))
     expected = 0.9 * before + 0.1 * action[..., :-KL].flatten(0, 1).mean(dim=0)
     torch.testing.assert_close(network.action_path[0].running_mean, expected)
+    assert network.state_path[0].num_batches_tracked == 1, "two states are enough"
 
 
 def test_every_parameter_gets_a_gradient():
