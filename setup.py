@@ -1,4 +1,4 @@
-"""Builds ralx._C with CMake and Ninja; sources and compiler flags are in CMakeLists.txt, metadata in pyproject.toml."""
+"""Builds ralx._C with CMake. CMakeLists.txt owns sources and compiler flags, pyproject.toml all the rest."""
 
 import os
 import subprocess

@@ -1,5 +1,6 @@
 """Checks shared by the ops. Each error names the argument, the rule and what was given."""
 
+import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,9 @@ LABELS = (torch.uint8, torch.int16, torch.int32, torch.int64)
 
 def check_tensor(name: str, value: object) -> Tensor:
     if not isinstance(value, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__module__}.{type(value).__qualname__}")
+        raise TypeError(
+            f"{name} must be a torch.Tensor, got {type(value).__module__}.{type(value).__qualname__}"
+        )
     if value.layout != torch.strided:
         raise TypeError(f"{name} must be a dense (strided) tensor, got layout {value.layout}")
     return value
@@ -52,25 +55,30 @@ def check_logits(name: str, value: object, axes: str = "N, C, h, w") -> Tensor:
     return logits
 
 
-def check_integer(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
+def _is_integer(value: object) -> bool:
+    """An integer of Python, NumPy or a traced graph; True and False are none."""
+    return isinstance(value, (numbers.Integral, torch.SymInt)) and not isinstance(value, bool)
+
+
+def check_integer(name: str, value: Any) -> int:
+    if not _is_integer(value):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     return value
 
 
 def check_pair(name: str, value: Any) -> tuple[int, int]:
-    """Two numbers, each at least 1: (height, width)."""
-    rule = f"{name} must be two integers (height, width)"
+    """Two integers, each at least 1: (height, width)."""
+    rule = f"{name} must be two integers (height, width), each at least 1"
     if not isinstance(value, (tuple, list)):
         raise TypeError(f"{rule}, got {value!r}")
     if len(value) != 2:
         raise ValueError(f"{rule}, got {value!r}")
-    for number in value:
-        if isinstance(number, bool) or not isinstance(number, (int, torch.SymInt)):
-            raise TypeError(f"{rule}, got {value!r}")
-        if number < 1:
-            raise ValueError(f"{rule}, each at least 1, got {value!r}")
-    return value[0], value[1]
+    height, width = value
+    if not _is_integer(height) or not _is_integer(width):
+        raise TypeError(f"{rule}, got {value!r}")
+    if height < 1 or width < 1:
+        raise ValueError(f"{rule}, got {value!r}")
+    return height, width
 
 
 def check_size(size: Any, logits: Tensor) -> tuple[int, int]:
@@ -93,7 +101,7 @@ def check_cells(cells: Any, region_size: tuple[int, int]) -> tuple[int, int]:
     pair = check_pair("cells", cells)
     if pair[0] > region_size[0] or pair[1] > region_size[1]:
         raise ValueError(
-            f"cells must not exceed the region's pixels, got {tuple(pair)} for a region of {tuple(region_size)}"
+            f"cells must not exceed the region, got {tuple(pair)} cells for {tuple(region_size)} pixels"
         )
     return pair
 

@@ -9,10 +9,12 @@ def computed(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def _neighbours(source: int, size: int, align_corners: bool, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """For each position of an axis of `size`: both neighbours in the source axis and the second one's weight.
+def _neighbours(
+    source: int, size: int, align_corners: bool, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """For each position of an axis: both neighbours in the source axis and the second one's weight.
 
-    The coordinates of torch.nn.functional.interpolate as exact fractions, so that a weight of 0 is exactly 0.
+    torch.nn.functional.interpolate's coordinates as exact fractions, so that a weight of 0 is exactly 0.
     """
     position = torch.arange(size, device=device)
     if align_corners:

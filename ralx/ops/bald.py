@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ralx import _C
+import ralx._C as _C
 from ralx.ops._arguments import check_flag, check_logits, check_pair, check_region_size, check_size, register
 from ralx.ops._reference import class_hist_ref, computed, entropy_ref, split_regions, upsample_ref
 
@@ -29,13 +29,13 @@ def bald(
     size: tuple[int, int] | None = None,
     align_corners: bool = False,
 ) -> BaldScores:
-    """Bayesian active learning by disagreement, H(mean p) - mean H(p) over T dropout passes (Gal et al. 2017).
+    """Bayesian active learning by disagreement: H(mean p) - mean H(p) over T passes (Houlsby et al. 2011).
 
     Args:
-        logits: [T, N, C, h, w], or an iterable of T passes [N, C, h, w], which are taken one at a time; float32,
+        logits: [T, N, C, h, w], or an iterable of T passes [N, C, h, w], taken one at a time; float32,
             float16, bfloat16 (computed in float32) or float64, of any strides.
         region_size: (rh, rw) in pixels of the image, tiled from the top left.
-        size: (H, W) of the image, to which the logits are bilinearly upsampled inside the pass; default (h, w).
+        size: (H, W) of the image; the logits are bilinearly upsampled to it inside the pass. Default (h, w).
         align_corners: as in torch.nn.functional.interpolate.
 
     Returns:
@@ -64,12 +64,14 @@ def _scores(outputs: tuple[Tensor, Tensor, Tensor], region_size: tuple[int, int]
 
 
 def _bald_of_passes(
-    passes: Iterable[Tensor], region_size: tuple[int, int] | None, size: tuple[int, int] | None, align_corners: bool
+    passes: Iterable[Tensor],
+    region_size: tuple[int, int] | None,
+    size: tuple[int, int] | None,
+    align_corners: bool,
 ) -> BaldScores:
     if not isinstance(passes, Iterable):
-        raise TypeError(
-            f"logits must be a tensor [T, N, C, h, w] or an iterable of passes [N, C, h, w], got {type(passes).__name__}"
-        )
+        rule = "logits must be a tensor [T, N, C, h, w] or an iterable of passes [N, C, h, w]"
+        raise TypeError(f"{rule}, got {type(passes).__name__}")
     accumulator = BaldAccumulator(region_size, size=size, align_corners=align_corners)
     for logits in passes:
         accumulator.update(logits)
@@ -81,8 +83,8 @@ def _bald_of_passes(
 class BaldAccumulator:
     """`bald` for passes that come one after another: `update` with each, `compute` at any time.
 
-    Holds the sums over the passes of p [N, C, H, W] and of its entropy [N, H, W], whatever their number. Arguments
-    and errors are those of `bald`.
+    Holds the sums over the passes of p [N, C, H, W] and of its entropy [N, H, W], whatever their number.
+    Arguments and errors are those of `bald`.
     """
 
     def __init__(
@@ -109,7 +111,9 @@ class BaldAccumulator:
                 f"{logits.dtype} on {logits.device} after {list(shape)} {dtype} on {device}"
             )
         if logits.device.type == "cpu":
-            _C.bald_update(logits, self.align_corners, self._sum_p, self._sum_entropy, torch.get_num_threads())
+            _C.bald_update(
+                logits, self.align_corners, self._sum_p, self._sum_entropy, torch.get_num_threads()
+            )
         else:
             _update_ref(logits, self.align_corners, self._sum_p, self._sum_entropy)
         self.passes += 1
@@ -138,10 +142,13 @@ class BaldAccumulator:
 
 
 def bald_ref(
-    logits: Tensor, region_size: tuple[int, int], size: tuple[int, int] | None = None, align_corners: bool = False
+    logits: Tensor,
+    region_size: tuple[int, int],
+    size: tuple[int, int] | None = None,
+    align_corners: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same in plain torch, for stacked passes."""
-    sum_p, sum_entropy = _zero_sums(logits[0], size or logits.shape[-2:])
+    sum_p, sum_entropy = _zero_sums(logits[0], size or (logits.shape[-2], logits.shape[-1]))
     for one_pass in logits:
         _update_ref(one_pass, align_corners, sum_p, sum_entropy)
     return _compute_ref(sum_p, sum_entropy, len(logits), region_size)
@@ -154,7 +161,7 @@ def _zero_sums(logits: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
 
 
 def _update_ref(logits: Tensor, align_corners: bool, sum_p: Tensor, sum_entropy: Tensor) -> None:
-    logits = upsample_ref(computed(logits), sum_p.shape[2:], align_corners)
+    logits = upsample_ref(computed(logits), (sum_p.shape[2], sum_p.shape[3]), align_corners)
     sum_p += logits.softmax(1)
     sum_entropy += entropy_ref(logits)
 
@@ -189,7 +196,8 @@ def _cpu(
 
 
 _op = register(
-    "bald(Tensor logits, SymInt[2] region_size, SymInt[2] size, bool align_corners) -> (Tensor, Tensor, Tensor)",
+    "bald(Tensor logits, SymInt[2] region_size, SymInt[2] size, bool align_corners) "
+    "-> (Tensor, Tensor, Tensor)",
     cpu=_cpu,
     cuda=bald_ref,
     fake=_empty,

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ralx import _C
+import ralx._C as _C
 from ralx.ops._arguments import (
     check_flag,
     check_integer,
@@ -42,9 +42,9 @@ def confusion_matrix(
         int64 [C, C]; row t, column p counts the pixels of target t that are predicted as p.
 
     Raises:
-        TypeError, ValueError: naming the argument, the rule and what was given. On the CPU also for a target or
-            a predicted label outside 0..C-1 in a pixel that isn't ignored; on CUDA, where finding out would stop
-            the device, such pixels are skipped.
+        TypeError, ValueError: naming the argument, the rule and what was given. On the CPU also for a target
+            or a predicted label outside 0..C-1 in a pixel that isn't ignored; on CUDA, where finding out
+            would stop the device, such pixels are skipped.
 
     On CUDA tensors the plain torch reference computes the result.
     """
@@ -84,7 +84,9 @@ def confusion_matrix_ref(
 ) -> Tensor:
     """The same in plain torch, logits upsampled to the target's size; labels outside 0..C-1 are skipped."""
     if prediction.is_floating_point():
-        prediction = upsample_ref(computed(prediction), target.shape[1:], align_corners).argmax(1)
+        prediction = upsample_ref(
+            computed(prediction), (target.shape[1], target.shape[2]), align_corners
+        ).argmax(1)
     target, prediction = target.long(), prediction.long()
     inside = (target >= 0) & (target < num_classes) & (prediction >= 0) & (prediction < num_classes)
     cell = torch.where(inside & (target != ignore_index), target * num_classes + prediction, num_classes**2)
@@ -93,7 +95,9 @@ def confusion_matrix_ref(
     return counts[:-1].view(num_classes, num_classes)
 
 
-def _cpu(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int, align_corners: bool) -> Tensor:
+def _cpu(
+    prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int, align_corners: bool
+) -> Tensor:
     counts = torch.empty(num_classes, num_classes, dtype=torch.int64)
     name, position, value = _C.confusion_matrix(
         prediction, target, counts, ignore_index, align_corners, torch.get_num_threads()
@@ -108,7 +112,9 @@ def _cpu(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int
     return counts
 
 
-def _fake(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int, align_corners: bool) -> Tensor:
+def _fake(
+    prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int, align_corners: bool
+) -> Tensor:
     return target.new_empty(num_classes, num_classes, dtype=torch.int64)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ralx import _C
+import ralx._C as _C
 from ralx.ops._arguments import (
     check_floating,
     check_integer,

@@ -1,11 +1,11 @@
-"""region_features: what a segmenter predicts in each region, and how unsure it is, in one pass over the logits."""
+"""region_features: what is predicted in each region and how unsure that is, in one pass over the logits."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ralx import _C
+import ralx._C as _C
 from ralx.ops._arguments import (
     check_cells,
     check_flag,
@@ -46,20 +46,20 @@ def region_features(
 ) -> RegionFeatures:
     """The RALIS paper's features of every region: predicted classes and pooled entropy maps (section 3.2).
 
-    Regions tile the image from the top left, row-major; a remainder at the bottom or right belongs to no region.
+    Regions tile the image from the top left, row-major; a remainder at the bottom or right is in no region.
 
     Args:
         logits: [N, C, h, w], float32, float16, bfloat16 (computed in float32) or float64, of any strides.
         region_size: (rh, rw) in pixels of the image.
-        cells: (ch, cw): entropy is pooled over cells of (rh // ch, rw // cw) pixels; a remainder inside a region
-            is left out of the pooled maps, not of entropy_sum.
-        size: (H, W) of the image, to which the logits are bilinearly upsampled inside the pass; default (h, w).
+        cells: (ch, cw): entropy is pooled over cells of (rh // ch, rw // cw) pixels; a remainder inside a
+            region is left out of the pooled maps, not of entropy_sum.
+        size: (H, W) of the image; the logits are bilinearly upsampled to it inside the pass. Default (h, w).
         align_corners: as in torch.nn.functional.interpolate.
 
     Returns:
-        RegionFeatures, five float32 tensors that never require grad. The predicted class is torch.argmax's: the
-        lowest of equal ones, the first NaN. A class of -inf is masked; NaN, +inf, or -inf in all classes make the
-        pixel's entropy NaN, and with it its cell's pooled values and its region's sum.
+        RegionFeatures, five float32 tensors that never require grad. The predicted class is torch.argmax's:
+        the lowest of equal ones, the first NaN. A class of -inf is masked; NaN, +inf, or -inf in all classes
+        make the pixel's entropy NaN, and with it its cell's pooled values and its region's sum.
 
     Raises:
         TypeError, ValueError: naming the argument, the rule and what was given.
@@ -82,7 +82,7 @@ def region_features_ref(
     align_corners: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The same in plain torch."""
-    logits = upsample_ref(computed(logits), size or logits.shape[-2:], align_corners)
+    logits = upsample_ref(computed(logits), size or (logits.shape[-2], logits.shape[-1]), align_corners)
     regions = split_regions(entropy_ref(logits), region_size)
     height, width = region_size[0] // cells[0], region_size[1] // cells[1]
     pooled = regions[..., : cells[0] * height, : cells[1] * width].unflatten(3, (cells[1], width))
@@ -97,7 +97,11 @@ def region_features_ref(
 
 
 def _empty(
-    logits: Tensor, region_size: tuple[int, int], cells: tuple[int, int], size: tuple[int, int], align_corners: bool
+    logits: Tensor,
+    region_size: tuple[int, int],
+    cells: tuple[int, int],
+    size: tuple[int, int],
+    align_corners: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     images, classes = logits.shape[:2]
     regions = (size[0] // region_size[0]) * (size[1] // region_size[1])
@@ -112,7 +116,11 @@ def _empty(
 
 
 def _cpu(
-    logits: Tensor, region_size: tuple[int, int], cells: tuple[int, int], size: tuple[int, int], align_corners: bool
+    logits: Tensor,
+    region_size: tuple[int, int],
+    cells: tuple[int, int],
+    size: tuple[int, int],
+    align_corners: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     outputs = _empty(logits, region_size, cells, size, align_corners)
     _C.region_features(logits, region_size, size, align_corners, *outputs, torch.get_num_threads())
@@ -120,8 +128,8 @@ def _cpu(
 
 
 _op = register(
-    "region_features(Tensor logits, SymInt[2] region_size, SymInt[2] cells, SymInt[2] size, bool align_corners) "
-    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "region_features(Tensor logits, SymInt[2] region_size, SymInt[2] cells, SymInt[2] size, "
+    "bool align_corners) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     cpu=_cpu,
     cuda=region_features_ref,
     fake=_empty,
