@@ -122,6 +122,7 @@ def test_state_and_candidates_are_the_published_ones(setting, labelled):
 
     assert state["pool"].shape == (3, 4, setting.width) and state["pool"].dtype == torch.float32
     np.testing.assert_allclose(state["pool"].numpy(), expected, rtol=1e-5, atol=1e-4)
+    assert (state["pool"][..., setting.num_classes] == np.float32(1e-7)).all()  # void
     assert arranged.shape == (3, 4, 3)
     np.testing.assert_array_equal(arranged, np.array(sorted(candidates))[order].reshape(3, 4, 3))
 
@@ -129,6 +130,7 @@ def test_state_and_candidates_are_the_published_ones(setting, labelled):
         published_regions(net, images.images[i], images.corners, setting.num_classes, setting.region)
         for i in images.state_subset
     ]
+    assert (state["subset"][:, setting.num_classes] == np.float32(1e-7)).all()
     assert state["subset"].shape == (2 * len(images.corners), setting.num_classes + 1 + 192)
     np.testing.assert_allclose(state["subset"].numpy(), np.concatenate(subset), rtol=1e-5, atol=1e-4)
 

@@ -113,9 +113,7 @@ def test_dimensions_are_the_papers_by_default():
 def test_action_is_the_papers(kl_range):
     rng = np.random.default_rng(0)
     num_classes, pools, pool_size, bins = 6, 3, 4, 10
-    counts = rng.multinomial(
-        100, rng.dirichlet(np.full(num_classes, 0.4), size=pools * pool_size)[0], size=12
-    )
+    counts = rng.multinomial(100, rng.dirichlet(np.full(num_classes, 0.4), size=pools * pool_size))
     predicted = (counts / 100).astype(np.float32)
     entropies = rng.random((12, 12), dtype=np.float32)
     labelled = rng.dirichlet(np.full(num_classes, 0.4), size=9).astype(np.float32)
@@ -137,13 +135,13 @@ def test_action_is_the_papers(kl_range):
 
 
 def test_counts_are_the_published_class_features(segmenter, images):
-    segmenter.norm.bias.data[2] = -50  # a class that is never predicted
+    segmenter.norm.bias.data[2] = -2.5  # a class that few regions have
     fractions = Featurizer(segmenter, REGION, cells=CELLS).regions(images)
     featurizer = Featurizer(segmenter, REGION, cells=CELLS, counts=True, kl_range=None)
     regions = featurizer.regions(images)
     assert torch.equal(regions[..., NUM_CLASSES:], fractions[..., NUM_CLASSES:])
     counts = (fractions[..., :NUM_CLASSES].double() * 18 * 17).round()
-    assert (counts[..., 2] == 0).all()
+    assert 0 < (counts[..., 2] == 0).sum() < 12
     expected = counts.where(counts > 0, 1e-7)
     np.testing.assert_allclose(regions[..., :NUM_CLASSES].numpy(), expected.numpy(), rtol=1e-6)
 
