@@ -1,4 +1,7 @@
-"""The baselines in eager torch, as one writes them without ralx: float32, whole tensors, no Python loop."""
+"""The baselines in eager torch, as one writes them without ralx: float32, whole tensors, no Python loop.
+
+Labels come from max(1).indices, which on the CPU is several times as fast as argmax(1).
+"""
 
 import torch
 from sizes import Scene
@@ -33,7 +36,7 @@ def region_features(logits: Tensor, scene: Scene, cells: tuple[int, int] = (8, 8
     tiles = region_tiles(entropy, scene.region)
     cell = scene.region[0] // cells[0], scene.region[1] // cells[1]
     return (
-        class_hist(logits.argmax(1), scene.region, scene.classes),
+        class_hist(logits.max(1).indices, scene.region, scene.classes),
         -F.max_pool2d(-tiles, cell),
         F.avg_pool2d(tiles, cell),
         F.max_pool2d(tiles, cell),
@@ -69,12 +72,12 @@ def bald(logits: Tensor, scene: Scene) -> tuple[Tensor, Tensor, Tensor]:
     return (
         bald_map,
         region_tiles(bald_map, scene.region).sum((2, 3)),
-        class_hist(mean.argmax(1), scene.region, scene.classes),
+        class_hist(mean.max(1).indices, scene.region, scene.classes),
     )
 
 
 def confusion_matrix(logits: Tensor, target: Tensor, scene: Scene, ignore_index: int = 255) -> Tensor:
-    prediction = full_size(logits, scene.size).argmax(1)
+    prediction = full_size(logits, scene.size).max(1).indices
     kept = target != ignore_index
     cell = target[kept].long() * scene.classes + prediction[kept]
     return torch.bincount(cell, minlength=scene.classes**2).view(scene.classes, scene.classes)
