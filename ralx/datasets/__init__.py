@@ -1,7 +1,14 @@
 """Data sets: images with labels, the splits that an experiment needs, and a generator of street scenes."""
 
 from ralx.datasets.check import DataReport, SplitReport, check_data
-from ralx.datasets.classes import CAMVID_CLASSES, CITYSCAPES_CLASSES, PALETTES, palette
+from ralx.datasets.classes import (
+    CAMVID_CLASSES,
+    CAMVID_PALETTE,
+    CITYSCAPES_CLASSES,
+    CITYSCAPES_PALETTE,
+    PALETTES,
+    palette,
+)
 from ralx.datasets.dataset import SegmentationDataset
 from ralx.datasets.errors import DataError
 from ralx.datasets.geometry import choose_cells, scaled_crop, scaled_region, scaled_size
@@ -11,7 +18,9 @@ from ralx.datasets.worlds import WORLDS
 
 __all__ = [
     "CAMVID_CLASSES",
+    "CAMVID_PALETTE",
     "CITYSCAPES_CLASSES",
+    "CITYSCAPES_PALETTE",
     "PALETTES",
     "WORLDS",
     "DataError",

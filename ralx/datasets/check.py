@@ -48,7 +48,7 @@ class DataReport:
     dropped_share: float | None = None  # of the pixels, in edge strips that belong to no region
 
     def __str__(self) -> str:
-        lines = [f"{self.name}: {len(self.problems)} problems"]
+        lines = [f"{self.name}: {len(self.problems)} problem{'s' * (len(self.problems) != 1)}"]
         lines += _table(self.splits)
         if self.dropped_share is not None:
             lines.append(f"in edge strips that belong to no region: {self.dropped_share:.2%} of the pixels")

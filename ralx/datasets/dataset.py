@@ -76,7 +76,13 @@ def _decoders() -> ThreadPoolExecutor:
 
 def in_threads(function: Callable, items: Iterable) -> list:
     """`[function(item) for item in items]` on the decoding threads, in order; the first error is raised."""
-    return list(_decoders().map(function, items))
+    futures = [_decoders().submit(function, item) for item in items]
+    try:
+        return [future.result() for future in futures]
+    except BaseException:  # an interrupt too must not wait for files that nobody will use
+        for future in futures:
+            future.cancel()
+        raise
 
 
 class _Storage:
@@ -146,18 +152,37 @@ class _Storage:
             moved.loaded = self.loaded
         return moved
 
-    def gather(self, rows: Tensor, part: str) -> Tensor:
-        """Rows of "images" or "labels", on the device."""
-        resident = getattr(self, part)
-        if resident is not None:
-            return resident[rows.to(resident.device)].to(self.device)
-        read = self.source.read_image if part == "images" else self.source.read_label
-        arrays = in_threads(read, rows.tolist())
-        if not arrays:
-            shape = (0, 3, *self.source.image_size) if part == "images" else (0, *self.source.image_size)
-            return torch.empty(shape, dtype=torch.uint8, device=self.device)
-        stacked = torch.from_numpy(np.stack(arrays))
-        return (stacked.permute(0, 3, 1, 2).contiguous() if part == "images" else stacked).to(self.device)
+    def images_of(self, rows: Tensor) -> Tensor:
+        if self.images is not None:
+            return self._rows_of(self.images, rows)
+        return self._stacked_images(in_threads(self.source.read_image, rows.tolist()))
+
+    def labels_of(self, rows: Tensor) -> Tensor:
+        if self.labels is not None:
+            return self._rows_of(self.labels, rows)
+        return self._stacked_labels(in_threads(self.source.read_label, rows.tolist()))
+
+    def pairs_of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        if self.images is not None:
+            return self.images_of(rows), self.labels_of(rows)
+        pairs = in_threads(self.source.read, rows.tolist())
+        images, labels = [image for image, _ in pairs], [label for _, label in pairs]
+        return self._stacked_images(images), self._stacked_labels(labels)
+
+    def _rows_of(self, kept: Tensor, rows: Tensor) -> Tensor:
+        return kept[rows.to(kept.device)].to(self.device)
+
+    def _stacked_images(self, images: list[np.ndarray]) -> Tensor:
+        stacked = torch.empty((len(images), 3, *self.source.image_size), dtype=torch.uint8)
+        for row, image in enumerate(images):
+            stacked.numpy()[row] = image.transpose(2, 0, 1)
+        return stacked.to(self.device)
+
+    def _stacked_labels(self, labels: list[np.ndarray]) -> Tensor:
+        stacked = torch.empty((len(labels), *self.source.image_size), dtype=torch.uint8)
+        for row, label in enumerate(labels):
+            stacked.numpy()[row] = label
+        return stacked.to(self.device)
 
 
 class SegmentationDataset:
@@ -235,16 +260,15 @@ class SegmentationDataset:
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Images uint8 [n, 3, H, W] and labels uint8 [n, H, W] of images `index` [n], on the device."""
-        rows = self._select(index)
-        return self._storage.gather(rows, "images"), self._storage.gather(rows, "labels")
+        return self._storage.pairs_of(self._select(index))
 
     def images(self, index: Tensor) -> Tensor:
         """Images uint8 [n, 3, H, W], on the device."""
-        return self._storage.gather(self._select(index), "images")
+        return self._storage.images_of(self._select(index))
 
     def labels(self, index: Tensor) -> Tensor:
         """Labels uint8 [n, H, W], on the device."""
-        return self._storage.gather(self._select(index), "labels")
+        return self._storage.labels_of(self._select(index))
 
     def _select(self, index: Tensor) -> Tensor:
         self._storage.load()

@@ -1,0 +1,280 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from dataset_trees import SIZE, cut, write_image, write_label
+from PIL import Image
+
+from ralx.datasets import CAMVID_CLASSES, DataError, load_splits
+from ralx.datasets.camvid import camvid_folder
+from ralx.datasets.splits import read_split_lists
+
+
+def load(tree, **options):
+    root, lists = tree
+    return load_splits("camvid", root, split_lists=lists, **options)
+
+
+def test_splits_are_read_by_name(camvid_tree):
+    splits = load(camvid_tree)
+    assert splits.state_set.names == ("train_0", "train_1")
+    assert splits.train_set.names == ("train_2", "train_3", "train_4")
+    assert splits.eval_set.names == ("train_5", "train_6", "train_7")
+    assert splits.reward_set.names == ("val_0", "val_1")
+    assert splits.test_set.names == ("test_0", "test_1")
+    assert len(splits.full_set) == 8
+    for split in splits:
+        assert split.classes == CAMVID_CLASSES and split.ignore_index == 11 and split.image_size == SIZE
+
+
+def test_pixels_are_those_of_the_files(camvid_tree):
+    root, _ = camvid_tree
+    images, labels = load(camvid_tree).eval_set.batch(torch.tensor([1]))
+    expected = np.asarray(Image.open(root / "train" / "train_6.png"))
+    assert np.array_equal(images[0].permute(1, 2, 0).numpy(), expected)
+    assert np.array_equal(labels[0].numpy(), np.asarray(Image.open(root / "trainannot" / "train_6.png")))
+
+
+def test_photographs_may_be_jpeg(camvid_tree):
+    root, _ = camvid_tree
+    (root / "train" / "train_5.png").unlink()
+    pixels = write_image(root / "train" / "train_5.JPG", 5)
+    (root / "train" / "train_6.png").unlink()
+    write_image(root / "train" / "train_6.jpeg", 6)
+    splits = load(camvid_tree)
+    assert splits.eval_set.names == ("train_5", "train_6", "train_7")
+    assert np.array_equal(splits.eval_set.images(torch.tensor([0]))[0].permute(1, 2, 0).numpy(), pixels)
+
+
+def test_other_files_are_left_alone(camvid_tree):
+    root, _ = camvid_tree
+    (root / "train" / "Thumbs.db").write_bytes(b"nothing")
+    (root / "train" / "notes.txt").write_text("nothing")
+    assert len(load(camvid_tree).full_set) == 8
+
+
+def test_the_order_does_not_depend_on_the_file_system(camvid_tree, shuffled_folders):
+    before = load(camvid_tree)
+    shuffled_folders()
+    after = load(camvid_tree)
+    for one, other in zip(before, after, strict=True):
+        assert one.names == other.names
+        assert torch.equal(one.images(torch.arange(2)), other.images(torch.arange(2)))
+
+
+def test_half_size_averages_images_and_picks_labels(camvid_tree):
+    whole, half = load(camvid_tree).eval_set, load(camvid_tree, scale=0.5).eval_set
+    assert half.image_size == (12, 16)
+    index = torch.arange(3)
+    # A label of the reduced map is one of those it stands for; an image keeps its mean and loses its noise.
+    quads = whole.labels(index).unfold(1, 2, 2).unfold(2, 2, 2).flatten(3)
+    assert (half.labels(index)[..., None] == quads).any(-1).all()
+    big, small = whole.images(index).double(), half.images(index).double()
+    assert abs(big.mean() - small.mean()) < 2
+    assert small.std() < 0.6 * big.std()
+
+
+def test_pretraining_scenes_have_the_size_and_the_classes_of_camvid(camvid_tree):
+    pretrain = load(camvid_tree, scale=0.75).pretrain_set
+    assert (
+        pretrain.image_size == (18, 24) and pretrain.classes == CAMVID_CLASSES and pretrain.ignore_index == 11
+    )
+    assert pretrain.images(torch.tensor([0])).shape == (1, 3, 18, 24)
+
+
+def remove_images(root):
+    for path in (root / "val").iterdir():
+        path.unlink()
+
+
+def remove_folder(folder):
+    def remove(root):
+        for path in (root / folder).iterdir():
+            path.unlink()
+        (root / folder).rmdir()
+
+    return remove
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (remove_folder("train"), r"/train: expected a folder with CamVid's train images, found nothing"),
+        (
+            remove_folder("testannot"),
+            r"/testannot: expected a folder with the labels of CamVid's test images",
+        ),
+        (remove_images, r"/val: expected CamVid's val images \(PNG or JPEG\), found none"),
+        (
+            lambda root: (root / "valannot" / "val_1.png").unlink(),
+            r"/valannot/val_1\.png: expected the labels of val_1\.png, found nothing",
+        ),
+        (
+            lambda root: write_label(root / "trainannot" / "train_6.png", 0, (24, 30)),
+            r"/trainannot/train_6\.png: expected 24x32 pixels .* as its image, found 24x30",
+        ),
+        (
+            lambda root: write_image(root / "test" / "test_1.png", 0, (20, 32)),
+            r"/test/test_1\.png: expected 24x32 pixels .* as its neighbours, found 20x32",
+        ),
+        (
+            lambda root: write_label(root / "trainannot" / "train_3.png", np.eye(24, 32) * 37),
+            r"/train_3\.png: expected label ids 0\.\.11, 11 for void, found 37 at row 0, column 0",
+        ),
+        (
+            lambda root: Image.new("I;16", SIZE[::-1], 700).save(root / "trainannot" / "train_3.png"),
+            r"/train_3\.png: expected label ids 0\.\.11, 11 for void, found 700",
+        ),
+        (
+            lambda root: write_image(root / "trainannot" / "train_4.png"),
+            r"/trainannot/train_4\.png: expected labels in one channel .*, found RGB",
+        ),
+        (
+            lambda root: cut(root / "train" / "train_0.png"),
+            r"/train/train_0\.png: expected a whole PNG image",
+        ),
+        (
+            lambda root: cut(root / "testannot" / "test_0.png"),
+            r"/testannot/test_0\.png: expected a whole PNG image",
+        ),
+        (
+            lambda root: cut(root / "test" / "test_1.png", 0.0),
+            r"/test/test_1\.png: expected a readable PNG or JPEG",
+        ),
+        (
+            lambda root: (root / "test" / "test_1.png").write_text("<html>404</html>"),
+            r"/test/test_1\.png: expected a readable PNG or JPEG image",
+        ),
+        (
+            lambda root: (root / "train" / "train_2.png").unlink(),
+            r"camvid: expected the training image train_2, listed in d_t, found none",
+        ),
+        (
+            lambda root: write_image(root / "train" / "train_2.jpg"),
+            r"/train/train_2\.png: expected one image of that name, found train_2\.jpg too",
+        ),
+    ],
+)
+@pytest.mark.parametrize("memory_limit", [None, 0])
+def test_bad_data_is_one_error_that_names_the_file(camvid_tree, spoil, message, memory_limit):
+    spoil(camvid_tree[0])
+    with pytest.raises(DataError, match=message):
+        load(camvid_tree, memory_limit=memory_limit)
+
+
+def test_a_truncated_jpeg_is_refused(camvid_tree):
+    root, _ = camvid_tree
+    (root / "train" / "train_5.png").unlink()
+    write_image(root / "train" / "train_5.jpg", 5)
+    cut(root / "train" / "train_5.jpg", 0.9)
+    with pytest.raises(
+        DataError, match=r"/train/train_5\.jpg: expected a whole JPEG image, found one that is trunc"
+    ):
+        load(camvid_tree)
+
+
+def test_damage_inside_a_file_is_found_before_training(camvid_tree):
+    root, _ = camvid_tree
+    path = root / "train" / "train_5.png"
+    data = bytearray(path.read_bytes())
+    data[100:200] = bytes(100)
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"/train/train_5\.png: expected a whole, readable image"):
+        load(camvid_tree)
+
+
+def test_parts_of_different_sizes_are_refused(camvid_tree):
+    root, _ = camvid_tree
+    for number in range(2):
+        write_image(root / "val" / f"val_{number}.png", number, (30, 40))
+        write_label(root / "valannot" / f"val_{number}.png", 1, (30, 40))
+    with pytest.raises(DataError, match=r"camvid val: expected images of 24x32 pixels .*, found 30x40"):
+        load(camvid_tree)
+
+
+def test_a_missing_root_is_refused(tmp_path):
+    with pytest.raises(DataError, match="/nowhere: expected the folder of camvid, found nothing"):
+        load_splits("camvid", tmp_path / "nowhere")
+    with pytest.raises(DataError, match="camvid: expected the data set's folder, got none"):
+        load_splits("camvid")
+
+
+def test_a_palette_label_is_read_by_its_indices(camvid_tree):
+    root, _ = camvid_tree
+    image = Image.new("P", SIZE[::-1], 9)
+    image.putpalette([200] * 768)
+    image.save(root / "trainannot" / "train_5.png")
+    assert load(camvid_tree).eval_set.labels(torch.tensor([0])).unique().tolist() == [9]
+
+
+def test_the_authors_lists_are_in_the_package():
+    lists = read_split_lists("camvid")
+    assert {key: len(names) for key, names in lists.items()} == {"d_s": 10, "d_t": 100, "d_v": 257}
+    assert len(set(lists["d_s"]) | set(lists["d_t"]) | set(lists["d_v"])) == 367
+    lists = read_split_lists("cityscapes")
+    assert {key: len(names) for key, names in lists.items()} == {
+        "d_s": 10,
+        "d_t": 150,
+        "d_v": 2615,
+        "d_r": 200,
+    }
+    assert set(lists["d_s"]) <= set(lists["d_v"])
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"d_t": "train_1"}', '{"d_t": [1]}'])
+def test_a_file_that_is_no_split_list_is_refused(tmp_path, content):
+    path = tmp_path / "lists.json"
+    path.write_text(content)
+    with pytest.raises(DataError, match=r"lists\.json: expected .*lists? .*|expected a JSON file"):
+        read_split_lists("camvid", path)
+
+
+@pytest.mark.parametrize("missing", ["d_t", "d_v"])
+def test_an_empty_split_is_refused(camvid_tree, missing):
+    _, path = camvid_tree
+    lists = json.loads(path.read_text())
+    path.write_text(json.dumps(lists | {missing: []}))
+    with pytest.raises(DataError, match=rf"lists\.json: expected image names in {missing}, found none"):
+        load(camvid_tree)
+
+
+def test_splits_that_overlap_are_refused(camvid_tree):
+    _, path = camvid_tree
+    lists = json.loads(path.read_text())
+    path.write_text(json.dumps(lists | {"d_v": ["train_4", "train_5"]}))
+    with pytest.raises(
+        DataError, match="expected disjoint splits, found that d_t and d_v share 1 images, train_4"
+    ):
+        load(camvid_tree)
+
+
+@pytest.fixture(scope="module")
+def splits(real_camvid):
+    return load_splits("camvid", real_camvid, scale=0.25)
+
+
+class TestRealImages:
+    """On CamVid itself, at a quarter of its size."""
+
+    def test_split_sizes(self, splits):
+        counts = [len(split) for split in splits if split is not splits.pretrain_set]
+        assert counts == [10, 100, 257, 101, 233, 367]
+        names = [set(split.names) for split in splits[:5]]
+        assert len(set.union(*names)) == sum(map(len, names))
+        assert splits.full_set.image_size == (90, 120)
+
+    def test_class_shares_are_the_data_sets(self, splits):
+        counts = torch.bincount(splits.full_set.labels(torch.arange(367)).flatten(), minlength=12).double()
+        shares = (100 * counts / counts.sum()).tolist()
+        expected = [16.9, 23.3, 1.0, 31.7, 4.5, 9.7, 1.2, 1.1, 5.9, 0.64, 0.29, 4.0]
+        assert shares == pytest.approx(expected, rel=0.06, abs=0.05)
+
+    def test_full_size_pixels_are_the_files(self, real_camvid):
+        data = camvid_folder(real_camvid, "val", memory_limit=0)
+        assert data.image_size == (360, 480)
+        path = sorted((real_camvid / "val").iterdir())[7]
+        image = data.source.read_image(7)
+        assert np.array_equal(image, np.asarray(Image.open(path).convert("RGB")))
+        label = np.asarray(Image.open(real_camvid / "valannot" / f"{path.stem}.png"))
+        assert np.array_equal(data.source.read_label(7), label)

@@ -1,0 +1,162 @@
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from ralx.datasets import CAMVID_CLASSES, CAMVID_PALETTE, PALETTES, DataError, SegmentationDataset, palette
+
+COUNT, SIZE = 6, (4, 5)
+
+
+class CountingSource:
+    """Images of one value each, and how often each was decoded."""
+
+    def __init__(self, count=COUNT, bad=None):
+        self.names, self.image_size, self.bad = tuple(f"image_{n}" for n in range(count)), SIZE, bad
+        self.decoded, self.checked, self._lock = [0] * count, 0, threading.Lock()
+
+    def read(self, index):
+        return self.read_image(index), self.read_label(index)
+
+    def read_image(self, index):
+        if index == self.bad:
+            raise DataError(f"image_{index}.png: expected a whole image")
+        with self._lock:
+            self.decoded[index] += 1
+        return np.full((*SIZE, 3), 10 * index, np.uint8) + np.arange(3, dtype=np.uint8)
+
+    def read_label(self, index):
+        if index == self.bad:
+            raise DataError(f"image_{index}.png: expected a whole label")
+        return np.full(SIZE, index, np.uint8)
+
+    def check(self, index):
+        with self._lock:
+            self.checked += 1
+
+    def fingerprint(self):
+        return "these pixels"
+
+
+def dataset(source=None, **options) -> SegmentationDataset:
+    source = CountingSource() if source is None else source
+    return SegmentationDataset(source, name="test", classes=CAMVID_CLASSES, ignore_index=11, **options)
+
+
+@pytest.mark.parametrize("memory_limit", [None, 0])
+def test_a_batch_holds_the_images_asked_for(memory_limit):
+    data = dataset(memory_limit=memory_limit)
+    index = torch.tensor([4, 0, 4])
+    images, labels = data.batch(index)
+    assert images.shape == (3, 3, *SIZE) and images.dtype == torch.uint8 and images.is_contiguous()
+    assert labels.shape == (3, *SIZE) and labels.dtype == torch.uint8
+    assert images[:, :, 0, 0].tolist() == [[40, 41, 42], [0, 1, 2], [40, 41, 42]]
+    assert labels[:, 0, 0].tolist() == [4, 0, 4]
+    assert torch.equal(data.images(index), images) and torch.equal(data.labels(index), labels)
+    assert len(data) == COUNT and data.num_classes == 11 and data.image_size == SIZE
+    assert data.batch(torch.tensor([], dtype=torch.int64))[0].shape == (0, 3, *SIZE)
+
+
+def test_images_are_decoded_once_where_they_fit():
+    source = CountingSource()
+    data = dataset(source)
+    for _ in range(3):
+        data.batch(torch.arange(COUNT))
+    data.subset(["image_2"]).images(torch.tensor([0]))
+    data.to("cpu").labels(torch.tensor([1]))
+    assert source.decoded == [1] * COUNT
+    assert data.resident
+
+
+def test_images_are_decoded_per_batch_where_they_do_not_fit():
+    source = CountingSource()
+    data = dataset(source, memory_limit=COUNT * SIZE[0] * SIZE[1] * 4 - 1)
+    for _ in range(2):
+        data.batch(torch.tensor([1, 2]))
+    assert source.decoded == [0, 2, 2, 0, 0, 0]
+    assert not data.resident
+    assert dataset(memory_limit=COUNT * SIZE[0] * SIZE[1] * 4).load().resident
+
+
+@pytest.mark.parametrize("memory_limit", [None, 0])
+def test_a_bad_file_is_found_at_the_first_use_of_any_image(memory_limit):
+    data = dataset(CountingSource(bad=3), memory_limit=memory_limit)
+    with pytest.raises(DataError, match=r"image_3\.png: expected a whole"):
+        data.batch(torch.tensor([0]))
+
+
+def test_a_subset_is_in_the_order_of_its_names_and_shares_the_pixels():
+    source = CountingSource()
+    data = dataset(source)
+    part = data.subset(["image_5", "image_1", "image_5"], "part")
+    assert part.names == ("image_1", "image_5") and part.name == "part" and len(part) == 2
+    assert part.labels(torch.tensor([1, 0]))[:, 0, 0].tolist() == [5, 1]
+    again = part.subset(torch.tensor([1]))
+    assert again.names == ("image_5",) and again.labels(torch.tensor([0])).unique().tolist() == [5]
+    assert data.names == source.names
+    assert sum(source.decoded) == COUNT
+
+
+def test_an_unknown_name_in_a_subset_is_refused():
+    with pytest.raises(DataError, match="part: image nobody is listed, but is none of test"):
+        dataset().subset(["image_1", "nobody"], "part")
+
+
+def test_an_empty_subset_is_refused():
+    with pytest.raises(DataError, match="part: expected at least one image, found none"):
+        dataset().subset([], "part")
+
+
+def test_a_data_set_without_images_is_refused():
+    with pytest.raises(DataError, match="test: expected at least one image, found none"):
+        dataset(CountingSource(count=0))
+
+
+def test_names_out_of_order_are_refused():
+    source = CountingSource()
+    source.names = source.names[::-1]
+    with pytest.raises(DataError, match="test: expected sorted image names without duplicates"):
+        dataset(source)
+
+
+@pytest.mark.parametrize("index", [[COUNT], [-1], [[0, 1]]])
+def test_an_index_outside_is_refused(index):
+    with pytest.raises(ValueError, match=r"index: expected image indices \[n\] in 0\.\.5, got"):
+        dataset().batch(torch.tensor(index))
+
+
+def test_the_fingerprint_tells_data_apart():
+    data = dataset()
+    assert data.fingerprint() == dataset().fingerprint()
+    other = CountingSource()
+    other.fingerprint = lambda: "other pixels"
+    assert data.fingerprint() != dataset(other).fingerprint()
+    assert data.fingerprint() != data.subset(["image_0"]).fingerprint()
+
+
+def test_every_class_has_a_colour_of_its_own():
+    for classes in PALETTES:
+        colours = palette(classes)
+        assert colours.shape == (len(classes), 3) and colours.dtype == np.uint8
+        assert len(np.unique(colours, axis=0)) == len(classes)
+    assert tuple(palette(CAMVID_CLASSES)[3]) == CAMVID_PALETTE["road"] == (128, 64, 128)
+    assert np.array_equal(dataset().palette, palette(CAMVID_CLASSES))
+
+
+def test_an_unknown_class_list_has_no_colours():
+    with pytest.raises(ValueError, match="classes: expected CAMVID_CLASSES or CITYSCAPES_CLASSES, got"):
+        palette(("cat", "dog"))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("memory_limit", [None, 0])
+def test_batches_come_on_the_device(memory_limit):
+    host = dataset(memory_limit=memory_limit)
+    moved = host.to("cuda")
+    assert moved.device.type == "cuda"
+    images, labels = moved.batch(torch.tensor([3, 1]))
+    assert images.device.type == labels.device.type == "cuda"
+    assert torch.equal(images.cpu(), host.images(torch.tensor([3, 1])))
+    # Subsets that move one by one share the pixels on the device.
+    assert host.subset(["image_1"]).to("cuda")._storage is moved._storage
