@@ -1,10 +1,12 @@
 import threading
+import time
 
 import numpy as np
 import pytest
 import torch
 
 from ralx.datasets import CAMVID_CLASSES, CAMVID_PALETTE, PALETTES, DataError, SegmentationDataset, palette
+from ralx.datasets.dataset import free_memory, in_threads
 
 COUNT, SIZE = 6, (4, 5)
 
@@ -160,3 +162,31 @@ def test_batches_come_on_the_device(memory_limit):
     assert torch.equal(images.cpu(), host.images(torch.tensor([3, 1])))
     # Subsets that move one by one share the pixels on the device.
     assert host.subset(["image_1"]).to("cuda")._storage is moved._storage
+
+
+def test_half_of_the_free_memory_may_be_taken(monkeypatch):
+    size = COUNT * SIZE[0] * SIZE[1] * 4
+    for free, resident in ((2 * size, True), (2 * size - 1, False)):
+        monkeypatch.setattr("ralx.datasets.dataset.free_memory", lambda device, free=free: free)
+        assert dataset().load().resident == resident
+
+
+def test_a_containers_limit_counts_as_free_memory(monkeypatch):
+    assert 0 < free_memory(torch.device("cpu")) < 2**50
+    monkeypatch.setattr("ralx.datasets.dataset._container_memory", lambda: 12345)
+    assert free_memory(torch.device("cpu")) == 12345
+
+
+def test_nothing_more_is_decoded_after_an_error():
+    done = []
+
+    def decode(number):
+        if number == 0:
+            raise DataError("image_0.png: bad")
+        time.sleep(0.01)
+        done.append(number)
+
+    with pytest.raises(DataError, match=r"image_0\.png: bad"):
+        in_threads(decode, range(500))
+    time.sleep(0.05)
+    assert len(done) < 100
