@@ -75,7 +75,9 @@ def bald(
         # Stacked at the network's own resolution: streamed passes would keep a sum at full resolution.
         passes = torch.stack(list(mc_logits(segmenter, images, num_mc_samples)))
     size = (images.shape[-2], images.shape[-1])
-    return mutual_information(passes, region_size, size=size, align_corners=True).region_sum
+    scores = mutual_information(passes, region_size, size=size, align_corners=True).region_sum
+    assert scores is not None  # a region size was given
+    return scores
 
 
 ACQUISITIONS: dict[str, Acquisition] = {"uniform": uniform, "entropy": entropy, "bald": bald}

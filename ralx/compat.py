@@ -238,8 +238,9 @@ def _mean_bald(num_passes: int):
         with torch.no_grad():
             passes, _ = net(image.unsqueeze(0).to(_device(net)), bayesian=True, n_iter=num_passes)
         net.eval()
-        mean = bald(torch.stack(passes), reg_sz[::-1]).region_sum[0, :, None] / (reg_sz[0] * reg_sz[1])
-        return _select(mean, image, regions, reg_sz).cpu()
+        total = bald(torch.stack(passes), reg_sz[::-1]).region_sum
+        assert total is not None  # a region size was given
+        return _select(total[0, :, None] / (reg_sz[0] * reg_sz[1]), image, regions, reg_sz).cpu()
 
     return compute
 

@@ -119,12 +119,12 @@ def test_import_adds_little_to_torch():
         """
         import json, time
         import torch
-        start = time.perf_counter()
+        start = time.process_time()  # of this process: other work on the machine doesn't count
         import ralx
-        print(json.dumps(time.perf_counter() - start))
+        print(json.dumps(time.process_time() - start))
         """
     )
-    assert seconds < 5, f"import ralx took {seconds:.1f} s beyond torch"
+    assert seconds < 2, f"import ralx took {seconds:.1f} s beyond torch"
 
 
 def test_ops_load_without_torch_imported_first():
