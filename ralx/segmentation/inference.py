@@ -104,7 +104,7 @@ def evaluate(
             labels.to(device),
             num_classes,
             ignore_index=dataset.ignore_index,
-            size=tuple(labels.shape[-2:]),
+            size=(labels.shape[-2], labels.shape[-1]),
             align_corners=True,
         )
     return total

@@ -1,188 +1,58 @@
 """Feature pyramid networks: an encoder with four levels, a top-down pathway, and a head whose logits stay at
-quarter resolution.
+quarter resolution. Logits are never upsampled here: the ops and the loss do that.
 
-Lin et al. 2017 (FPN), with the semantic head that the paper's authors use (PAPER: every level is brought to
-quarter resolution and the levels are concatenated). Logits are never upsampled here: the ops and the loss do
-that.
+Every network has `encode` (images -> what the classifier reads, never random) and `classify` (the logits,
+with dropout where it is on), so that MC passes run `encode` once.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-def _conv3x3(inputs: int, outputs: int, stride: int = 1, bias: bool = False) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=bias)
-
-
-class BasicBlock(nn.Module):
-    """Two 3×3 convolutions and a shortcut (ResNet-18/34)."""
-
-    expansion = 1
-
-    def __init__(self, inputs: int, width: int, stride: int, downsample: nn.Module | None):
-        super().__init__()
-        self.conv1 = _conv3x3(inputs, width, stride)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = _conv3x3(width, width)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample = downsample
-
-    def forward(self, x: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.bn2(self.conv2(x))
-        return self.relu(x + shortcut)
-
-
-class Bottleneck(nn.Module):
-    """1×1, 3×3 (which has the stride, as in torchvision), 1×1 and a shortcut (ResNet-50)."""
-
-    expansion = 4
-
-    def __init__(self, inputs: int, width: int, stride: int, downsample: nn.Module | None):
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = _conv3x3(width, width, stride)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, width * self.expansion, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(width * self.expansion)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample = downsample
-
-    def forward(self, x: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.relu(self.bn2(self.conv2(x)))
-        x = self.bn3(self.conv3(x))
-        return self.relu(x + shortcut)
-
-
-def _stage(
-    block: type[BasicBlock] | type[Bottleneck], inputs: int, width: int, blocks: int, stride: int
-) -> nn.Sequential:
-    outputs = width * block.expansion
-    downsample = None
-    if stride != 1 or inputs != outputs:
-        downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-    layers = [block(inputs, width, stride, downsample)]
-    layers += [block(outputs, width, 1, None) for _ in range(blocks - 1)]
-    return nn.Sequential(*layers)
-
-
-class ResNet(nn.Module):
-    """ResNet without its classifier (He et al. 2016), under torchvision's parameter names.
-
-    forward: [N, 3, H, W] -> four maps at strides 4, 8, 16 and 32 with `channels` channels.
-    """
-
-    def __init__(self, block: type[BasicBlock] | type[Bottleneck], blocks: tuple[int, int, int, int]):
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        e = block.expansion
-        self.layer1 = _stage(block, 64, 64, blocks[0], 1)
-        self.layer2 = _stage(block, 64 * e, 128, blocks[1], 2)
-        self.layer3 = _stage(block, 128 * e, 256, blocks[2], 2)
-        self.layer4 = _stage(block, 256 * e, 512, blocks[3], 2)
-        self.channels = (64 * e, 128 * e, 256 * e, 512 * e)
-        initialise(self)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        c2 = self.layer1(x)
-        c3 = self.layer2(c2)
-        c4 = self.layer3(c3)
-        return c2, c3, c4, self.layer4(c4)
-
-
-class SmallEncoder(nn.Module):
-    """A ResNet for two CPU cores: 3×3 stem, one basic block a level. Maps at strides 4, 8, 16 and 32, like
-    `ResNet`.
-    """
-
-    def __init__(self, stem: int = 24, channels: tuple[int, int, int, int] = (32, 64, 96, 128)):
-        super().__init__()
-        self.conv1 = _conv3x3(3, stem, stride=2)
-        self.bn1 = nn.BatchNorm2d(stem)
-        self.relu = nn.ReLU(inplace=True)
-        self.layer1 = _stage(BasicBlock, stem, channels[0], 1, 2)
-        self.layer2 = _stage(BasicBlock, channels[0], channels[1], 1, 2)
-        self.layer3 = _stage(BasicBlock, channels[1], channels[2], 1, 2)
-        self.layer4 = _stage(BasicBlock, channels[2], channels[3], 1, 2)
-        self.channels = channels
-        initialise(self)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        c2 = self.layer1(self.relu(self.bn1(self.conv1(x))))
-        c3 = self.layer2(c2)
-        c4 = self.layer3(c3)
-        return c2, c3, c4, self.layer4(c4)
-
-
-def initialise(module: nn.Module) -> None:
-    """He initialisation of every convolution (fan out), as torchvision's ResNet has it."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+from ralx.segmentation.encoders import BasicBlock, Bottleneck, ResNet, SmallEncoder, conv3x3
 
 
 def _resize(x: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=True)
 
 
+# Width of the top-down pathway, and of each of the four levels that are concatenated, as published.
+_PYRAMID, _LEVEL = 256, 128
+_SMALL_PYRAMID = 48
+
+
 class FPN(nn.Module):
-    """Feature pyramid network for segmentation.
+    """Feature pyramid network (Lin et al. 2017) with the head of the paper's authors: every level is
+    smoothed, brought to quarter resolution and concatenated with the others.
 
     Args:
-        encoder: module giving four maps at strides 4, 8, 16, 32, with their channel counts as
-            `encoder.channels`.
+        encoder: gives four maps at strides 4, 8, 16 and 32.
         num_classes: C.
-        pyramid_channels: width of the top-down pathway.
-        level_channels: width to which each of the four levels is reduced before they are concatenated.
         dropout: rate of the dropout before the classifier, in training and in MC passes.
 
     forward: normalised images float [N, 3, H, W] -> logits [N, C, ceil(H/4), ceil(W/4)].
-    `encode` gives what the classifier reads, `classify` the logits; only `classify` is random, so MC passes
-    run `encode` once.
     """
 
-    def __init__(
-        self,
-        encoder: ResNet | SmallEncoder,
-        num_classes: int,
-        *,
-        pyramid_channels: int = 256,
-        level_channels: int = 128,
-        dropout: float = 0.5,
-    ):
+    def __init__(self, encoder: ResNet, num_classes: int, *, dropout: float = 0.5):
         super().__init__()
-        wide, level = pyramid_channels, level_channels
         self.encoder = encoder
-        self.lateral = nn.ModuleList(nn.Conv2d(c, wide, 1) for c in encoder.channels)
+        self.lateral = nn.ModuleList(nn.Conv2d(c, _PYRAMID, 1) for c in encoder.channels)
         self.smooth = nn.ModuleList(
             nn.Sequential(
-                _conv3x3(wide, wide, bias=True),
+                conv3x3(_PYRAMID, _PYRAMID, bias=True),
                 nn.ReLU(inplace=True),
-                _conv3x3(wide, level, bias=True),
+                conv3x3(_PYRAMID, _LEVEL, bias=True),
                 nn.ReLU(inplace=True),
             )
             for _ in encoder.channels
         )
-        # The finest level is at quarter resolution already; the others are upsampled to it and convolved once
-        # more.
-        self.upsampled = nn.ModuleList(_conv3x3(level, level, bias=True) for _ in encoder.channels[1:])
+        # The finest level is at quarter resolution; the others are upsampled to it and convolved once more.
+        self.upsampled = nn.ModuleList(conv3x3(_LEVEL, _LEVEL, bias=True) for _ in encoder.channels[1:])
         self.dropout = nn.Dropout(dropout)
-        self.classifier = _conv3x3(len(encoder.channels) * level, num_classes, bias=True)
+        self.classifier = conv3x3(len(encoder.channels) * _LEVEL, num_classes, bias=True)
 
     def encode(self, images: Tensor) -> Tensor:
-        """[N, 3, H, W] -> [N, 4·level_channels, ceil(H/4), ceil(W/4)], without randomness."""
+        """[N, 3, H, W] -> [N, 512, ceil(H/4), ceil(W/4)], without randomness."""
         maps = self.encoder(images)
         levels = [lateral(x) for lateral, x in zip(self.lateral, maps, strict=True)]
         for i in range(len(levels) - 2, -1, -1):
@@ -190,6 +60,46 @@ class FPN(nn.Module):
         levels = [smooth(x) for smooth, x in zip(self.smooth, levels, strict=True)]
         coarse = [conv(_resize(x, levels[0])) for conv, x in zip(self.upsampled, levels[1:], strict=True)]
         return torch.cat([levels[0], *coarse], dim=1)
+
+    def classify(self, features: Tensor) -> Tensor:
+        """What `encode` gave -> logits, with dropout where it is on."""
+        return self.classifier(self.dropout(features))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classify(self.encode(images))
+
+
+class SmallFPN(nn.Module):
+    """Feature pyramid network for two CPU cores: one narrow top-down pathway, whose finest map is classified.
+
+    Dropout drops whole channels. The classifier is 1×1, so that this is the same as dropping its weights,
+    which is how Gal & Ghahramani (2016) derive MC dropout; a mask per pixel would cost more than the pass.
+
+    forward: normalised images float [N, 3, H, W] -> logits [N, C, ceil(H/4), ceil(W/4)].
+    """
+
+    def __init__(self, num_classes: int, *, dropout: float = 0.2):
+        super().__init__()
+        self.encoder = SmallEncoder()
+        channels = _SMALL_PYRAMID
+        self.lateral = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(c, channels, 1, bias=False), nn.BatchNorm2d(channels))
+            for c in self.encoder.channels
+        )
+        self.relu = nn.ReLU(inplace=True)
+        self.smooth = nn.Sequential(
+            conv3x3(channels, channels), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
+        )
+        self.dropout = nn.Dropout2d(dropout)
+        self.classifier = nn.Conv2d(channels, num_classes, 1)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """[N, 3, H, W] -> [N, 48, ceil(H/4), ceil(W/4)], without randomness."""
+        levels = [lateral(x) for lateral, x in zip(self.lateral, self.encoder(images), strict=True)]
+        top = self.relu(levels[-1])
+        for level in reversed(levels[:-1]):
+            top = self.relu(level + _resize(top, level))
+        return self.smooth(top)
 
     def classify(self, features: Tensor) -> Tensor:
         """What `encode` gave -> logits, with dropout where it is on."""
@@ -211,5 +121,5 @@ def fpn_resnet18(num_classes: int, dropout: float = 0.5) -> FPN:
     return FPN(ResNet(BasicBlock, (2, 2, 2, 2)), num_classes, dropout=dropout)
 
 
-def fpn_small(num_classes: int, dropout: float = 0.2) -> FPN:
-    return FPN(SmallEncoder(), num_classes, pyramid_channels=32, level_channels=24, dropout=dropout)
+def fpn_small(num_classes: int, dropout: float = 0.2) -> SmallFPN:
+    return SmallFPN(num_classes, dropout=dropout)

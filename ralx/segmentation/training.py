@@ -165,8 +165,8 @@ def segmentation_loss(logits: Tensor, labels: Tensor, ignore_index: int) -> Tens
 def _upsampling(size: int, upsampled: int, device: torch.device) -> Tensor:
     """Linear interpolation of one axis as a matrix [upsampled, size].
 
-    Two matrix products give what `interpolate` gives, four times as fast with their gradient on the CPU, and on
-    CUDA with a gradient that is the same from run to run.
+    Two matrix products give what `interpolate` gives, four times as fast with their gradient on the CPU, and
+    on CUDA with a gradient that is the same from run to run.
     """
     identity = torch.eye(size)[None, None]
     matrix = F.interpolate(identity, size=(upsampled, size), mode="bilinear", align_corners=True)

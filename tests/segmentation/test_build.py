@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ralx.segmentation import build_segmenter, load_weights
-from ralx.segmentation.networks import BasicBlock, ResNet
+from ralx.segmentation.encoders import BasicBlock, ResNet
 
 
 def linear(num_classes):
