@@ -106,15 +106,13 @@ class RowSink {
 };
 
 // All passes at once: a group of rows keeps its sums while the passes go by.
-template <typename Scalar>
+template <typename Real>
 class StackedRows {
-  using R = Real<Scalar>;
-
  public:
-  StackedRows(const LogitSource<Scalar>& source, int64_t passes, int64_t most_rows, Arena& arena)
+  StackedRows(const LogitSource<Real>& source, int64_t passes, int64_t most_rows, Arena& arena)
       : source_(source), passes_(passes), blocks_(blocks_in(source.width)), reader_(source, arena),
-        sum_p_(arena.take<R>(most_rows * blocks_ * source.classes * kBlock)),
-        sum_entropy_(arena.take<R>(most_rows * blocks_ * kBlock)) {}
+        sum_p_(arena.take<Real>(most_rows * blocks_ * source.classes * kBlock)),
+        sum_entropy_(arena.take<Real>(most_rows * blocks_ * kBlock)) {}
 
   void gather(int64_t image, RowGroups::Rows rows) {
     const int64_t count = (rows.end - rows.begin) * blocks_;
@@ -131,27 +129,27 @@ class StackedRows {
   }
 
   // Row y of the rows gathered, counted from the first.
-  void finish(int64_t y, RowSink<R>& sink) {
+  void finish(int64_t y, RowSink<Real>& sink) {
     for (int64_t i = 0; i < blocks_; ++i)
       sink.finish_block(i * kBlock, sum_p(y * blocks_ + i), sum_entropy(y * blocks_ + i), passes_);
   }
 
  private:
-  R* sum_p(int64_t block) { return sum_p_ + block * source_.classes * kBlock; }
-  R* sum_entropy(int64_t block) { return sum_entropy_ + block * kBlock; }
+  Real* sum_p(int64_t block) { return sum_p_ + block * source_.classes * kBlock; }
+  Real* sum_entropy(int64_t block) { return sum_entropy_ + block * kBlock; }
 
-  const LogitSource<Scalar>& source_;
+  const LogitSource<Real>& source_;
   const int64_t passes_, blocks_;
-  LogitReader<Scalar> reader_;
-  R* const sum_p_;        // [rows, blocks, C, kBlock]
-  R* const sum_entropy_;  // [rows, blocks, kBlock]
+  LogitReader<Real> reader_;
+  Real* const sum_p_;        // [rows, blocks, C, kBlock]
+  Real* const sum_entropy_;  // [rows, blocks, kBlock]
 };
 
 // The passes have gone by: their sums lie in memory.
-template <typename R>
+template <typename Real>
 class StreamedRows {
  public:
-  StreamedRows(const LogitSource<R>& sum_p, const R* sum_entropy, int64_t passes, Arena& arena)
+  StreamedRows(const LogitSource<Real>& sum_p, const Real* sum_entropy, int64_t passes, Arena& arena)
       : source_(sum_p), sum_entropy_(sum_entropy), passes_(passes), reader_(sum_p, arena) {}
 
   void gather(int64_t image, RowGroups::Rows rows) {
@@ -159,9 +157,9 @@ class StreamedRows {
     begin_ = rows.begin;
   }
 
-  void finish(int64_t y, RowSink<R>& sink) {
-    R block_entropy[kBlock] = {};
-    const R* entropy = sum_entropy_ + (image_ * source_.height + begin_ + y) * source_.width;
+  void finish(int64_t y, RowSink<Real>& sink) {
+    Real block_entropy[kBlock] = {};
+    const Real* entropy = sum_entropy_ + (image_ * source_.height + begin_ + y) * source_.width;
     reader_.seek(image_, begin_ + y);
     for (int64_t x = 0; x < source_.width; x += kBlock) {
       const int64_t count = min_of(kBlock, source_.width - x);
@@ -171,10 +169,10 @@ class StreamedRows {
   }
 
  private:
-  const LogitSource<R>& source_;
-  const R* const sum_entropy_;
+  const LogitSource<Real>& source_;
+  const Real* const sum_entropy_;
   const int64_t passes_;
-  LogitReader<R> reader_;
+  LogitReader<Real> reader_;
   int64_t image_ = 0, begin_ = 0;
 };
 
@@ -183,24 +181,23 @@ struct Outputs {
 };
 
 // make_rows(most_rows, arena) makes a StackedRows or StreamedRows; each thread has its own.
-template <typename Scalar, typename MakeRows>
-void compute(const LogitSource<Scalar>& source, Extent region_size, const Outputs& out, int threads,
+template <typename Real, typename MakeRows>
+void compute(const LogitSource<Real>& source, Extent region_size, const Outputs& out, int threads,
              const MakeRows& make_rows) {
-  using R = Real<Scalar>;
-  const int64_t row_bytes = blocks_in(source.width) * kBlock * source.classes * static_cast<int64_t>(sizeof(R));
+  const int64_t row_bytes = blocks_in(source.width) * kBlock * source.classes * static_cast<int64_t>(sizeof(Real));
   const int64_t most_rows = row_bytes * kMostRows < kSumBytes ? kMostRows : kSumBytes / row_bytes;
   const RegionGrid grid({source.height, source.width}, region_size);
   const RowGroups groups(source.height, most_rows > 0 ? most_rows : 1, grid);
   RegionTotals totals(grid, source.classes, source.images * groups.per_image);
   ThreadScratch scratch(threads, [&](Arena& arena) {
     make_rows(groups.rows_per_group, arena);
-    RowSink<R>(grid, source.width, source.classes, arena);
+    RowSink<Real>(grid, source.width, source.classes, arena);
   });
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
     Arena arena = scratch.arena(omp_get_thread_num());
     auto rows = make_rows(groups.rows_per_group, arena);
-    RowSink<R> sink(grid, source.width, source.classes, arena);
+    RowSink<Real> sink(grid, source.width, source.classes, arena);
 #pragma omp for schedule(dynamic)
     for (int64_t unit = 0; unit < source.images * groups.per_image; ++unit) {
       const int64_t image = unit / groups.per_image;
@@ -233,31 +230,30 @@ Outputs outputs(const TensorView& bald_map, const TensorView& region_sum, const 
 
 void bald(const TensorView& logits, Extent region_size, bool align_corners, const TensorView& bald_map,
           const TensorView& region_sum, const TensorView& class_hist, int threads) {
-  dispatch_floating(logits.dtype, [&](auto scalar) {
-    using Scalar = decltype(scalar);
-    const LogitSource<Scalar> source(logits, {bald_map.sizes[1], bald_map.sizes[2]}, align_corners);
+  dispatch_real(logits.dtype, [&](auto real) {
+    using Real = decltype(real);
+    const LogitSource<Real> source(logits, {bald_map.sizes[1], bald_map.sizes[2]}, align_corners);
     compute(source, region_size, outputs(bald_map, region_sum, class_hist), threads,
             [&](int64_t most_rows, Arena& arena) {
-              return StackedRows<Scalar>(source, logits.sizes[0], most_rows, arena);
+              return StackedRows<Real>(source, logits.sizes[0], most_rows, arena);
             });
   });
 }
 
 void bald_update(const TensorView& logits, bool align_corners, const TensorView& sum_p, const TensorView& sum_entropy,
                  int threads) {
-  dispatch_floating(logits.dtype, [&](auto scalar) {
-    using Scalar = decltype(scalar);
-    using R = Real<Scalar>;
-    const LogitSource<Scalar> source(logits, {sum_p.sizes[2], sum_p.sizes[3]}, align_corners);
+  dispatch_real(logits.dtype, [&](auto real) {
+    using Real = decltype(real);
+      const LogitSource<Real> source(logits, {sum_p.sizes[2], sum_p.sizes[3]}, align_corners);
     const int64_t pixels = source.height * source.width;
-    R* const p = static_cast<R*>(sum_p.data);
-    R* const entropy = static_cast<R*>(sum_entropy.data);
-    const auto make_reader = [&](Arena& arena) { return LogitReader<Scalar>(source, arena); };
+    Real* const p = static_cast<Real*>(sum_p.data);
+    Real* const entropy = static_cast<Real*>(sum_entropy.data);
+    const auto make_reader = [&](Arena& arena) { return LogitReader<Real>(source, arena); };
     ThreadScratch scratch(threads, make_reader);
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
       Arena arena = scratch.arena(omp_get_thread_num());
-      LogitReader<Scalar> reader = make_reader(arena);
+      LogitReader<Real> reader = make_reader(arena);
 #pragma omp for schedule(static)
       for (int64_t row = 0; row < source.images * source.height; ++row) {
         const int64_t image = row / source.height, y = row % source.height;
@@ -273,11 +269,11 @@ void bald_update(const TensorView& logits, bool align_corners, const TensorView&
 void bald_compute(const TensorView& sum_p, const TensorView& sum_entropy, int64_t passes, Extent region_size,
                   const TensorView& bald_map, const TensorView& region_sum, const TensorView& class_hist,
                   int threads) {
-  dispatch_floating(sum_p.dtype, [&](auto scalar) {
-    using R = Real<decltype(scalar)>;
-    const LogitSource<R> source(sum_p, {sum_p.sizes[2], sum_p.sizes[3]}, false);
+  dispatch_real(sum_p.dtype, [&](auto real) {
+    using Real = decltype(real);
+    const LogitSource<Real> source(sum_p, {sum_p.sizes[2], sum_p.sizes[3]}, false);
     compute(source, region_size, outputs(bald_map, region_sum, class_hist), threads, [&](int64_t, Arena& arena) {
-      return StreamedRows<R>(source, static_cast<const R*>(sum_entropy.data), passes, arena);
+      return StreamedRows<Real>(source, static_cast<const Real*>(sum_entropy.data), passes, arena);
     });
   });
 }

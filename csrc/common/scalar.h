@@ -43,11 +43,15 @@ RALX_HD float to_real(Half x) {
   return bit_cast<float>(bits | static_cast<uint32_t>(x.bits & 0x8000) << 16);
 }
 
-// Real<Scalar>: float64 is computed in double, everything else in float.
-template <typename Scalar>
-using Real = decltype(to_real(Scalar{}));
+// Calls function(Real{}) with the type that a floating-point tensor is computed in: float64 in double, everything
+// else in float.
+template <typename Function>
+inline void dispatch_real(DType dtype, const Function& function) {
+  if (dtype == DType::float64) return function(double{});
+  return function(float{});
+}
 
-// Calls function(Scalar{}) with the element type of a floating-point tensor; the caller has checked the dtype.
+// Calls function(Stored{}) with the element type of a floating-point tensor; the caller has checked the dtype.
 template <typename Function>
 inline void dispatch_floating(DType dtype, const Function& function) {
   switch (dtype) {

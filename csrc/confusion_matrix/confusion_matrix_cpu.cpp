@@ -21,13 +21,13 @@ struct LabelRows {
 };
 
 // The rows of the label map that logits predict.
-template <typename Scalar>
+template <typename Real>
 struct ArgmaxRows {
-  const LogitSource<Scalar>& source;
-  LogitReader<Scalar> reader;
+  const LogitSource<Real>& source;
+  LogitReader<Real> reader;
 
   void read(int64_t n, int64_t y, int64_t* out) {
-    Real<Scalar> best[kBlock];
+    Real best[kBlock];
     int32_t label[kBlock];
     reader.seek(n, y);
     for (int64_t x = 0; x < source.width; x += kBlock) {
@@ -104,10 +104,10 @@ BadLabel confusion_matrix(const TensorView& prediction, const TensorView& target
   if (prediction.ndim == 3)
     return count_all(target, counts, ignore_index, threads, [&](Arena&) { return LabelRows{prediction}; });
   BadLabel bad{BadLabel::none, 0, 0};
-  dispatch_floating(prediction.dtype, [&](auto scalar) {
-    using Scalar = decltype(scalar);
-    const LogitSource<Scalar> source(prediction, {target.sizes[1], target.sizes[2]}, align_corners);
-    const auto make_rows = [&](Arena& arena) { return ArgmaxRows<Scalar>{source, {source, arena}}; };
+  dispatch_real(prediction.dtype, [&](auto real) {
+    using Real = decltype(real);
+    const LogitSource<Real> source(prediction, {target.sizes[1], target.sizes[2]}, align_corners);
+    const auto make_rows = [&](Arena& arena) { return ArgmaxRows<Real>{source, {source, arena}}; };
     bad = count_all(target, counts, ignore_index, threads, make_rows);
   });
   return bad;

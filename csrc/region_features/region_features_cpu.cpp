@@ -77,19 +77,17 @@ struct Outputs {
 };
 
 // What one thread works with: all strips of rows go through here.
-template <typename Scalar>
+template <typename Real>
 class Worker {
-  using R = Real<Scalar>;
-
  public:
-  Worker(const LogitSource<Scalar>& source, const RegionGrid& grid, Arena& arena)
+  Worker(const LogitSource<Real>& source, const RegionGrid& grid, Arena& arena)
       : counts(grid, source.classes, arena), columns(grid.covered_width(), arena), grid_(grid), reader_(source, arena),
-        classes_(source.classes), entropy_(arena.take<R>(grid.covered_width() + kBlock)),
+        classes_(source.classes), entropy_(arena.take<Real>(grid.covered_width() + kBlock)),
         label_(arena.take<int32_t>(grid.covered_width() + kBlock)) {}
 
   // Entropy and labels of rows begin .. end - 1 of an image, gathered in `columns` and `counts`.
   void add_rows(int64_t image, int64_t begin, int64_t end) {
-    R z[kBlock];
+    Real z[kBlock];
     columns.clear();
     for (int64_t y = begin; y < end; ++y) {
       reader_.seek(image, y);
@@ -101,33 +99,33 @@ class Worker {
   }
 
   ClassCounts counts;
-  ColumnStats<R> columns;
+  ColumnStats<Real> columns;
 
  private:
   const RegionGrid& grid_;
-  LogitReader<Scalar> reader_;
+  LogitReader<Real> reader_;
   const int64_t classes_;
-  R* const entropy_;
+  Real* const entropy_;
   int32_t* const label_;
 };
 
 // A row of regions (a band) consists of strips: one for each row of cells, and the rows below the last cell. Work is
 // shared out in parts of bands; sums of strips are added in their order, whichever thread made them.
-template <typename Scalar>
+template <typename Real>
 class Pass {
  public:
-  Pass(const LogitSource<Scalar>& source, const RegionGrid& grid, const CellGrid& cells, const Outputs& out)
+  Pass(const LogitSource<Real>& source, const RegionGrid& grid, const CellGrid& cells, const Outputs& out)
       : source_(source), grid_(grid), cells_(cells), out_(out), bands_(source.images * grid.rows),
         strips_(cells.rows + (cells.rows * cells.height < grid.region.height ? 1 : 0)),
         parts_(bands_ < kManyBands ? strips_ : 1), totals_(grid, source.classes, bands_ * parts_) {}
 
   void run(int threads) {
-    const auto make_worker = [&](Arena& arena) { return Worker<Scalar>(source_, grid_, arena); };
+    const auto make_worker = [&](Arena& arena) { return Worker<Real>(source_, grid_, arena); };
     ThreadScratch scratch(threads, make_worker);
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
       Arena arena = scratch.arena(omp_get_thread_num());
-      Worker<Scalar> worker = make_worker(arena);
+      Worker<Real> worker = make_worker(arena);
 #pragma omp for schedule(dynamic)
       for (int64_t unit = 0; unit < bands_ * parts_; ++unit) measure(worker, unit);
 #pragma omp for schedule(static)
@@ -138,7 +136,7 @@ class Pass {
   }
 
  private:
-  void measure(Worker<Scalar>& worker, int64_t unit) {
+  void measure(Worker<Real>& worker, int64_t unit) {
     const int64_t band = unit / parts_, part = unit % parts_, strips = strips_ / parts_;
     const int64_t image = band / grid_.rows, top = band % grid_.rows * grid_.region.height;
     double* sums = totals_.sums(unit);
@@ -155,7 +153,7 @@ class Pass {
     totals_.set_counts(unit, worker.counts);
   }
 
-  void pool(const ColumnStats<Real<Scalar>>& columns, int64_t band, int64_t row) {
+  void pool(const ColumnStats<Real>& columns, int64_t band, int64_t row) {
     const double area = static_cast<double>(cells_.height * cells_.width);
     for (int64_t col = 0; col < grid_.cols; ++col) {
       const int64_t first = ((band * grid_.cols + col) * cells_.rows + row) * cells_.cols;
@@ -168,7 +166,7 @@ class Pass {
     }
   }
 
-  const LogitSource<Scalar>& source_;
+  const LogitSource<Real>& source_;
   const RegionGrid& grid_;
   const CellGrid& cells_;
   const Outputs& out_;
@@ -186,10 +184,10 @@ void region_features(const TensorView& logits, Extent region_size, Extent size, 
   const Outputs out{static_cast<float*>(class_hist.data), static_cast<float*>(entropy_min.data),
                     static_cast<float*>(entropy_avg.data), static_cast<float*>(entropy_max.data),
                     static_cast<float*>(entropy_sum.data)};
-  dispatch_floating(logits.dtype, [&](auto scalar) {
-    using Scalar = decltype(scalar);
-    const LogitSource<Scalar> source(logits, size, align_corners);
-    Pass<Scalar>(source, grid, cells, out).run(threads);
+  dispatch_real(logits.dtype, [&](auto real) {
+    using Real = decltype(real);
+    const LogitSource<Real> source(logits, size, align_corners);
+    Pass<Real>(source, grid, cells, out).run(threads);
   });
 }
 
