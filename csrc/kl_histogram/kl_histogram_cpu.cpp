@@ -1,5 +1,5 @@
-// KL(p ‖ q) = Σ p ln p - Σ p ln q: the second sum, over all pairs, is a matrix product. It is made in tiles of a few
-// rows of p by a few vectors of q that stay in registers, and is binned while it is in the cache.
+// KL(p ‖ q) = Σ p ln p - Σ p ln q: the second sum, over all pairs, is a matrix product. It is made in tiles of a
+// few rows of p by a few vectors of q that stay in registers, and is binned while it is in the cache.
 //
 // Everything is float64. The two sums cancel where p is near q, and under own_range the bins shrink with the spread
 // of the row: in float32 they would count rounding errors there. It costs half the speed of the product, which is
@@ -29,7 +29,7 @@ constexpr int kVectors = 2;
 constexpr int kVectorBytes = 16;
 constexpr int kVectors = 2;
 #endif
-using Vector = double __attribute__((vector_size(kVectorBytes)));
+using Vector = double __attribute__((vector_size(kVectorBytes), may_alias));
 constexpr int kLanes = kVectorBytes / sizeof(double);
 constexpr int kTile = kVectors * kLanes;  // columns whose sums are in registers
 constexpr int kRows = 4;                  // rows of p that share each load of ln q
@@ -170,8 +170,8 @@ struct Bins {
 class Worker {
  public:
   Worker(const Reference& reference, int64_t num_bins, Arena& arena)
-      : reference_(reference), num_bins_(num_bins), width_(reference.width), row_(arena.take<double>(reference.classes)),
-        block_{arena.take<double>(reference.classes * kRows), {}}, values_(arena.take<double>(kRows * width_)),
+      : reference_(reference), num_bins_(num_bins), width_(reference.width),
+        row_(arena.take<double>(reference.classes)), block_{arena.take<double>(reference.classes * kRows), {}}, values_(arena.take<double>(kRows * width_)),
         bins_(arena.take<int32_t>(kRows * width_)), counts_(arena.take<int64_t>(kRows * num_bins)) {}
 
   // Rows first .. first + kRows - 1 of p, as far as there are any.

@@ -118,7 +118,7 @@ def _histogram(values: Tensor, bins: int, range: list[float] | None) -> Tensor:
     return (counts.double() / values.shape[1]).masked_fill(bad, math.nan).float()
 
 
-def _check_number(name: str, value: Any) -> float:
+def _check_number(name: str, value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, (int, float, torch.SymInt, torch.SymFloat)):
         raise TypeError(f"{name} must be a number, got {value!r}")
     return value
