@@ -1,7 +1,8 @@
 """ralx: learn which image regions to label.
 
-The ops (`region_features`, `kl_histogram`, `bald`, `confusion_matrix`) and `Featurizer` serve anyone's active
-learning; `ralx-train` runs the whole system of "Reinforced Active Learning for Image Segmentation" (ICLR 2020).
+The ops (`region_features`, `kl_histogram`, `bald`, `confusion_matrix`) and `Featurizer` serve anyone's
+active learning; `ralx-train` runs the whole system of "Reinforced Active Learning for Image Segmentation"
+(ICLR 2020).
 """
 
 from ralx.features import Featurizer

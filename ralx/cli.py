@@ -68,7 +68,7 @@ def parse(arguments: list[str]) -> Command:
 
 
 def _value_of(option: str, arguments: list[str]) -> str | None:
-    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=False):
         if argument == option:
             return following
         if argument.startswith(f"{option}="):
@@ -137,3 +137,7 @@ def _check_data(config: Config) -> int:
     report = check_data(config.dataset, config.data, **options, region_size=config.region_size)
     Console().print(str(report), highlight=False, markup=False)
     return 2 if report.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -158,7 +158,7 @@ class Experiment:
         numerics = [torch.__version__, torch.get_num_threads(), str(self.device), self.crop_size]
         digest.update(json.dumps([settings, numerics, lr, patience]).encode())
         for data in (*datasets, self.splits.reward_set):
-            digest.update(getattr(data, "fingerprint", lambda: "x")().encode())
+            digest.update(data.fingerprint().encode())
         if config.weights:
             digest.update(config.weights.read_bytes())
         for weights in (start or {}).values():

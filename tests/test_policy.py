@@ -2,12 +2,10 @@
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
-from ralx.dqn import DQNAgent
 from ralx.policy import load_policy, save_policy
 from ralx.query_network import QueryNetwork
-from ralx.run_dir import RunError
+from ralx.run_dir import RunError, save_tensors
 
 R, D_S, D_A, KL = 3, 4, 9, 2
 
@@ -21,20 +19,27 @@ def make_network(dueling: bool = False) -> QueryNetwork:
 @pytest.mark.parametrize("dueling", [False, True])
 def test_a_policy_comes_back_the_same(tmp_path, dueling):
     network = make_network(dueling)
-    save_policy(tmp_path / "policy.safetensors", DQNAgent(network), {"num_classes": 11, "dataset": "camvid"})
+    save_policy(tmp_path / "policy.safetensors", network, {"num_classes": 11, "dataset": "camvid"})
     policy = load_policy(tmp_path / "policy.safetensors", num_classes=11, action_dim=D_A)
     state, action = torch.rand(1, R, D_S), torch.rand(1, 6, D_A)
     assert torch.equal(policy.network(state, action), network(state, action))
     assert not policy.network.training
     assert policy.metadata == {
-        "num_classes": "11",
+        "num_classes": 11,
         "dataset": "camvid",
-        "num_regions": "3",
-        "state_dim": "4",
-        "action_dim": "9",
-        "kl_dim": "2",
-        "dueling": str(int(dueling)),
+        "num_regions": 3,
+        "state_dim": 4,
+        "action_dim": 9,
+        "kl_dim": 2,
+        "dueling": dueling,
     }
+
+
+def test_the_same_policy_gives_the_same_bytes(tmp_path):
+    network = make_network()
+    for name in ("a", "b"):
+        save_policy(tmp_path / name, network, {"num_classes": 11, "dataset": "camvid"})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_loading_draws_no_random_numbers(tmp_path):
@@ -69,13 +74,13 @@ def test_a_damaged_file_is_refused(tmp_path):
     whole = (tmp_path / "p").read_bytes()
     for content in (b"", whole[: len(whole) // 2], b"\x80\x04pickle" * 10):
         (tmp_path / "p").write_bytes(content)
-        with pytest.raises(ValueError, match="p: not a readable safetensors file"):
+        with pytest.raises(RunError, match="p: expected a safetensors file"):
             load_policy(tmp_path / "p")
 
 
-@pytest.mark.parametrize("metadata", [None, {"num_regions": "3"}, {"num_regions": "many"}])
+@pytest.mark.parametrize("metadata", [None, {"num_regions": 3}, [3]])
 def test_another_kind_of_file_is_refused(tmp_path, metadata):
-    save_file({"weight": torch.zeros(2)}, tmp_path / "p", metadata)
+    save_tensors(tmp_path / "p", {"weight": torch.zeros(2)}, metadata)
     with pytest.raises(
         ValueError, match="p: not a ralx policy: its metadata must give num_regions, state_dim"
     ):
@@ -83,23 +88,7 @@ def test_another_kind_of_file_is_refused(tmp_path, metadata):
 
 
 def test_weights_of_other_sizes_than_the_file_says_are_refused(tmp_path):
-    sizes = {"num_regions": "4", "state_dim": "4", "action_dim": "9", "kl_dim": "2", "dueling": "0"}
-    save_file(make_network().state_dict(), tmp_path / "p", sizes)
+    sizes = {"num_regions": 4, "state_dim": 4, "action_dim": 9, "kl_dim": 2, "dueling": False}
+    save_tensors(tmp_path / "p", make_network().state_dict(), sizes)
     with pytest.raises(ValueError, match="p: the weights do not fit the sizes in the file's metadata"):
         load_policy(tmp_path / "p")
-
-
-def test_a_failed_write_leaves_the_earlier_policy_and_nothing_else(tmp_path, monkeypatch):
-    path = tmp_path / "policy.safetensors"
-    save_policy(path, make_network())
-    before = path.read_bytes()
-
-    def full_disk(tensors, filename, metadata):
-        filename.write_bytes(b"half a file")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("ralx.policy.save_file", full_disk)
-    with pytest.raises(RunError, match=r"policy\.safetensors: can't be written: No space left on device"):
-        save_policy(path, make_network())
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]

@@ -83,7 +83,7 @@ def test_a_checkpoint_refuses_another_thread_count(tmp_path):
         torch.set_num_threads(3)
         checkpoint.save("learn", lambda: ({"x": torch.ones(2)}, None))
         torch.set_num_threads(1)
-        with pytest.raises(RunError, match="made with 3 threads, .* set OMP_NUM_THREADS=3"):
+        with pytest.raises(RunError, match=r"made with 3 threads, .* set OMP_NUM_THREADS=3"):
             checkpoint.load("learn")
     finally:
         torch.set_num_threads(threads)
@@ -124,7 +124,7 @@ def test_another_run_is_refused(tmp_path):
     ):
         pass
     with (
-        pytest.raises(RunError, match="holds another run .seed: 0 there, 1 here"),
+        pytest.raises(RunError, match=r"holds another run .seed: 0 there, 1 here"),
         open_run(tmp_path / "run", {**CONFIG, "seed": 1}, resume=True),
     ):
         pass
