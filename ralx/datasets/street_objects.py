@@ -28,6 +28,7 @@ _BODYWORK: tuple[Colour, ...] = (
     (96, 100, 104),
     (60, 84, 66),
 )
+_REFLECTIVE: tuple[Colour, ...] = ((196, 196, 60), (214, 116, 50))
 _SIGN_FACES: tuple[Colour, ...] = (
     (176, 44, 42),
     (40, 74, 150),
@@ -85,13 +86,13 @@ def draw_tree(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
 def draw_pole(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
     """A lamp post, a sign's or a traffic light's pole, with what it carries."""
     lamp, tone = dice.chance(0.5), dice.between(50, 150)
-    height, thick = (dice.between(5, 8.5), 0.17) if lamp else (dice.between(2.6, 4.0), 0.12)
+    height, thick = (dice.between(5, 8.5), 0.3) if lamp else (dice.between(2.6, 4.0), 0.22)
     colour = canvas.hazy((tone, tone, tone * 0.97), depth)
     pole, _, _ = canvas.sprite(lateral, depth, thick, height)
     canvas.fill(pole, POLE, colour)
     if lamp and dice.chance(0.7):
         reach = dice.between(0.8, 1.8) * (-1 if lateral > 0 else 1)  # over the road
-        arm, _, _ = canvas.sprite(lateral + reach / 2, depth, abs(reach), 0.14, height - 0.14)
+        arm, _, _ = canvas.sprite(lateral + reach / 2, depth, abs(reach), 0.2, height - 0.2)
         canvas.fill(arm, POLE, colour)
     if dice.chance(canvas.world.signs):
         draw_sign(canvas, lateral, depth, dice)
@@ -104,7 +105,7 @@ def draw_sign(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
     face = canvas.hazy((face[0] * worn, face[1] * worn, face[2] * worn), depth)
     pale = canvas.hazy((205 * worn, 203 * worn, 196 * worn), depth)
     if kind == 4:  # a banner or board
-        wide, tall, base = dice.between(1.0, 2.2), dice.between(1.4, 3.0), dice.between(0.8, 2.0)
+        wide, tall, base = dice.between(1.2, 2.4), dice.between(1.5, 3.0), dice.between(0.8, 2.0)
         where, across, above = canvas.sprite(lateral, depth, wide, tall, base)
         canvas.fill(where, SIGN, face)
         if where is not None:
@@ -120,7 +121,7 @@ def draw_sign(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
                 where, SIGN, light, _ellipse(across, above, 0.0, dice.between(2.4, 3.0), 0.15, 0.15) < 1
             )
         return
-    size, base = dice.between(0.75, 1.2), dice.between(1.7, 2.3)
+    size, base = dice.between(0.85, 1.3), dice.between(1.6, 2.2)
     where, across, above = canvas.sprite(lateral, depth, size, size, base)
     if where is None:
         return
@@ -218,8 +219,10 @@ def draw_pedestrian(canvas: Canvas, lateral: float, depth: float, dice: Dice) ->
 def draw_bicyclist(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
     """A rider with the bicycle, seen from behind or from the side."""
     coat, trousers = dice_choice(dice, canvas.world.clothes), dice_choice(dice, canvas.world.clothes)
+    if dice.chance(0.5):
+        coat = dice_choice(dice, _REFLECTIVE)
     tyre = canvas.hazy((36, 36, 38), depth)
-    aside = dice.chance(0.45)
+    aside = dice.chance(0.6)
     where, across, above = canvas.sprite(lateral, depth, 1.8 if aside else 0.62, 1.8)
     if where is None:
         return

@@ -148,22 +148,24 @@ def _people(left: Side, right: Side, world: World, dice: Dice, on_pavement: list
     """Pedestrians in groups on a pavement or crossing, bicyclists on the road; in few scenes."""
     walkers = 0
     if dice.chance(world.crowds):
-        walkers = 3 + dice.below(7)
+        walkers = 2 + dice.below(4)
     elif dice.chance(world.strollers):
         walkers = 1 + dice.below(2)
-    side, depth = (left, right)[dice.below(2)], dice.between(5, 12)
+    side, depth = (left, right)[dice.below(2)], dice.between(5, 9)
     crossing = dice.chance(0.2)
     for _ in range(walkers):
         if crossing:
             lateral = dice.between(-left.kerb, right.kerb)
         else:
-            lateral = side.sign * dice.between(side.kerb + 0.3, side.front - 0.2)
-        (on_road if crossing else on_pavement).append((depth + dice.between(0, 7), draw_pedestrian, lateral))
+            lateral = side.sign * (side.kerb + dice.between(0.2, 1.4))
+        (on_road if crossing else on_pavement).append(
+            (depth + dice.between(0, 3.5), draw_pedestrian, lateral)
+        )
     if dice.chance(world.cyclists):
-        depth = dice.between(4.5, 11)
-        for _ in range(1 + dice.below(3)):
+        depth = dice.between(4.5, 8)
+        for _ in range(1 + dice.below(2)):
             lateral = side.sign * dice.between(side.kerb - 2.2, side.kerb - 0.4)
-            on_road.append((depth + dice.between(0, 5), draw_bicyclist, lateral))
+            on_road.append((depth + dice.between(0, 3), draw_bicyclist, lateral))
 
 
 def _draw_placed(canvas: Canvas, placed: list[_Placed], dice: Dice) -> None:

@@ -31,7 +31,7 @@ class World:
     saturation: float = 0.85
     contrast: float = 1.0
     haze: float = 150.0  # distance at which half of the light is the sky's
-    grain: float = 11.0  # largest error of a pixel, 0..255
+    grain: float = 9.0  # largest error of a pixel, 0..255
     relief: float = 1.0  # strength of textures
 
     camera_height: Range = (1.25, 1.6)
@@ -44,11 +44,11 @@ class World:
     street_trees: float = 0.42  # chance of a tree at each place for one
     cars: float = 0.75  # chance of a car at each parking place
     traffic: float = 0.6  # chance of a car in each lane position
-    poles: float = 0.5
-    signs: float = 0.5  # poles that carry one
-    crowds: float = 0.38  # scenes with many pedestrians
-    strollers: float = 0.25  # other scenes with one or two
-    cyclists: float = 0.26  # scenes with bicyclists
+    poles: float = 0.3
+    signs: float = 0.6  # poles that carry one
+    crowds: float = 0.3  # scenes with many pedestrians
+    strollers: float = 0.2  # other scenes with one or two
+    cyclists: float = 0.19  # scenes with bicyclists
     railings: float = 0.2  # sides with a railing at the kerb
     bonnet: float = 0.1  # scenes where the camera's own car is seen
 
@@ -89,7 +89,7 @@ WORLDS: dict[str, World] = {
         gardens=0.75,
         street_trees=0.75,
         traffic=0.25,
-        crowds=0.06,
+        crowds=0.08,
         railings=0.06,
         sky_top=(132, 170, 216),
         leaves=((62, 88, 40), (84, 104, 52), (50, 76, 40)),
