@@ -21,7 +21,8 @@ RALX_HD void argmax_step(Real x, int32_t c, Real& best, int32_t& label) {
 template <typename Real>
 constexpr Real kExpFloor = sizeof(Real) == 4 ? Real(-86) : Real(-700);
 
-// e^x for kExpFloor <= x <= 0, relative error 2e-7 (float) or 4e-16 (double); NaN gives NaN.
+// e^x for kExpFloor <= x <= 0; NaN gives NaN. Relative error in float 2e-7 · (1 + |x|), in double 1e-15: where e^x
+// counts beside the maximum's e^0 = 1, x is small.
 RALX_HD float exp_nonpositive(float x) {
   constexpr float kMagic = 0x1.8p23f;  // adding it rounds to an integer, left in the low bits of the mantissa
   const float shifted = x * 0x1.715476p+0f + kMagic;

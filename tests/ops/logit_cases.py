@@ -1,0 +1,116 @@
+"""Logits in every form that the ops take: shapes, memory layouts, dtypes, ordinary and awkward values."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from ralx import _C
+
+ISAS = [isa for isa in (_C.Isa.baseline, _C.Isa.avx2, _C.Isa.avx512) if _C.runs_here(isa)]
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+INF, NAN = torch.inf, torch.nan
+
+
+@contextmanager
+def instruction_set(isa: _C.Isa) -> Iterator[None]:
+    before = _C.active_isa()
+    _C.use_isa(isa)
+    try:
+        yield
+    finally:
+        _C.use_isa(before)
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def random_logits(*shape: int, seed: int = 0, scale: float = 3.0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * scale
+
+
+# Each gives the same values in another memory layout. What lies around them is NaN, and must not be read.
+def _sliced(x: Tensor) -> Tensor:
+    around = torch.full([n + 2 for n in x.shape], NAN, dtype=x.dtype)
+    inside = around[tuple(slice(1, -1) for _ in x.shape)]
+    return inside.copy_(x)
+
+
+def _every_second(x: Tensor) -> Tensor:
+    around = torch.full([*x.shape[:-1], 2 * x.shape[-1]], NAN, dtype=x.dtype)
+    return around[..., ::2].copy_(x)
+
+
+LAYOUTS = {
+    "contiguous": lambda x: x.contiguous(),
+    "channels_last": lambda x: x.movedim(-3, -1).contiguous().movedim(-1, -3),
+    "transposed": lambda x: x.transpose(-1, -2).contiguous().transpose(-1, -2),
+    "classes_first": lambda x: x.transpose(-3, -4).contiguous().transpose(-3, -4),
+    "sliced": _sliced,
+    "every_second": _every_second,
+}
+
+
+def _expanded(x: Tensor) -> Tensor:
+    """One image (or pass) for all, and one row for all."""
+    return x[:1, ..., :1, :].expand(x.shape)
+
+
+# What happens to ordinary logits [..., C, h, w]; `pixels` is a random bool mask that broadcasts to them.
+VALUES = {
+    "ordinary": lambda x, pixels: x,
+    "large": lambda x, pixels: x * 1e4,
+    "equal": lambda x, pixels: torch.zeros_like(x),
+    "ties": lambda x, pixels: x.round(),
+    "masked class": lambda x, pixels: x.index_fill(-3, torch.tensor([x.shape[-3] // 2]), -INF),
+    "masked pixels": lambda x, pixels: x.masked_fill(pixels & (x < 0), -INF),
+    "all masked": lambda x, pixels: x.masked_fill(pixels, -INF),
+    "nan": lambda x, pixels: x.masked_fill(pixels & (x > 0), NAN),
+    "inf": lambda x, pixels: x.masked_fill(pixels & (x > 2), INF),
+    "everything": lambda x, pixels: (
+        x.masked_fill(pixels & (x > 3), INF)
+        .masked_fill(pixels & (x < -2), -INF)
+        .masked_fill(pixels & (x.abs() < 0.1), NAN)
+    ),
+}
+
+
+@st.composite
+def logits(draw: st.DrawFn, passes: bool = False, values: tuple[str, ...] = tuple(VALUES)) -> Tensor:
+    """[N, C, h, w], or [T, N, C, h, w] for several passes."""
+    height = draw(st.integers(1, 24))
+    # Around the ends of blocks of 64 pixels, too.
+    width = draw(st.one_of(st.integers(1, 24), st.sampled_from([63, 64, 65, 127, 128, 130])))
+    classes = draw(st.sampled_from([1, 2, 3, 7, 11, 19]))
+    shape = [draw(st.integers(1, 2)), classes, height, width]
+    if passes:
+        shape.insert(0, draw(st.integers(1, 5)))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    x = torch.randn(shape, generator=generator) * 3
+    pixels = torch.rand(*shape[:-3], 1, *shape[-2:], generator=generator) < 0.05
+    x = VALUES[draw(st.sampled_from(values))](x, pixels).to(draw(st.sampled_from(DTYPES)))
+    layout = draw(st.sampled_from([*LAYOUTS, "expanded"]))
+    return _expanded(x) if layout == "expanded" else LAYOUTS[layout](x)
+
+
+@st.composite
+def region_sizes(draw: st.DrawFn, size: tuple[int, int]) -> tuple[int, int]:
+    return draw(st.integers(1, size[0])), draw(st.integers(1, size[1]))
+
+
+@st.composite
+def image_sizes(draw: st.DrawFn, x: Tensor) -> tuple[int, int]:
+    """Native size half of the time, else anything from a pixel to several times the size."""
+    native = (x.shape[-2], x.shape[-1])
+    if draw(st.booleans()):
+        return native
+    return draw(st.integers(1, 4 * native[0])), draw(st.one_of(st.integers(1, 4 * native[1]), st.just(130)))

@@ -1,0 +1,294 @@
+"""bald and BaldAccumulator against plain torch in float64, and every promise of their contract."""
+
+import math
+
+import pytest
+import tolerances
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from logit_cases import (
+    DTYPES,
+    INF,
+    ISAS,
+    LAYOUTS,
+    NAN,
+    VALUES,
+    image_sizes,
+    instruction_set,
+    logits,
+    random_logits,
+    region_sizes,
+    threads,
+)
+from torch import Tensor
+
+from ralx.ops import BaldAccumulator, BaldScores, bald
+from ralx.ops._reference import split_regions, upsample_ref
+from ralx.ops.bald import bald_ref
+
+
+@pytest.fixture(params=ISAS, ids=lambda isa: isa.name)
+def isa(request: pytest.FixtureRequest):
+    with instruction_set(request.param):
+        yield
+
+
+def undecided_share(x: Tensor, size, align_corners: bool, region_size) -> Tensor:
+    """[N, R, 1]: share of pixels whose two largest mean probabilities rounding may swap."""
+    mean_p = upsample_ref(x.double(), size, align_corners).softmax(2).mean(0)
+    if mean_p.shape[1] == 1:
+        return torch.zeros(1)
+    largest = mean_p.topk(2, dim=1).values
+    near = (largest[:, 0] - largest[:, 1]) < 1e-5
+    return split_regions(near, region_size).double().mean((2, 3)).unsqueeze(2)
+
+
+def assert_right(x: Tensor, region_size, size, align_corners) -> None:
+    before = x.clone()
+    result = bald(x, region_size, size=size, align_corners=align_corners)
+    assert torch.equal(x.nan_to_num(0.5), before.nan_to_num(0.5))
+    expected = BaldScores(*bald_ref(x.double(), region_size, size, align_corners))
+    limit = tolerances.BALD if size == tuple(x.shape[-2:]) else tolerances.UPSAMPLED
+    if x.dtype == torch.float64:
+        limit = tolerances.rounding(x.shape[2])
+    assert all(t.dtype == torch.float32 for t in result)
+    torch.testing.assert_close(result.bald_map, expected.bald_map, atol=limit, rtol=0, equal_nan=True)
+    area = region_size[0] * region_size[1]
+    torch.testing.assert_close(
+        result.region_sum, expected.region_sum, atol=area * limit, rtol=1e-7, equal_nan=True
+    )
+    slack = undecided_share(x, size, align_corners, region_size) + 1e-6
+    assert ((result.class_hist - expected.class_hist).abs() <= slack).all()
+    # Streamed passes give the same, to the bit.
+    streamed = bald(iter(x), region_size, size=size, align_corners=align_corners)
+    for a, b in zip(streamed, result, strict=True):
+        assert torch.equal(a.nan_to_num(-9), b.nan_to_num(-9))
+
+
+@st.composite
+def cases(draw: st.DrawFn):
+    values = tuple(name for name in VALUES if name != "large")
+    x = draw(logits(passes=True, values=values))
+    size = draw(image_sizes(x))
+    return x, draw(region_sizes(size)), size, draw(st.booleans()), draw(st.sampled_from(ISAS))
+
+
+@settings(deadline=None, max_examples=200)
+@given(cases())
+def test_equals_plain_torch(case) -> None:
+    *arguments, isa = case
+    with instruction_set(isa):
+        assert_right(*arguments)
+
+
+def test_an_example_by_hand() -> None:
+    # Pixel 0: sure of class 0, then of class 1, all disagreement. Pixel 1: unsure twice, none.
+    x = torch.tensor([[[99.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [99.0, 0.0]]]).view(2, 1, 2, 1, 2)
+    result = bald(x, (1, 2))
+    torch.testing.assert_close(result.bald_map, torch.tensor([[[math.log(2), 0.0]]]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(result.region_sum, torch.tensor([[math.log(2)]]), atol=1e-6, rtol=0)
+    assert result.class_hist.tolist() == [[[1.0, 0.0]]]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_accuracy(isa, dtype) -> None:
+    for passes, classes in ((20, 11), (3, 150), (100, 3)):
+        assert_right(random_logits(passes, 1, classes, 16, 70).to(dtype), (16, 70), (16, 70), False)
+
+
+def test_equal_passes_do_not_disagree(isa) -> None:
+    x = random_logits(1, 2, 11, 16, 70).expand(7, -1, -1, -1, -1)
+    assert bald(x).bald_map.abs().max() <= tolerances.BALD
+
+
+def test_region_class_is_that_of_the_mean_prediction() -> None:
+    # Two weak votes for class 1 against one strong vote for class 2.
+    x = torch.tensor([[0.0, 1.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 9.0]]).view(3, 1, 3, 1, 1)
+    assert bald(x, (1, 1)).class_hist.tolist() == [[[0.0, 0.0, 1.0]]]
+    # Ties: the lowest.
+    assert bald(torch.zeros(2, 1, 3, 1, 1), (1, 1)).class_hist.tolist() == [[[1.0, 0.0, 0.0]]]
+
+
+@pytest.mark.parametrize("size", [None, (12, 12)])
+def test_without_regions_only_the_map(size) -> None:
+    x = random_logits(3, 2, 5, 8, 9)
+    with_regions = bald(x, (4, 4), size=size)
+    for result in (bald(x, size=size), bald(list(x), size=size)):
+        assert result.region_sum is None and result.class_hist is None
+        assert torch.equal(result.bald_map, with_regions.bald_map)
+
+
+@pytest.mark.parametrize("bad", [NAN, INF, -INF])
+def test_a_bad_pixel_spoils_itself_and_its_region(isa, bad) -> None:
+    x = random_logits(3, 2, 4, 8, 70)
+    clean = bald(x, (4, 35))
+    x[1, 1, slice(None) if bad == -INF else 2, 5, 40] = bad
+    result = bald(x, (4, 35))
+    spoilt = torch.zeros(2, 8, 70, dtype=torch.bool)
+    spoilt[1, 5, 40] = True
+    assert torch.equal(result.bald_map.isnan(), spoilt)
+    assert torch.equal(result.bald_map[~spoilt], clean.bald_map[~spoilt])
+    assert result.region_sum.isnan().tolist() == [[False] * 4, [False, False, False, True]]
+    assert not result.class_hist.isnan().any()
+
+
+@pytest.mark.parametrize("size", [(8, 70), (19, 100)])
+def test_a_masked_class_is_as_if_it_were_not_there(isa, size) -> None:
+    x = random_logits(4, 1, 4, 8, 70)
+    without = bald(x[:, :, [0, 1, 3]], (4, 35), size=size)
+    x[:, :, 2] = -INF
+    masked = bald(x, (4, 35), size=size)
+    torch.testing.assert_close(masked.bald_map, without.bald_map, atol=1e-6, rtol=0)
+    assert torch.equal(masked.class_hist[..., [0, 1, 3]], without.class_hist)
+
+
+@pytest.mark.parametrize("size", [(30, 40), (70, 90)])
+@pytest.mark.parametrize("region_size", [(30, 40), (7, 9), (1, 1)])
+def test_number_of_threads_changes_nothing(region_size, size) -> None:
+    x = random_logits(3, 2, 5, 30, 40)
+    results = []
+    for count in (1, 2, 5):
+        with threads(count):
+            results += [bald(x, region_size, size=size), bald(iter(x), region_size, size=size)]
+    for result in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layout_changes_nothing(layout) -> None:
+    x = random_logits(2, 3, 5, 21, 66)
+    expected = bald(x, (10, 20), size=(40, 100))
+    for a, b in zip(bald(LAYOUTS[layout](x), (10, 20), size=(40, 100)), expected, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_no_images_give_empty_outputs() -> None:
+    for passes in (torch.empty(4, 0, 3, 8, 8), [torch.empty(0, 3, 8, 8)] * 4):
+        result = bald(passes, (4, 4), size=(8, 16))
+        assert [tuple(t.shape) for t in result] == [(0, 8, 16), (0, 8), (0, 8, 3)]
+
+
+def test_compute_changes_nothing_and_update_may_follow() -> None:
+    x = random_logits(6, 2, 5, 9, 20)
+    accumulator = BaldAccumulator((4, 5), size=(18, 40), align_corners=True)
+    for t, logits_of_pass in enumerate(x):
+        accumulator.update(logits_of_pass)
+        expected = bald(x[: t + 1], (4, 5), size=(18, 40), align_corners=True)
+        first, again = accumulator.compute(), accumulator.compute()
+        for a, b, c in zip(first, again, expected, strict=True):
+            assert torch.equal(a, b) and torch.equal(a, c)
+        first.bald_map.zero_()  # what compute() gave belongs to the caller
+
+
+def test_passes_are_not_kept_nor_changed() -> None:
+    one, other = random_logits(2, 1, 3, 8, 8)
+    expected = bald(torch.stack([one, other])).bald_map
+    accumulator = BaldAccumulator()
+    buffer = one.clone().requires_grad_()
+    accumulator.update(buffer)
+    assert torch.equal(buffer, one)
+    with torch.no_grad():
+        buffer.copy_(other)
+    accumulator.update(buffer)
+    assert torch.equal(accumulator.compute().bald_map, expected)
+
+
+def test_outputs_never_require_grad() -> None:
+    x = random_logits(2, 1, 3, 8, 8).requires_grad_()
+    for result in (bald(x, (4, 4)), bald(iter(x), (4, 4)), bald((p * 2 for p in x), (4, 4))):
+        assert not any(t.requires_grad for t in result)
+
+
+def test_generators_are_taken_one_at_a_time() -> None:
+    alive = []
+
+    def passes():
+        for t in range(4):
+            alive.append(t)
+            yield random_logits(1, 3, 8, 8, seed=t)
+            alive.remove(t)
+            assert not alive
+
+    stacked = torch.stack([random_logits(1, 3, 8, 8, seed=t) for t in range(4)])
+    assert torch.equal(bald(passes()).bald_map, bald(stacked).bald_map)
+
+
+X = random_logits(2, 1, 3, 8, 8)
+PAIR = r"must be two integers \(height, width\), each at least 1, got "
+REJECTED = [
+    (TypeError, (X.numpy(),), {}, r"logits must be a torch.Tensor, got numpy.ndarray"),
+    (TypeError, (None,), {}, r"logits must be a tensor \[T, N, C, h, w\] or an iterable .* got NoneType"),
+    (TypeError, ([X[0], X[1].numpy()],), {}, r"logits must be a torch.Tensor, got numpy.ndarray"),
+    (ValueError, (X[0],), {}, r"logits must be \[T, N, C, h, w\], got shape \[1, 3, 8, 8\]"),
+    (ValueError, ([X],), {}, r"logits must be \[N, C, h, w\], got shape \[2, 1, 3, 8, 8\]"),
+    (TypeError, (X.int(),), {}, r"logits must be float32, .* got torch.int32"),
+    (TypeError, ([X[0].int()],), {}, r"logits must be float32, .* got torch.int32"),
+    (ValueError, (X[:, :, :0],), {}, r"logits must have at least one class, got shape \[2, 1, 0, 8, 8\]"),
+    (ValueError, (X[..., :0, :],), {}, r"logits must have at least one pixel, got shape \[2, 1, 3, 0, 8\]"),
+    (ValueError, (X[:0],), {}, r"logits must hold at least one pass, got shape \[0, 1, 3, 8, 8\]"),
+    (ValueError, ([],), {}, r"logits must hold at least one pass, got an empty iterable"),
+    (ValueError, ([X[0], X[0, :, :2]],), {}, r"same shape, .* got \[1, 2, 8, 8\] .* after \[1, 3, 8, 8\]"),
+    (
+        ValueError,
+        ([X[0], X[0].double()],),
+        {},
+        r"same shape, dtype .* got .* torch.float64 .* after .* torch.float32",
+    ),
+    (TypeError, (X, 4), {}, rf"region_size {PAIR}4"),
+    (TypeError, (list(X), 4), {}, rf"region_size {PAIR}4"),
+    (ValueError, (X, (0, 4)), {}, rf"region_size {PAIR}\(0, 4\)"),
+    (ValueError, (X, (9, 4)), {}, r"region_size must not exceed the image, got \(9, 4\) for .* \(8, 8\)"),
+    (
+        ValueError,
+        (list(X), (9, 4)),
+        {},
+        r"region_size must not exceed the image, got \(9, 4\) for .* \(8, 8\)",
+    ),
+    (ValueError, (X,), {"size": (0, 8)}, rf"size {PAIR}\(0, 8\)"),
+    (TypeError, (list(X),), {"size": 8}, rf"size {PAIR}8"),
+    (TypeError, (X,), {"align_corners": None}, r"align_corners must be True or False, got None"),
+    (TypeError, (list(X),), {"align_corners": None}, r"align_corners must be True or False, got None"),
+]
+
+
+@pytest.mark.parametrize(("error", "arguments", "options", "text"), REJECTED, ids=lambda v: str(v)[:40])
+def test_bad_input_is_refused(error, arguments, options, text) -> None:
+    with pytest.raises(error, match=text):
+        bald(*arguments, **options)
+
+
+def test_compute_before_update_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"compute\(\) needs at least one pass, got none: call update\(\) first"
+    ):
+        BaldAccumulator((4, 4)).compute()
+
+
+def test_a_refused_pass_leaves_the_accumulator_as_it_was() -> None:
+    accumulator = BaldAccumulator((4, 4))
+    with pytest.raises(ValueError, match="region_size must not exceed the image"):
+        accumulator.update(X[0, ..., :3])
+    with pytest.raises(ValueError, match="needs at least one pass"):
+        accumulator.compute()
+    accumulator.update(X[0])
+    with pytest.raises(ValueError, match="same shape"):
+        accumulator.update(X[0, ..., :4])
+    accumulator.update(X[1])
+    assert torch.equal(accumulator.compute().region_sum, bald(X, (4, 4)).region_sum)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_opcheck(dtype) -> None:
+    x = random_logits(3, 2, 5, 8, 9).to(dtype)
+    torch.library.opcheck(torch.ops.ralx.bald.default, (x, (4, 4), (11, 12), True))
+
+
+@pytest.mark.parametrize("region_size", [None, (4, 4)])
+def test_compiles_into_one_graph(region_size) -> None:
+    def scores(x: Tensor) -> Tensor:
+        result = bald(x * 2, region_size, size=(16, 18))
+        return result.bald_map + (0 if result.region_sum is None else result.region_sum.sum())
+
+    x = random_logits(3, 2, 5, 8, 9).requires_grad_()
+    assert torch.equal(torch.compile(scores, fullgraph=True, backend="aot_eager")(x), scores(x))

@@ -1,0 +1,285 @@
+"""confusion_matrix against counting by NumPy, and every promise of its contract."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from logit_cases import (
+    DTYPES,
+    INF,
+    ISAS,
+    LAYOUTS,
+    NAN,
+    image_sizes,
+    instruction_set,
+    logits,
+    random_logits,
+    threads,
+)
+from torch import Tensor
+
+from ralx.ops import confusion_matrix
+from ralx.ops._reference import upsample_ref
+from ralx.ops.confusion_matrix import confusion_matrix_ref
+
+LABEL_DTYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
+
+
+@pytest.fixture(params=ISAS, ids=lambda isa: isa.name)
+def isa(request: pytest.FixtureRequest):
+    with instruction_set(request.param):
+        yield
+
+
+def labels(*shape: int, classes: int, seed: int = 0, dtype=torch.uint8, ignore: int | None = None) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(classes, shape, generator=generator)
+    if ignore is not None:
+        drawn[torch.rand(shape, generator=generator) < 0.2] = ignore
+    return drawn.to(dtype)
+
+
+def counted(prediction: Tensor, target: Tensor, classes: int, ignore_index: int) -> Tensor:
+    """By NumPy, one pixel at a time."""
+    counts = np.zeros((classes, classes), dtype=np.int64)
+    for t, p in zip(target.flatten().tolist(), prediction.flatten().tolist(), strict=True):
+        if t != ignore_index:
+            counts[t, p] += 1
+    return torch.from_numpy(counts)
+
+
+def map_layout(x: Tensor, layout: str) -> Tensor:
+    """A label map [N, H, W] in one of the layouts of logits."""
+    return {
+        "contiguous": lambda: x.contiguous(),
+        "transposed": lambda: x.transpose(1, 2).contiguous().transpose(1, 2),
+        "sliced": lambda: torch.nn.functional.pad(x, (1, 2, 3, 1), value=99)[:, 3:-1, 1:-2],
+        "every_second": lambda: x.repeat_interleave(2, 2)[..., ::2],
+        "expanded": lambda: x[:1, :1].expand(x.shape),
+    }[layout]()
+
+
+MAP_LAYOUTS = ("contiguous", "transposed", "sliced", "every_second", "expanded")
+
+
+@st.composite
+def label_cases(draw: st.DrawFn):
+    classes = draw(st.sampled_from([1, 2, 11, 19, 100]))
+    shape = [
+        draw(st.integers(0, 2)),
+        draw(st.integers(1, 20)),
+        draw(st.sampled_from([1, 5, 63, 64, 65, 130])),
+    ]
+    if shape[0] == 0:
+        return torch.zeros(shape, dtype=torch.uint8), torch.zeros(shape, dtype=torch.int64), classes, 255
+    seed, ignore = draw(st.integers(0, 2**31)), draw(st.sampled_from([255, 11, 0, 1]))
+    prediction = labels(*shape, classes=classes, seed=seed, dtype=draw(st.sampled_from(LABEL_DTYPES)))
+    target = labels(
+        *shape, classes=classes, seed=seed + 1, dtype=draw(st.sampled_from(LABEL_DTYPES)), ignore=ignore
+    )
+    prediction = map_layout(prediction, draw(st.sampled_from(MAP_LAYOUTS)))
+    return prediction, map_layout(target, draw(st.sampled_from(MAP_LAYOUTS))), classes, ignore
+
+
+@settings(deadline=None, max_examples=150)
+@given(label_cases())
+def test_counts_of_label_maps(case) -> None:
+    prediction, target, classes, ignore = case
+    result = confusion_matrix(prediction, target, classes, ignore_index=ignore)
+    assert result.dtype == torch.int64
+    assert torch.equal(result, counted(prediction, target, classes, ignore))
+    assert torch.equal(result, confusion_matrix_ref(prediction, target, classes, ignore))
+
+
+@st.composite
+def logit_cases(draw: st.DrawFn):
+    x = draw(logits())
+    size = draw(image_sizes(x))
+    target = labels(x.shape[0], *size, classes=x.shape[1], seed=draw(st.integers(0, 2**31)), ignore=255)
+    target = map_layout(target, draw(st.sampled_from(MAP_LAYOUTS)))
+    return x, target, size, draw(st.booleans()), draw(st.sampled_from(ISAS))
+
+
+@settings(deadline=None, max_examples=200)
+@given(logit_cases())
+def test_counts_of_logits(case) -> None:
+    x, target, size, align_corners, isa = case
+    with instruction_set(isa):
+        result = confusion_matrix(x, target, x.shape[1], size=size, align_corners=align_corners)
+    expected = confusion_matrix_ref(x.double(), target, x.shape[1], align_corners=align_corners)
+    if size == tuple(x.shape[2:]) or x.dtype == torch.float64:
+        assert torch.equal(result, expected)
+        return
+    # Upsampled in float32, two classes may swap where they are nearly equal.
+    full = upsample_ref(x.double(), size, align_corners)
+    largest = full.topk(min(2, x.shape[1]), dim=1).values
+    near = (largest[:, 0] - largest[:, -1]) < 1e-5 * (1 + largest[:, 0].abs())
+    assert torch.equal(result.sum(1), expected.sum(1))
+    assert (result - expected).abs().sum() <= 2 * near.sum() * (x.shape[1] > 1)
+
+
+def test_rows_are_targets_and_columns_predictions() -> None:
+    target = torch.tensor([[[0, 0, 1, 255]]], dtype=torch.uint8)
+    prediction = torch.tensor([[[0, 2, 2, 1]]])
+    assert confusion_matrix(prediction, target, 3).tolist() == [[1, 0, 1], [0, 0, 1], [0, 0, 0]]
+    x = torch.nn.functional.one_hot(prediction, 3).permute(0, 3, 1, 2).float()
+    assert confusion_matrix(x, target, 3).tolist() == [[1, 0, 1], [0, 0, 1], [0, 0, 0]]
+
+
+def test_predicts_as_argmax_does(isa) -> None:
+    pixels = torch.tensor(
+        [
+            [0, 1, 2, 3],
+            [0, NAN, 5, 9],
+            [9, 3, NAN, NAN],
+            [INF, 1, 2, NAN],
+            [2, 5, 5, 1],
+            [-INF, -INF, -INF, -INF],
+        ]
+    )
+    x = pixels.T.reshape(1, 4, 1, 6)
+    result = confusion_matrix(x, torch.zeros(1, 1, 6, dtype=torch.int64), 4)
+    assert result[0].tolist() == torch.tensor([3, 1, 2, 3, 1, 0]).bincount(minlength=4).tolist()
+
+
+def test_ignored_pixels_may_hold_anything() -> None:
+    target = torch.tensor([[[0, -100, -100]]])
+    prediction = torch.tensor([[[1, 77, -5]]])
+    assert confusion_matrix(prediction, target, 2, ignore_index=-100).tolist() == [[0, 1], [0, 0]]
+    # A class can be the one that is ignored.
+    assert confusion_matrix(
+        torch.tensor([[[0, 1]]]), torch.tensor([[[0, 1]]]), 2, ignore_index=1
+    ).tolist() == [
+        [1, 0],
+        [0, 0],
+    ]
+
+
+def test_a_label_that_is_no_class_is_an_error_and_named() -> None:
+    target, prediction = torch.zeros(2, 3, 4, dtype=torch.int64), torch.zeros(2, 3, 4, dtype=torch.uint8)
+    target[1, 2, 3] = 11
+    with pytest.raises(
+        ValueError, match=r"target must be in 0..10 .* ignore_index=255, got 11 at \[1, 2, 3\]"
+    ):
+        confusion_matrix(prediction, target, 11)
+    target[0, 1, 0] = -1
+    for count in (1, 2, 5):  # the first one in reading order, whichever thread saw it
+        with threads(count), pytest.raises(ValueError, match=r"target must be .* got -1 at \[0, 1, 0\]"):
+            confusion_matrix(prediction, target, 11)
+    target.zero_()
+    prediction[0, 2, 1] = 200
+    with pytest.raises(ValueError, match=r"prediction must be in 0..10 .* got 200 at \[0, 2, 1\]"):
+        confusion_matrix(prediction, target, 11)
+    target[0, 2, 1] = 2**40
+    with pytest.raises(ValueError, match=r"target must be .* got 1099511627776 at \[0, 2, 1\]"):
+        confusion_matrix(random_logits(2, 11, 3, 4), target, 11)
+
+
+def test_the_reference_skips_labels_that_are_no_class() -> None:
+    # What CUDA does, where an error would have to wait for the device.
+    target, prediction = torch.tensor([[[0, 5, -1, 1]]]), torch.tensor([[[0, 0, 0, 7]]])
+    assert confusion_matrix_ref(prediction, target, 2).tolist() == [[1, 0], [0, 0]]
+
+
+@pytest.mark.parametrize("size", [(21, 66), (40, 100)])
+def test_threads_and_layout_change_nothing(size) -> None:
+    x, target = random_logits(2, 5, 21, 66), labels(2, *size, classes=5, ignore=255)
+    expected = confusion_matrix(x, target, 5, size=size)
+    for count in (1, 2, 5):
+        for layout in LAYOUTS.values():
+            with threads(count):
+                assert torch.equal(confusion_matrix(layout(x), target, 5, size=size), expected)
+
+
+def test_one_class_everywhere_is_counted_exactly() -> None:
+    target = torch.zeros(3, 400, 500, dtype=torch.uint8)
+    for count in (1, 2):
+        with threads(count):
+            assert confusion_matrix(target, target, 3).tolist() == [[600000, 0, 0], [0, 0, 0], [0, 0, 0]]
+
+
+def test_no_images_give_zeros() -> None:
+    target = torch.empty(0, 8, 8, dtype=torch.uint8)
+    assert torch.equal(
+        confusion_matrix(torch.empty(0, 3, 4, 4), target, 3, size=(8, 8)), torch.zeros(3, 3).long()
+    )
+    assert torch.equal(confusion_matrix(target, target, 3), torch.zeros(3, 3).long())
+
+
+def test_inputs_are_left_alone_and_the_result_has_no_grad() -> None:
+    x, target = random_logits(1, 3, 8, 8).requires_grad_(), labels(1, 8, 8, classes=3)
+    before = x.detach().clone(), target.clone()
+    assert not confusion_matrix(x, target, 3).requires_grad
+    assert torch.equal(x, before[0]) and torch.equal(target, before[1])
+
+
+X, T = random_logits(1, 3, 8, 8), labels(1, 8, 8, classes=3)
+PAIR = r"must be two integers \(height, width\), each at least 1, got "
+REJECTED = [
+    (TypeError, {"prediction": X.numpy()}, r"prediction must be a torch.Tensor, got numpy.ndarray"),
+    (TypeError, {"target": T.numpy()}, r"target must be a torch.Tensor, got numpy.ndarray"),
+    (ValueError, {"prediction": X[0]}, r"prediction must be \[N, C, h, w\], got shape \[3, 8, 8\]"),
+    (ValueError, {"prediction": X.long()}, r"prediction must be \[N, H, W\], got shape \[1, 3, 8, 8\]"),
+    (
+        ValueError,
+        {"prediction": X[:, :0]},
+        r"prediction must have at least one class, got shape \[1, 0, 8, 8\]",
+    ),
+    (TypeError, {"prediction": T.bool()}, r"prediction must be uint8, int16, int32 or int64, got torch.bool"),
+    (TypeError, {"prediction": X.to(torch.complex64)}, r"prediction must be uint8, .* got torch.complex64"),
+    (TypeError, {"target": T.float()}, r"target must be uint8, int16, int32 or int64, got torch.float32"),
+    (TypeError, {"target": T.bool()}, r"target must be uint8, int16, int32 or int64, got torch.bool"),
+    (TypeError, {"target": T.to(torch.int8)}, r"target must be uint8, int16, int32 or int64, got torch.int8"),
+    (ValueError, {"target": T[0]}, r"target must be \[N, H, W\], got shape \[8, 8\]"),
+    (
+        ValueError,
+        {"target": T[:, 1:]},
+        r"target must have the shape of the prediction, \[1, 8, 8\], got \[1, 7, 8\]",
+    ),
+    (
+        ValueError,
+        {"target": T[:0]},
+        r"target must have the shape of the prediction, \[1, 8, 8\], got \[0, 8, 8\]",
+    ),
+    (ValueError, {"size": (16, 16)}, r"target must have the shape .*, \[1, 16, 16\], got \[1, 8, 8\]"),
+    (ValueError, {"prediction": T[:, 1:]}, r"target must have the shape .*, \[1, 7, 8\], got \[1, 8, 8\]"),
+    (
+        ValueError,
+        {"num_classes": 4},
+        r"num_classes must be the number of classes of the logits, got 4 .* \[1, 3, 8, 8\]",
+    ),
+    (ValueError, {"num_classes": 0, "prediction": T}, r"num_classes must be at least 1, got 0"),
+    (TypeError, {"num_classes": 3.0}, r"num_classes must be an integer, got 3.0"),
+    (TypeError, {"num_classes": True}, r"num_classes must be an integer, got True"),
+    (TypeError, {"ignore_index": None}, r"ignore_index must be an integer, got None"),
+    (TypeError, {"size": 8}, rf"size {PAIR}8"),
+    (ValueError, {"size": (8, 0)}, rf"size {PAIR}\(8, 0\)"),
+    (TypeError, {"align_corners": "no"}, r"align_corners must be True or False, got 'no'"),
+]
+
+
+@pytest.mark.parametrize(("error", "changed", "text"), REJECTED, ids=lambda v: str(v)[:40])
+def test_bad_input_is_refused(error, changed, text) -> None:
+    arguments = {"prediction": X, "target": T, "num_classes": 3} | changed
+    with pytest.raises(error, match=text):
+        confusion_matrix(**arguments)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_opcheck(dtype) -> None:
+    target = labels(2, 16, 20, classes=3, ignore=255)
+    op = torch.ops.ralx.confusion_matrix.default
+    torch.library.opcheck(op, (random_logits(2, 3, 8, 9).to(dtype), target, 3, 255, True))
+    torch.library.opcheck(op, (target.clamp(max=2), target, 3, 255, False))
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compiles_into_one_graph(dynamic) -> None:
+    def counts(x: Tensor, target: Tensor) -> Tensor:
+        return confusion_matrix(x * 2, target, 3, size=(target.shape[1], target.shape[2])) + 1
+
+    compiled = torch.compile(counts, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    for height in (8, 12):
+        x, target = random_logits(1, 3, height, 9).requires_grad_(), labels(1, 2 * height, 9, classes=3)
+        assert torch.equal(compiled(x, target), counts(x, target))

@@ -1,0 +1,425 @@
+"""region_features against plain torch in float64, and every promise of its contract."""
+
+import math
+
+import numpy as np
+import pytest
+import tolerances
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from logit_cases import (
+    DTYPES,
+    INF,
+    ISAS,
+    LAYOUTS,
+    NAN,
+    VALUES,
+    image_sizes,
+    instruction_set,
+    logits,
+    random_logits,
+    region_sizes,
+    threads,
+)
+from torch import Tensor
+
+from ralx import _C
+from ralx.ops import RegionFeatures, region_features
+from ralx.ops._reference import split_regions, upsample_ref
+from ralx.ops.region_features import region_features_ref
+
+POOLED = ("entropy_min", "entropy_avg", "entropy_max")
+
+
+@pytest.fixture(params=ISAS, ids=lambda isa: isa.name)
+def isa(request: pytest.FixtureRequest):
+    with instruction_set(request.param):
+        yield
+
+
+def reference(x: Tensor, *arguments) -> RegionFeatures:
+    return RegionFeatures(*region_features_ref(x.double(), *arguments))
+
+
+def tolerance(x: Tensor, upsampled: bool) -> float:
+    if x.dtype == torch.float64:
+        return tolerances.rounding(x.shape[1])
+    return tolerances.UPSAMPLED if upsampled else tolerances.entropy(x.shape[1])
+
+
+def undecided_share(x: Tensor, size, align_corners: bool, region_size) -> Tensor:
+    """[N, R, 1]: share of pixels whose two largest logits are so near that rounding may swap them."""
+    full = upsample_ref(x.double(), size, align_corners)
+    if full.shape[1] == 1:
+        return torch.zeros(1)
+    largest = full.topk(2, dim=1).values
+    near = (largest[:, 0] - largest[:, 1]) < 1e-5 * (1 + largest[:, 0].abs())
+    return split_regions(near, region_size).double().mean((2, 3)).unsqueeze(2)
+
+
+def assert_right(x: Tensor, region_size, cells, size, align_corners) -> None:
+    before = x.clone()
+    result = region_features(x, region_size, cells=cells, size=size, align_corners=align_corners)
+    assert torch.equal(x.nan_to_num(0.5), before.nan_to_num(0.5))
+    expected = reference(x, region_size, cells, size, align_corners)
+    upsampled = size != tuple(x.shape[2:])
+    limit = tolerance(x, upsampled)
+    for name in POOLED:
+        got, wanted = getattr(result, name), getattr(expected, name)
+        assert got.dtype == torch.float32
+        torch.testing.assert_close(got, wanted, atol=limit, rtol=0, equal_nan=True)
+        assert not (got < -1e-6).any()
+    area = region_size[0] * region_size[1]
+    torch.testing.assert_close(
+        result.entropy_sum, expected.entropy_sum, atol=area * limit, rtol=1e-7, equal_nan=True
+    )
+    if upsampled:
+        slack = undecided_share(x, size, align_corners, region_size) + 1e-6
+        assert ((result.class_hist - expected.class_hist).abs() <= slack).all()
+    else:
+        assert torch.equal(result.class_hist, expected.class_hist)
+
+
+@st.composite
+def cases(draw: st.DrawFn, resized: bool):
+    values = tuple(name for name in VALUES if not (resized and name == "large"))
+    x = draw(logits(values=values))
+    size = draw(image_sizes(x)) if resized else (x.shape[2], x.shape[3])
+    region_size = draw(region_sizes(size))
+    cells = draw(region_sizes((min(region_size[0], 8), min(region_size[1], 8))))
+    return x, region_size, cells, size, draw(st.booleans()), draw(st.sampled_from(ISAS))
+
+
+@settings(deadline=None, max_examples=200)
+@given(cases(resized=False))
+def test_equals_plain_torch_at_native_size(case) -> None:
+    *arguments, isa = case
+    with instruction_set(isa):
+        assert_right(*arguments)
+
+
+@settings(deadline=None, max_examples=200)
+@given(cases(resized=True))
+def test_equals_plain_torch_when_upsampled(case) -> None:
+    *arguments, isa = case
+    with instruction_set(isa):
+        assert_right(*arguments)
+
+
+def test_an_example_by_hand() -> None:
+    # Two regions of 2×2 pixels side by side, two classes; p = (½, ½) has entropy ln 2, p = (¼, ¾) 0.5623.
+    half, quarter = 0.0, math.log(3.0)
+    second = torch.tensor([[half, quarter, quarter, quarter], [half, half, half, -quarter]])
+    x = torch.stack([torch.zeros(2, 4), second]).unsqueeze(0)
+    low, high = 0.5623351446188083, math.log(2.0)
+    result = region_features(x, (2, 2), cells=(2, 1))
+    assert result.class_hist.tolist() == [[[0.75, 0.25], [0.5, 0.5]]]
+    expected = {
+        "entropy_min": [[low, high], [low, low]],
+        "entropy_avg": [[(low + high) / 2, high], [low, (low + high) / 2]],
+        "entropy_max": [[high, high], [low, high]],
+    }
+    for name, values in expected.items():
+        torch.testing.assert_close(getattr(result, name), torch.tensor(values).view(1, 2, 2, 1))
+    torch.testing.assert_close(result.entropy_sum, torch.tensor([[low + 3 * high, 3 * low + high]]))
+
+
+def test_remainders_belong_to_no_region_and_to_no_cell() -> None:
+    x = random_logits(2, 5, 23, 31)
+    result = region_features(x, (9, 10), cells=(2, 3))
+    assert result.class_hist.shape == (2, 2 * 3, 5)
+    assert result.entropy_min.shape == (2, 6, 2, 3)
+    # Rows 18.. and columns 30.. of the image lie in no region.
+    changed = x.clone()
+    changed[:, :, 18:] = NAN
+    changed[..., 30:] = NAN
+    for a, b in zip(region_features(changed, (9, 10), cells=(2, 3)), result, strict=True):
+        assert torch.equal(a, b)
+    # Row 8 and column 9 of each region lie in no cell, but count for entropy_sum.
+    changed = x.clone()
+    changed[:, :, 8] = NAN
+    again = region_features(changed, (9, 10), cells=(2, 3))
+    for name in POOLED:
+        assert torch.equal(getattr(again, name), getattr(result, name))
+    assert again.entropy_sum[:, :3].isnan().all() and torch.equal(
+        again.entropy_sum[:, 3:], result.entropy_sum[:, 3:]
+    )
+
+
+def test_regions_are_row_major_from_the_top_left() -> None:
+    labels = torch.arange(6).view(2, 3).repeat_interleave(4, 0).repeat_interleave(5, 1)
+    x = torch.nn.functional.one_hot(labels).permute(2, 0, 1).unsqueeze(0).float()
+    assert torch.equal(region_features(x, (4, 5), cells=(1, 1)).class_hist, torch.eye(6).unsqueeze(0))
+
+
+@pytest.mark.parametrize(
+    ("shape", "scale"), [((1, 11, 90, 160), 3), ((1, 150, 32, 70), 3), ((1, 1000, 9, 64), 1)]
+)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_accuracy(isa, shape, scale, dtype) -> None:
+    x = random_logits(*shape, scale=scale).to(dtype)
+    region_size = (shape[2], shape[3])
+    assert_right(x, region_size, (8, 8), region_size, False)
+    # Every pixel by itself.
+    assert_right(x, (1, 1), (1, 1), region_size, False)
+
+
+def test_an_even_distribution_has_entropy_ln_c(isa) -> None:
+    for classes in (1, 2, 11, 19, 1000):
+        result = region_features(torch.full((1, classes, 8, 8), 3e38), (8, 8))
+        assert (result.entropy_avg - math.log(classes)).abs().max() <= tolerances.entropy(classes)
+        assert result.class_hist[0, 0, 0] == 1
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("size", [(24, 32), (11, 16), (6, 8), (5, 3), (1, 1), (7, 1)])
+def test_upsampling_is_torchs(size, align_corners) -> None:
+    x = random_logits(2, 3, 6, 8).double()
+    expected = torch.nn.functional.interpolate(x, size=size, mode="bilinear", align_corners=align_corners)
+    torch.testing.assert_close(upsample_ref(x, size, align_corners), expected, atol=1e-12, rtol=0)
+    got = region_features(x, (1, 1), cells=(1, 1), size=size, align_corners=align_corners)
+    wanted = region_features(expected, (1, 1), cells=(1, 1))
+    torch.testing.assert_close(got.entropy_sum, wanted.entropy_sum, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_neighbours_of_weight_zero_are_not_read(align_corners, dtype) -> None:
+    # Sizes at which some pixels of the image fall on pixels of the source.
+    x = random_logits(1, 4, 9, 10).to(dtype)
+    size = (25, 28) if align_corners else (27, 30)
+    bad = x.clone()
+    bad[:, :, 4, 5] = NAN
+    result = region_features(bad, (1, 1), cells=(1, 1), size=size, align_corners=align_corners)
+    clean = region_features(x, (1, 1), cells=(1, 1), size=size, align_corners=align_corners)
+    touched = result.entropy_sum.view(size).isnan()
+    # (4, 5) lies at row and column `center`; its neighbours' own pixels are 3 away.
+    center = (12, 15) if align_corners else (13, 16)
+    expected = torch.zeros(size, dtype=torch.bool)
+    expected[center[0] - 2 : center[0] + 3, center[1] - 2 : center[1] + 3] = True
+    assert torch.equal(touched, expected)
+    assert torch.equal(result.entropy_sum.view(size)[~touched], clean.entropy_sum.view(size)[~touched])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [(20, 70), (40, 140), (57, 211)])
+def test_a_masked_class_is_as_if_it_were_not_there(isa, size, dtype) -> None:
+    x = random_logits(1, 6, 20, 70).to(dtype)
+    without = region_features(x[:, [0, 1, 3, 4, 5]], (10, 35), size=size)
+    x[:, 2] = -INF
+    masked = region_features(x, (10, 35), size=size)
+    assert torch.equal(masked.class_hist[..., [0, 1, 3, 4, 5]], without.class_hist)
+    assert (masked.class_hist[..., 2] == 0).all()
+    for a, b in zip(masked[1:], without[1:], strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bad", [NAN, INF, -INF])
+def test_a_bad_pixel_spoils_its_cell_and_its_regions_sum_only(isa, bad, dtype) -> None:
+    x = random_logits(2, 3, 16, 140).to(dtype)
+    clean = region_features(x, (8, 70), cells=(2, 5))
+    # A NaN or +inf in one class is enough; -inf must be in all.
+    x[1, slice(None) if bad == -INF else 1, 3, 80] = bad
+    result = region_features(x, (8, 70), cells=(2, 5))
+    spoilt = torch.zeros(2, 4, 2, 5, dtype=torch.bool)
+    spoilt[1, 1, 0, 0] = True  # row 3 is in the upper cells, column 10 of region 1 in the first
+    for name in POOLED:
+        got = getattr(result, name)
+        assert torch.equal(got.isnan(), spoilt)
+        assert torch.equal(got[~spoilt], getattr(clean, name)[~spoilt])
+    assert torch.equal(result.entropy_sum.isnan(), spoilt.any(-1).any(-1))
+    assert not result.class_hist.isnan().any()
+
+
+def test_class_hist_counts_the_first_nan_class_and_the_lowest_of_equal_ones(isa) -> None:
+    pixels = torch.tensor(
+        [
+            [0, 1, 2, 3],
+            [0, NAN, 5, 9],
+            [9, 3, NAN, NAN],
+            [INF, 1, 2, NAN],
+            [2, 5, 5, 1],
+            [-INF, -INF, -INF, -INF],
+        ]
+    )
+    x = pixels.T.reshape(1, 4, 1, 6)
+    result = region_features(x, (1, 1), cells=(1, 1))
+    assert result.class_hist.argmax(2).tolist() == [[3, 1, 2, 3, 1, 0]]
+    assert result.class_hist.argmax(2).tolist() == x.argmax(1).flatten(1).tolist()
+
+
+@pytest.mark.parametrize("payload", [0x7FC00001, 0xFFC00000, 0x7F800001, 0x7FFFFFFF])
+def test_any_nan_stays_nan(isa, payload) -> None:
+    x = torch.from_numpy(np.full((1, 3, 2, 70), payload, dtype=np.uint32).view(np.float32))
+    assert region_features(x, (2, 70), cells=(1, 7)).entropy_avg.isnan().all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [(8, 8), (16, 19)])
+def test_finite_logits_of_any_size_give_a_finite_entropy(isa, size, dtype) -> None:
+    info = torch.finfo(dtype)
+    extremes = torch.tensor([info.max, info.min, info.tiny, -info.tiny, 0.0, 88.0, -104.0, 1.0], dtype=dtype)
+    which = torch.randint(8, (4, 5, 8, 8), generator=torch.Generator().manual_seed(0))
+    result = region_features(extremes[which], (8, 8), cells=(4, 4), size=size)
+    for pooled in result[1:]:
+        assert pooled.isfinite().all() and (pooled >= -1e-6).all()
+        assert (pooled[..., 0] <= 64 * math.log(5) + 1e-4).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_every_reduced_precision_number_is_read_exactly(isa, dtype) -> None:
+    numbers = torch.arange(65536, dtype=torch.int32).to(torch.uint16).view(dtype).view(1, 1, 256, 256)
+    numbers = torch.cat([numbers, torch.zeros_like(numbers)], 1)
+    reduced = region_features(numbers, (1, 1), cells=(1, 1))
+    full = region_features(numbers.float(), (1, 1), cells=(1, 1))
+    assert torch.equal(reduced.class_hist, full.class_hist)
+    assert torch.equal(reduced.entropy_sum.nan_to_num(-1), full.entropy_sum.nan_to_num(-1))
+
+
+@pytest.mark.parametrize("size", [(60, 64), (131, 190)])
+@pytest.mark.parametrize("region_size", [(60, 64), (7, 9), (1, 1)])
+def test_number_of_threads_changes_nothing(region_size, size) -> None:
+    x = random_logits(2, 5, 60, 64)
+    results = []
+    for count in (1, 2, 5):
+        with threads(count):
+            results.append(region_features(x, region_size, cells=(1, 1), size=size))
+    for result in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layout_changes_nothing(layout) -> None:
+    x = random_logits(2, 7, 21, 66)
+    for size in (None, (40, 100)):
+        expected = region_features(x, (10, 20), size=size)
+        for a, b in zip(region_features(LAYOUTS[layout](x), (10, 20), size=size), expected, strict=True):
+            assert torch.equal(a, b)
+
+
+def test_no_images_give_empty_outputs() -> None:
+    result = region_features(torch.empty(0, 7, 20, 30), (10, 10), cells=(2, 5), size=(40, 60))
+    shapes = [(0, 24, 7), (0, 24, 2, 5), (0, 24, 2, 5), (0, 24, 2, 5), (0, 24)]
+    assert [tuple(t.shape) for t in result] == shapes
+    assert result.vector().shape == (0, 24, 7 + 3 * 10)
+
+
+def test_vector_joins_the_first_four_in_their_order() -> None:
+    result = region_features(random_logits(2, 7, 20, 30), (10, 10), cells=(2, 5))
+    assert result._fields == ("class_hist", "entropy_min", "entropy_avg", "entropy_max", "entropy_sum")
+    vector = result.vector()
+    assert vector.shape == (2, 6, 7 + 3 * 10)
+    assert torch.equal(vector[..., :7], result.class_hist)
+    assert torch.equal(vector[..., 7:17], result.entropy_min.flatten(2))
+    assert torch.equal(vector[..., 17:27], result.entropy_avg.flatten(2))
+    assert torch.equal(vector[..., 27:], result.entropy_max.flatten(2))
+
+
+def test_default_is_eight_by_eight_cells() -> None:
+    assert region_features(random_logits(1, 3, 20, 30), (20, 15)).entropy_min.shape == (1, 2, 8, 8)
+
+
+def test_outputs_never_require_grad_nor_alias_the_input() -> None:
+    x = random_logits(1, 3, 8, 8).requires_grad_()
+    result = region_features(x, (8, 8))
+    assert not any(t.requires_grad for t in result) and not result.vector().requires_grad
+    before = result.vector()
+    with torch.no_grad():
+        x.zero_()
+    assert torch.equal(result.vector(), before)
+    with torch.inference_mode():
+        assert not region_features(x, (8, 8)).entropy_sum.requires_grad
+
+
+def test_sizes_may_be_lists_and_numpy_integers() -> None:
+    x = random_logits(1, 3, 8, 8)
+    expected = region_features(x, (4, 8), cells=(2, 2), size=(8, 16)).vector()
+    numbers = {"cells": np.array([2, 2]).tolist(), "size": (np.int64(8), np.int32(16))}
+    assert torch.equal(region_features(x, [4, 8], **numbers).vector(), expected)
+
+
+X = random_logits(1, 3, 16, 16)
+PAIR = r"must be two integers \(height, width\), each at least 1, got "
+REJECTED = [
+    (TypeError, {"logits": X.numpy()}, r"logits must be a torch.Tensor, got numpy.ndarray"),
+    (TypeError, {"logits": [1.0]}, r"logits must be a torch.Tensor, got .*list"),
+    (TypeError, {"logits": None}, r"logits must be a torch.Tensor, got .*NoneType"),
+    (TypeError, {"logits": X.to_sparse()}, r"logits must be a dense .* got layout torch.sparse_coo"),
+    (ValueError, {"logits": X[0]}, r"logits must be \[N, C, h, w\], got shape \[3, 16, 16\]"),
+    (ValueError, {"logits": X[None]}, r"logits must be \[N, C, h, w\], got shape \[1, 1, 3, 16, 16\]"),
+    (TypeError, {"logits": X.long()}, r"logits must be float32, .* got torch.int64"),
+    (TypeError, {"logits": X.bool()}, r"logits must be float32, .* got torch.bool"),
+    (TypeError, {"logits": X.to(torch.complex64)}, r"logits must be float32, .* got torch.complex64"),
+    (TypeError, {"logits": X.to(torch.float8_e4m3fn)}, r"logits must be float32, .* got torch.float8_e4m3fn"),
+    (ValueError, {"logits": X[:, :0]}, r"logits must have at least one class, got shape \[1, 0, 16, 16\]"),
+    (ValueError, {"logits": X[..., :0]}, r"logits must have at least one pixel, got shape \[1, 3, 16, 0\]"),
+    (TypeError, {"region_size": 8}, rf"region_size {PAIR}8"),
+    (TypeError, {"region_size": None}, rf"region_size {PAIR}None"),
+    (TypeError, {"region_size": (8.0, 8)}, rf"region_size {PAIR}\(8.0, 8\)"),
+    (TypeError, {"region_size": (True, 8)}, rf"region_size {PAIR}\(True, 8\)"),
+    (TypeError, {"region_size": "88"}, rf"region_size {PAIR}'88'"),
+    (ValueError, {"region_size": (8,)}, rf"region_size {PAIR}\(8,\)"),
+    (ValueError, {"region_size": (8, 8, 8)}, rf"region_size {PAIR}\(8, 8, 8\)"),
+    (ValueError, {"region_size": (0, 8)}, rf"region_size {PAIR}\(0, 8\)"),
+    (ValueError, {"region_size": (8, -1)}, rf"region_size {PAIR}\(8, -1\)"),
+    (
+        ValueError,
+        {"region_size": (17, 8)},
+        r"region_size must not exceed the image, got \(17, 8\) .* \(16, 16\)",
+    ),
+    (
+        ValueError,
+        {"region_size": (8, 17)},
+        r"region_size must not exceed the image, got \(8, 17\) .* \(16, 16\)",
+    ),
+    (ValueError, {"size": (7, 16)}, r"region_size must not exceed the image, got \(8, 8\) .* \(7, 16\)"),
+    (TypeError, {"cells": 4}, rf"cells {PAIR}4"),
+    (ValueError, {"cells": (4, 0)}, rf"cells {PAIR}\(4, 0\)"),
+    (
+        ValueError,
+        {"cells": (9, 8)},
+        r"cells must not exceed the region, got \(9, 8\) cells for \(8, 8\) pixels",
+    ),
+    (
+        ValueError,
+        {"region_size": (8, 7)},
+        r"cells must not exceed the region, got \(8, 8\) cells for \(8, 7\)",
+    ),
+    (TypeError, {"size": 16}, rf"size {PAIR}16"),
+    (TypeError, {"size": (16.0, 16)}, rf"size {PAIR}\(16.0, 16\)"),
+    (ValueError, {"size": (16, 0)}, rf"size {PAIR}\(16, 0\)"),
+    (TypeError, {"align_corners": 1}, r"align_corners must be True or False, got 1"),
+]
+
+
+@pytest.mark.parametrize(("error", "changed", "text"), REJECTED, ids=lambda v: str(v)[:40])
+def test_bad_input_is_refused(error, changed, text) -> None:
+    arguments = {"logits": X, "region_size": (8, 8)} | changed
+    with pytest.raises(error, match=text):
+        region_features(arguments.pop("logits"), arguments.pop("region_size"), **arguments)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [(16, 16), (33, 40)])
+def test_opcheck(dtype, size) -> None:
+    x = LAYOUTS["channels_last"](random_logits(2, 3, 16, 16).to(dtype))
+    torch.library.opcheck(torch.ops.ralx.region_features.default, (x, (8, 8), (4, 4), size, True))
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compiles_into_one_graph(dynamic) -> None:
+    def features(x: Tensor) -> Tensor:
+        result = region_features(x * 2, (8, 8), cells=(4, 4), size=(x.shape[2] * 2, x.shape[3] * 2))
+        return result.vector() + 1
+
+    compiled = torch.compile(features, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    for shape in ((1, 3, 16, 16), (2, 3, 20, 12)):
+        x = random_logits(*shape).requires_grad_()
+        assert torch.equal(compiled(x), features(x))
+
+
+def test_wrong_tensors_do_not_reach_the_kernel() -> None:
+    with pytest.raises(TypeError, match="incompatible function arguments"):
+        _C.region_features(X.numpy(), (8, 8), (16, 16), False, X, X, X, X, X, 1)
