@@ -44,6 +44,7 @@ class Experiment:
         self.cells = choose_cells(self.region_size)
         self.crop_size = scaled_crop(config.crop_size, config.scale, splits.train_set.image_size)
         self._refuse_large_budgets()
+        self._say_what_is_compared()
 
     # Stages
 
@@ -431,6 +432,15 @@ class Experiment:
 
     def _policy_path(self, seed: int) -> Path:
         return self.run.policy_path(seed, self.config.seed)
+
+    def _say_what_is_compared(self) -> None:
+        data = self.splits.eval_set
+        grid = RegionGrid(len(data), data.image_size, self.region_size)
+        self.monitor.say(
+            f"{data.name}: {len(data)} images of {data.image_size[0]}x{data.image_size[1]} pixels, "
+            f"{grid.num_regions} regions of {self.region_size[0]}x{self.region_size[1]}; "
+            f"{grid.dropped_share:.1%} of the pixels lie in edge strips that belong to no region"
+        )
 
     def _refuse_large_budgets(self) -> None:
         """ValueError where more regions are asked for than a data set has."""
