@@ -4,8 +4,8 @@
 #include "common/isa.h"
 #include "common/tensor_view.h"
 #include "confusion_matrix/confusion_matrix.h"
-#include "region_features/region_features.h"
 #include "kl_histogram/kl_histogram.h"
+#include "region_features/region_features.h"
 
 namespace py = pybind11;
 
@@ -61,8 +61,8 @@ int64_t to_int(py::handle number) {
 
 namespace pybind11::detail {
 
-// torch.Tensor → TensorView, by the tensor's Python attributes: the module is built without torch and serves any
-// version of it.
+// torch.Tensor → TensorView, by the tensor's Python attributes: the module is built without torch and serves
+// any version of it.
 template <>
 struct type_caster<ralx::TensorView> {
   PYBIND11_TYPE_CASTER(ralx::TensorView, const_name("torch.Tensor"));

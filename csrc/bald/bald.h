@@ -7,17 +7,17 @@
 
 namespace ralx {
 
-// Mutual information between prediction and network, in nats: with p[t] = softmax of pass t and H = Shannon entropy,
+// Mutual information between prediction and network, in nats; p[t] is pass t's softmax, H Shannon's entropy:
 //   bald_map[n, y, x]   = H(mean over t of p[t]) - mean over t of H(p[t])
 //   region_sum[n, r]    = sum of bald_map over region r
 //   class_hist[n, r, c] = fraction of the region's pixels where class c has the largest mean p
 // Outputs are contiguous float32. T passes of logits, all at once:
-using BaldKernel = void(const TensorView& logits /* [T, N, C, h, w] */, Extent region_size, bool align_corners,
-                        const TensorView& bald_map, const TensorView& region_sum, const TensorView& class_hist,
-                        int threads);
+using BaldKernel = void(const TensorView& logits /* [T, N, C, h, w] */, Extent region_size,
+                        bool align_corners, const TensorView& bald_map, const TensorView& region_sum,
+                        const TensorView& class_hist, int threads);
 
-// Or one by one, adding to sum_p [N, C, H, W] and sum_entropy [N, H, W] (contiguous; double for float64 logits, else
-// float), with the same result to the bit:
+// Or one by one, adding to sum_p [N, C, H, W] and sum_entropy [N, H, W] (contiguous; double for float64
+// logits, else float), with the same result to the bit:
 using BaldUpdateKernel = void(const TensorView& logits /* [N, C, h, w] */, bool align_corners,
                               const TensorView& sum_p, const TensorView& sum_entropy, int threads);
 

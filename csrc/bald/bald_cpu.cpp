@@ -184,7 +184,8 @@ struct Outputs {
 template <typename Real, typename MakeRows>
 void compute(const LogitSource<Real>& source, Extent region_size, const Outputs& out, int threads,
              const MakeRows& make_rows) {
-  const int64_t row_bytes = blocks_in(source.width) * kBlock * source.classes * static_cast<int64_t>(sizeof(Real));
+  const int64_t row_bytes =
+      blocks_in(source.width) * kBlock * source.classes * static_cast<int64_t>(sizeof(Real));
   const int64_t most_rows = row_bytes * kMostRows < kSumBytes ? kMostRows : kSumBytes / row_bytes;
   const RegionGrid grid({source.height, source.width}, region_size);
   const RowGroups groups(source.height, most_rows > 0 ? most_rows : 1, grid);
@@ -240,11 +241,11 @@ void bald(const TensorView& logits, Extent region_size, bool align_corners, cons
   });
 }
 
-void bald_update(const TensorView& logits, bool align_corners, const TensorView& sum_p, const TensorView& sum_entropy,
-                 int threads) {
+void bald_update(const TensorView& logits, bool align_corners, const TensorView& sum_p,
+                 const TensorView& sum_entropy, int threads) {
   dispatch_real(logits.dtype, [&](auto real) {
     using Real = decltype(real);
-      const LogitSource<Real> source(logits, {sum_p.sizes[2], sum_p.sizes[3]}, align_corners);
+    const LogitSource<Real> source(logits, {sum_p.sizes[2], sum_p.sizes[3]}, align_corners);
     const int64_t pixels = source.height * source.width;
     Real* const p = static_cast<Real*>(sum_p.data);
     Real* const entropy = static_cast<Real*>(sum_entropy.data);
@@ -259,8 +260,8 @@ void bald_update(const TensorView& logits, bool align_corners, const TensorView&
         const int64_t image = row / source.height, y = row % source.height;
         reader.seek(image, y);
         for (int64_t x = 0; x < source.width; x += kBlock)
-          add_pass(reader.read(x), source.classes, p + image * source.classes * pixels + y * source.width + x, pixels,
-                   entropy + row * source.width + x, min_of(kBlock, source.width - x));
+          add_pass(reader.read(x), source.classes, p + image * source.classes * pixels + y * source.width + x,
+                   pixels, entropy + row * source.width + x, min_of(kBlock, source.width - x));
       }
     }
   });
@@ -272,9 +273,10 @@ void bald_compute(const TensorView& sum_p, const TensorView& sum_entropy, int64_
   dispatch_real(sum_p.dtype, [&](auto real) {
     using Real = decltype(real);
     const LogitSource<Real> source(sum_p, {sum_p.sizes[2], sum_p.sizes[3]}, false);
-    compute(source, region_size, outputs(bald_map, region_sum, class_hist), threads, [&](int64_t, Arena& arena) {
-      return StreamedRows<Real>(source, static_cast<const Real*>(sum_entropy.data), passes, arena);
-    });
+    compute(source, region_size, outputs(bald_map, region_sum, class_hist), threads,
+            [&](int64_t, Arena& arena) {
+              return StreamedRows<Real>(source, static_cast<const Real*>(sum_entropy.data), passes, arena);
+            });
   });
 }
 

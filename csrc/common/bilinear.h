@@ -12,8 +12,8 @@ struct Neighbours {
   double weight;  // of `second`; exactly 0, and second == first, where the source pixel itself is hit
 };
 
-// torch.nn.functional.interpolate's coordinates, as exact fractions: a neighbour of weight 0 must not be read (it
-// may be -inf), and rounding would give it a weight of 1e-7.
+// torch.nn.functional.interpolate's coordinates, as exact fractions: a neighbour of weight 0 must not be read
+// (it may be -inf), and rounding would give it a weight of 1e-7.
 RALX_HD Neighbours bilinear(int64_t position, int64_t source_size, int64_t size, bool align_corners) {
   int64_t numerator, denominator;
   if (align_corners) {

@@ -16,7 +16,8 @@ template <typename T>
 class Buffer {
  public:
   explicit Buffer(int64_t count)
-      : data_(static_cast<T*>(::operator new(static_cast<size_t>(count) * sizeof(T), std::align_val_t{kCacheLine}))) {}
+      : data_(static_cast<T*>(
+            ::operator new(static_cast<size_t>(count) * sizeof(T), std::align_val_t{kCacheLine}))) {}
   ~Buffer() { ::operator delete(data_, std::align_val_t{kCacheLine}); }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
@@ -53,7 +54,8 @@ class Arena {
 class ThreadScratch {
  public:
   template <typename MakeWorker>
-  ThreadScratch(int threads, const MakeWorker& make_worker) : size_(measure(make_worker)), bytes_(threads * size_) {}
+  ThreadScratch(int threads, const MakeWorker& make_worker)
+      : size_(measure(make_worker)), bytes_(threads * size_) {}
 
   Arena arena(int thread) { return Arena(bytes_.data() + thread * size_); }
 

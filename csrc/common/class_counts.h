@@ -7,8 +7,9 @@
 
 namespace ralx::RALX_ISA {
 
-// Label counts of one row of regions [cols, C]. Neighbouring pixels mostly have the same class, and adding to one
-// counter again and again waits for the last addition each time: so there are a few counters for each class.
+// Label counts of one row of regions [cols, C]. Neighbouring pixels mostly have the same class, and adding to
+// one counter again and again waits for the last addition each time: so there are a few counters for each
+// class.
 class ClassCounts {
  public:
   ClassCounts(const RegionGrid& grid, int64_t classes, Arena& arena)

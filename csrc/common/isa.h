@@ -1,7 +1,7 @@
-// One kernel, several instruction sets: every <op>_cpu.cpp is compiled once per set, inside a namespace that bears
-// the set's name. The linker keeps only one copy of an inline function, and were it the AVX-512 one, older CPUs
-// would stop at it: so a kernel file and the headers it includes define nothing outside of that namespace, and use
-// no template of the standard library that leaves functions behind.
+// One kernel, several instruction sets: every <op>_cpu.cpp is compiled once per set, inside a namespace that
+// bears the set's name. The linker keeps only one copy of an inline function, and were it the AVX-512 one,
+// older CPUs would stop at it: so a kernel file and the headers it includes define nothing outside of that
+// namespace, and use no template of the standard library that leaves functions behind.
 #pragma once
 
 #ifndef RALX_ISA
@@ -30,15 +30,17 @@ struct Kernel {
 };
 
 template <typename Result, typename... Arguments>
-Kernel(Result (*)(Arguments...), Result (*)(Arguments...), Result (*)(Arguments...)) -> Kernel<Result, Arguments...>;
+Kernel(Result (*)(Arguments...), Result (*)(Arguments...), Result (*)(Arguments...))
+    -> Kernel<Result, Arguments...>;
 
 }  // namespace ralx
 
-// RALX_DECLARE_KERNEL(name, Signature) declares ralx::<set>::name for every set, RALX_KERNEL(name) gathers them.
+// RALX_DECLARE_KERNEL(name, Signature) declares ralx::<set>::name for every set; RALX_KERNEL(name) is them
+// all.
 #if defined(__x86_64__)
-#define RALX_DECLARE_KERNEL(name, Signature)     \
-  namespace ralx::baseline { Signature name; }   \
-  namespace ralx::avx2 { Signature name; }       \
+#define RALX_DECLARE_KERNEL(name, Signature)   \
+  namespace ralx::baseline { Signature name; } \
+  namespace ralx::avx2 { Signature name; }     \
   namespace ralx::avx512 { Signature name; }
 #define RALX_KERNEL(name) \
   ralx::Kernel { &ralx::baseline::name, &ralx::avx2::name, &ralx::avx512::name }

@@ -8,24 +8,26 @@
 
 namespace ralx::RALX_ISA {
 
-// Pixels are worked on in blocks [C, kBlock] that stay in the first-level cache; a multiple of every vector width.
+// Pixels are worked on in blocks [C, kBlock] that stay in the first-level cache; a multiple of every vector
+// width.
 constexpr int kBlock = 64;
 
 RALX_HD int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// Logits [N, C, h, w] of any strides and dtype, seen as images of H×W pixels: at native size, or upsampled as they are
-// read. Those of several passes [T, N, C, h, w] are images too: number t · N + n. Real is what they are computed in.
+// Logits [N, C, h, w] of any strides and dtype, seen as images of H×W pixels: at native size, or upsampled as
+// they are read. Those of several passes [T, N, C, h, w] are images too: number t · N + n. Real is what they
+// are computed in.
 template <typename Real>
 class LogitSource {
  public:
   LogitSource(const TensorView& view, Extent size, bool align_corners)
-      : images(view.sizes[view.ndim - 4]), classes(view.sizes[view.ndim - 3]), height(size.height), width(size.width),
-        source_height(view.sizes[view.ndim - 2]), source_width(view.sizes[view.ndim - 1]),
+      : images(view.sizes[view.ndim - 4]), classes(view.sizes[view.ndim - 3]), height(size.height),
+        width(size.width), source_height(view.sizes[view.ndim - 2]), source_width(view.sizes[view.ndim - 1]),
         resized(height != source_height || width != source_width), first(resized ? width : 0),
-        second(resized ? width : 0), weight(resized ? width : 0), align_corners_(align_corners), data_(view.data),
-        dtype_(view.dtype), stride_t_(view.ndim == 5 ? view.strides[0] : 0), stride_n_(view.strides[view.ndim - 4]),
-        stride_c_(view.strides[view.ndim - 3]), stride_y_(view.strides[view.ndim - 2]),
-        stride_x_(view.strides[view.ndim - 1]) {
+        second(resized ? width : 0), weight(resized ? width : 0), align_corners_(align_corners),
+        data_(view.data), dtype_(view.dtype), stride_t_(view.ndim == 5 ? view.strides[0] : 0),
+        stride_n_(view.strides[view.ndim - 4]), stride_c_(view.strides[view.ndim - 3]),
+        stride_y_(view.strides[view.ndim - 2]), stride_x_(view.strides[view.ndim - 1]) {
     if (!resized) return;
     for (int64_t x = 0; x < width; ++x) {
       const Neighbours neighbours = bilinear(x, source_width, width, align_corners);
@@ -92,8 +94,8 @@ class LogitReader {
     below_ = rows.second == rows.first ? above_ : widen(rows.second, rows.first);
   }
 
-  // Pixels x .. x + kBlock - 1 of the current row; those beyond it are 0. The block is the reader's own and may be
-  // overwritten.
+  // Pixels x .. x + kBlock - 1 of the current row; those beyond it are 0. The block is the reader's own and
+  // may be overwritten.
   Real* read(int64_t x) {
     const int64_t count = min_of(kBlock, source_.width - x);
     if (source_.resized)
@@ -121,8 +123,8 @@ class LogitReader {
     for (int64_t i = 0; i < count; ++i) out[i] = interpolate(above[i], below[i], weight);
   }
 
-  // Row y of the source at full width. The last two are kept: on the way down an image each is made once. `keep` is
-  // the one that must stay.
+  // Row y of the source at full width. The last two are kept: on the way down an image each is made once.
+  // `keep` is the one that must stay.
   const Real* widen(int64_t y, int64_t keep) {
     for (const Row& row : wide_)
       if (row.image == image_ && row.y == y) return row.pixels;
@@ -137,7 +139,8 @@ class LogitReader {
       const Real* in = narrow_ + c * source_.source_width;
       Real* out = row.pixels + c * source_.width;
 #pragma omp simd
-      for (int64_t x = 0; x < source_.width; ++x) out[x] = interpolate(in[first[x]], in[second[x]], weight[x]);
+      for (int64_t x = 0; x < source_.width; ++x)
+        out[x] = interpolate(in[first[x]], in[second[x]], weight[x]);
     }
     return row.pixels;
   }

@@ -1,5 +1,5 @@
-// The per-pixel mathematics of the ops, for host and device: what is written here once is vectorised over pixels on
-// the CPU and runs in one thread per pixel on a GPU.
+// The per-pixel mathematics of the ops, for host and device: what is written here once is vectorised over
+// pixels on the CPU and runs in one thread per pixel on a GPU.
 #pragma once
 
 #include <cstdint>
@@ -8,8 +8,8 @@
 
 namespace ralx::RALX_ISA {
 
-// One step of argmax over classes, as torch.argmax: the first NaN wins, then the lowest of equal classes. `best`
-// ends as the maximum, or NaN where there is one.
+// One step of argmax over classes, as torch.argmax: the first NaN wins, then the lowest of equal classes.
+// `best` ends as the maximum, or NaN where there is one.
 template <typename Real>
 RALX_HD void argmax_step(Real x, int32_t c, Real& best, int32_t& label) {
   const bool better = !(x <= best) & (best == best);
@@ -21,13 +21,13 @@ RALX_HD void argmax_step(Real x, int32_t c, Real& best, int32_t& label) {
 template <typename Real>
 constexpr Real kExpFloor = sizeof(Real) == 4 ? Real(-86) : Real(-700);
 
-// e^x for kExpFloor <= x <= 0; NaN gives NaN. Relative error in float 2e-7 · (1 + |x|), in double 1e-15: where e^x
-// counts beside the maximum's e^0 = 1, x is small.
+// e^x for kExpFloor <= x <= 0; NaN gives NaN. Relative error in float 2e-7 · (1 + |x|), in double 1e-15:
+// where e^x counts beside the maximum's e^0 = 1, x is small.
 RALX_HD float exp_nonpositive(float x) {
   constexpr float kMagic = 0x1.8p23f;  // adding it rounds to an integer, left in the low bits of the mantissa
   const float shifted = x * 0x1.715476p+0f + kMagic;
   const float r = x - (shifted - kMagic) * 0x1.62e43p-1f;
-  // Minimax on |r| <= ln 2 / 2 with the first two coefficients held at 1; relative error 1.05e-7 before rounding.
+  // Minimax on |r| <= ln 2 / 2 with the first two coefficients held at 1; relative error 1.05e-7.
   float p = 0x1.10625cp-7f;
   p = p * r + 0x1.572a6ap-5f;
   p = p * r + 0x1.5557b0p-3f;
@@ -42,7 +42,8 @@ RALX_HD double exp_nonpositive(double x) {
   constexpr double kMagic = 0x1.8p52;
   const double shifted = x * 0x1.71547652b82fep+0 + kMagic;
   const double n = shifted - kMagic;
-  const double r = (x - n * 0x1.62e42fefa3800p-1) - n * 0x1.ef35793c76730p-45;  // ln 2 in two parts, the first exact
+  // ln 2 in two parts, of which n times the first is exact.
+  const double r = (x - n * 0x1.62e42fefa3800p-1) - n * 0x1.ef35793c76730p-45;
   // Taylor's series: |r|^14 / 14! < 5e-18.
   double p = 1.0 / 6227020800;
   p = p * r + 1.0 / 479001600;
@@ -100,8 +101,8 @@ RALX_HD double log_positive(double x) {
 // z = Σ e^d, H = -Σ (e^d / z) (d - ln z) = ln z - Σ d e^d / z: two terms >= 0, nothing cancels.
 template <typename Real>
 struct SoftmaxEntropy {
-  // Adds one class and returns e^d. d = -inf (a masked class) becomes a large finite number, or 0 · -inf would be
-  // NaN; so does the overflowing difference of two finite logits.
+  // Adds one class and returns e^d. d = -inf (a masked class) becomes a large finite number, or 0 · -inf
+  // would be NaN; so does the overflowing difference of two finite logits.
   RALX_HD static Real add(Real x, Real max, Real& z, Real& de) {
     Real d = x - max;
     d = d < kExpFloor<Real> ? kExpFloor<Real> : d;  // NaN stays

@@ -8,8 +8,8 @@
 
 namespace ralx::RALX_ISA {
 
-// What units of work found in the regions they cover, a row of regions [cols] each; added up in the units' order, so
-// that the number of threads doesn't show.
+// What units of work found in the regions they cover, a row of regions [cols] each; added up in the units'
+// order, so that the number of threads doesn't show.
 class RegionTotals {
  public:
   RegionTotals(const RegionGrid& grid, int64_t classes, int64_t units)

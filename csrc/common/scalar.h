@@ -34,8 +34,8 @@ RALX_HD double to_real(double x) { return x; }
 RALX_HD float to_real(float x) { return x; }
 RALX_HD float to_real(BFloat16 x) { return bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
 
-// Exact for every value: a half's exponent and mantissa, moved into a float's, are 2^112 too small, subnormals
-// included; only infinity and NaN need the float's own top exponent.
+// Exact for every value: a half's exponent and mantissa, moved into a float's, are 2^112 too small,
+// subnormals included; only infinity and NaN need the float's own top exponent.
 RALX_HD float to_real(Half x) {
   const uint32_t magnitude = static_cast<uint32_t>(x.bits & 0x7fff) << 13;
   const uint32_t finite = bit_cast<uint32_t>(bit_cast<float>(magnitude) * 0x1p112f);
@@ -43,15 +43,15 @@ RALX_HD float to_real(Half x) {
   return bit_cast<float>(bits | static_cast<uint32_t>(x.bits & 0x8000) << 16);
 }
 
-// Calls function(Real{}) with the type that a floating-point tensor is computed in: float64 in double, everything
-// else in float.
+// Calls function(Real{}) with the type that a floating-point tensor is computed in: float64 in double,
+// everything else in float.
 template <typename Function>
 inline void dispatch_real(DType dtype, const Function& function) {
   if (dtype == DType::float64) return function(double{});
   return function(float{});
 }
 
-// Calls function(Stored{}) with the element type of a floating-point tensor; the caller has checked the dtype.
+// Calls function(Stored{}) with the element type of a floating-point tensor. Python has checked the dtype.
 template <typename Function>
 inline void dispatch_floating(DType dtype, const Function& function) {
   switch (dtype) {

@@ -13,10 +13,10 @@ namespace ralx {
 //                            (rh / ch) × (rw / cw) pixels; a remainder inside the region is dropped
 //   entropy_sum[n, r]      = sum of the entropy of all pixels of the region
 // logits [N, C, h, w] of any strides, upsampled to `size` = (H, W); the outputs are contiguous float32.
-using RegionFeaturesKernel = void(const TensorView& logits, Extent region_size, Extent size, bool align_corners,
-                                  const TensorView& class_hist, const TensorView& entropy_min,
-                                  const TensorView& entropy_avg, const TensorView& entropy_max,
-                                  const TensorView& entropy_sum, int threads);
+using RegionFeaturesKernel = void(const TensorView& logits, Extent region_size, Extent size,
+                                  bool align_corners, const TensorView& class_hist,
+                                  const TensorView& entropy_min, const TensorView& entropy_avg,
+                                  const TensorView& entropy_max, const TensorView& entropy_sum, int threads);
 
 }  // namespace ralx
 

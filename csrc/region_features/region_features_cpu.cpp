@@ -30,7 +30,8 @@ class ColumnStats {
   };
 
   ColumnStats(int64_t width, Arena& arena)
-      : width_(width), min_(arena.take<Real>(width)), max_(arena.take<Real>(width)), sum_(arena.take<double>(width)) {}
+      : width_(width), min_(arena.take<Real>(width)), max_(arena.take<Real>(width)),
+        sum_(arena.take<double>(width)) {}
 
   void clear() {
     for (int64_t x = 0; x < width_; ++x) {
@@ -63,8 +64,8 @@ class ColumnStats {
   }
 
  private:
-  static Real lower(Real x, Real min) { return (x < min) | (x != x) ? x : min; }
-  static Real higher(Real x, Real max) { return (x > max) | (x != x) ? x : max; }
+  static Real lower(Real x, Real min) { return ((x < min) | (x != x)) ? x : min; }
+  static Real higher(Real x, Real max) { return ((x > max) | (x != x)) ? x : max; }
 
   const int64_t width_;
   Real* const min_;
@@ -81,8 +82,9 @@ template <typename Real>
 class Worker {
  public:
   Worker(const LogitSource<Real>& source, const RegionGrid& grid, Arena& arena)
-      : counts(grid, source.classes, arena), columns(grid.covered_width(), arena), grid_(grid), reader_(source, arena),
-        classes_(source.classes), entropy_(arena.take<Real>(grid.covered_width() + kBlock)),
+      : counts(grid, source.classes, arena), columns(grid.covered_width(), arena), grid_(grid),
+        reader_(source, arena), classes_(source.classes),
+        entropy_(arena.take<Real>(grid.covered_width() + kBlock)),
         label_(arena.take<int32_t>(grid.covered_width() + kBlock)) {}
 
   // Entropy and labels of rows begin .. end - 1 of an image, gathered in `columns` and `counts`.
@@ -109,8 +111,8 @@ class Worker {
   int32_t* const label_;
 };
 
-// A row of regions (a band) consists of strips: one for each row of cells, and the rows below the last cell. Work is
-// shared out in parts of bands; sums of strips are added in their order, whichever thread made them.
+// A row of regions (a band) consists of strips: one for each row of cells, and the rows below the last cell.
+// Work is shared out in parts of bands; sums of strips are added in their order, whichever thread made them.
 template <typename Real>
 class Pass {
  public:
@@ -177,8 +179,9 @@ class Pass {
 }  // namespace
 
 void region_features(const TensorView& logits, Extent region_size, Extent size, bool align_corners,
-                     const TensorView& class_hist, const TensorView& entropy_min, const TensorView& entropy_avg,
-                     const TensorView& entropy_max, const TensorView& entropy_sum, int threads) {
+                     const TensorView& class_hist, const TensorView& entropy_min,
+                     const TensorView& entropy_avg, const TensorView& entropy_max,
+                     const TensorView& entropy_sum, int threads) {
   const RegionGrid grid(size, region_size);
   const CellGrid cells(region_size, {entropy_min.sizes[2], entropy_min.sizes[3]});
   const Outputs out{static_cast<float*>(class_hist.data), static_cast<float*>(entropy_min.data),

@@ -1,4 +1,5 @@
-// The kernels without Python and without torch: each instruction set of this CPU against plain loops in double.
+// The kernels without Python and without torch: each instruction set of this CPU against plain loops in
+// double.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -15,12 +16,12 @@
 
 namespace {
 
-#define CHECK(condition)                                                        \
-  do {                                                                          \
-    if (!(condition)) {                                                         \
-      std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);      \
-      std::exit(1);                                                             \
-    }                                                                           \
+#define CHECK(condition)                                                   \
+  do {                                                                     \
+    if (!(condition)) {                                                    \
+      std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
+      std::exit(1);                                                        \
+    }                                                                      \
   } while (false)
 
 using ralx::DType;
@@ -127,9 +128,10 @@ void test_upsampling_of_a_constant(int threads) {
   for (size_t i = 0; i < logits.size(); ++i) logits[i] = i / 12 == 2 ? 7.0f : 0.0f;
   std::vector<float> hist(C), low(1), mean(1), high(1), sum(1);
   RALX_KERNEL(region_features)
-  (view(logits, DType::float32, {1, C, 3, 4}), {50, 90}, {50, 90}, true, view(hist, DType::float32, {1, 1, C}),
-   view(low, DType::float32, {1, 1, 1, 1}), view(mean, DType::float32, {1, 1, 1, 1}),
-   view(high, DType::float32, {1, 1, 1, 1}), view(sum, DType::float32, {1, 1}), threads);
+  (view(logits, DType::float32, {1, C, 3, 4}), {50, 90}, {50, 90}, true,
+   view(hist, DType::float32, {1, 1, C}), view(low, DType::float32, {1, 1, 1, 1}),
+   view(mean, DType::float32, {1, 1, 1, 1}), view(high, DType::float32, {1, 1, 1, 1}),
+   view(sum, DType::float32, {1, 1}), threads);
   const double entropy = softmax(logits.data(), 12).entropy;
   CHECK(hist[2] == 1 && std::abs(low[0] - entropy) < 1e-5 && std::abs(high[0] - entropy) < 1e-5);
 }
@@ -138,7 +140,8 @@ void test_bald(int threads) {
   constexpr int64_t T = 3;
   std::vector<float> logits = random_logits(T * N * C * H * W);
   std::vector<float> map(N * H * W), sum(N * R), hist(N * R * C);
-  const TensorView map_view = view(map, DType::float32, {N, H, W}), sum_view = view(sum, DType::float32, {N, R}),
+  const TensorView map_view = view(map, DType::float32, {N, H, W}),
+                   sum_view = view(sum, DType::float32, {N, R}),
                    hist_view = view(hist, DType::float32, {N, R, C});
   RALX_KERNEL(bald)
   (view(logits, DType::float32, {T, N, C, H, W}), {RH, RW}, false, map_view, sum_view, hist_view, threads);
@@ -179,8 +182,7 @@ void test_confusion_matrix(int threads) {
   CHECK(RALX_KERNEL(confusion_matrix)(logits_view, target_view, counts_view, 255, false, threads).kind ==
         ralx::BadLabel::none);
   for (int64_t i = 0; i < N * H * W; ++i)
-    if (target[i] != 255)
-      ++expected[target[i] * C + pixel_at(logits, i / (H * W), i / W % H, i % W).label];
+    if (target[i] != 255) ++expected[target[i] * C + pixel_at(logits, i / (H * W), i / W % H, i % W).label];
   CHECK(counts == expected);
 
   target[100] = C;
@@ -202,8 +204,8 @@ void test_kl_histogram(int threads) {
     return (x[row * C + c] + eps) / sum;
   };
   RALX_KERNEL(kl_histogram)
-  (view(p, DType::float32, {M, C}), view(q, DType::float32, {L, C}), view(histograms, DType::float32, {M, bins}), false,
-   low, high, eps, threads);
+  (view(p, DType::float32, {M, C}), view(q, DType::float32, {L, C}),
+   view(histograms, DType::float32, {M, bins}), false, low, high, eps, threads);
   for (int64_t i = 0; i < M; ++i) {
     std::vector<double> expected(bins);
     for (int64_t j = 0; j < L; ++j) {
