@@ -1,0 +1,198 @@
+"""The parts of the loop by themselves: the stopwatch, early stopping, random streams, the game's rules."""
+
+import itertools
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from ralx.loop import Game, Stopwatch, fit, join_states, refuse_nan, select_regions, split_states
+from ralx.monitor import Monitor
+from ralx.randomness import seeded, stream
+from ralx.run_dir import RunError, open_run
+from ralx.segmentation import SegmenterTrainer
+
+
+class Scenes:
+    """Four noise images of 8×12 with labels by column: what `SegmentationDataset` promises, in memory."""
+
+    names = ("a", "b", "c", "d")
+    classes = ("left", "right")
+    ignore_index = 255
+    image_size = (8, 12)
+    device = torch.device("cpu")
+
+    def __init__(self):
+        generator = torch.Generator().manual_seed(0)
+        self.pixels = torch.randint(256, (4, 3, 8, 12), dtype=torch.uint8, generator=generator)
+        self.truth = (torch.arange(12) >= 6).to(torch.uint8).expand(4, 8, 12).clone()
+
+    def __len__(self):
+        return 4
+
+    def batch(self, index):
+        return self.images(index), self.labels(index)
+
+    def images(self, index):
+        return self.pixels[index]
+
+    def labels(self, index):
+        return self.truth[index]
+
+
+def make_trainer(lr=0.1):
+    with seeded("test"):
+        return SegmenterTrainer(nn.Conv2d(3, 2, 4, stride=4), lr=lr, ignore_index=255)
+
+
+def make_game():
+    return Game(Scenes(), make_trainer(), (4, 4), crop_size=(8, 8), batch_size=2)
+
+
+@pytest.fixture
+def run(tmp_path):
+    with open_run(tmp_path / "run", {}, resume=False) as folder:
+        yield folder
+
+
+def test_a_phase_inside_another_counts_for_itself_only():
+    watch = Stopwatch()
+    with watch.phase("outer"):
+        time.sleep(0.02)
+        with watch.phase("inner"):
+            time.sleep(0.06)
+    assert 0.02 <= watch.seconds["outer"] < 0.055 <= watch.seconds["inner"]
+
+
+def test_forward_passes_are_timed_in_eval_mode_only():
+    watch, network = Stopwatch(), nn.Linear(2, 2)
+    watch.watch(network, "forward")
+    network.train()(torch.zeros(1, 2))
+    assert "forward" not in watch.seconds
+    network.eval()(torch.zeros(1, 2))
+    assert watch.seconds["forward"] > 0
+
+
+def test_streams_differ_by_key_and_repeat_themselves():
+    draws = {
+        key: torch.rand(3, generator=stream(*key)).tolist()
+        for key in itertools.product(["learn", "fit"], [0, 1], [0, 1])
+    }
+    assert len({tuple(draw) for draw in draws.values()}) == len(draws)
+    assert all(torch.rand(3, generator=stream(*key)).tolist() == draw for key, draw in draws.items())
+
+
+def test_seeded_gives_the_global_generator_back():
+    torch.manual_seed(7)
+    expected = torch.rand(2)
+    torch.manual_seed(7)
+    with seeded("a"):
+        inside = torch.rand(2)
+    assert torch.equal(torch.rand(2), expected)
+    with seeded("a"):
+        assert torch.equal(torch.rand(2), inside)
+
+
+@pytest.mark.parametrize(
+    ("mious", "patience", "best", "epochs"),
+    [
+        ([0.1, 0.2, 0.3, 0.25, 0.28, 0.9], 2, 0.3, 4),  # two epochs without a better one: never sees 0.9
+        ([0.5, 0.2, 0.3, 0.4], 3, 0.5, 3),  # the untrained network was best
+        ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7], 2, 0.6, 5),  # stopped by the cap
+    ],
+)
+def test_fit_stops_early_and_keeps_the_best_weights(run, mious, patience, best, epochs):
+    trainer, seen = make_trainer(), []
+    rates = []
+
+    def train(generator):
+        rates.append(trainer.lr)
+        with torch.no_grad():
+            trainer.segmenter.bias.add_(1)
+        return 0.0
+
+    def measure():
+        seen.append(trainer.segmenter.bias.clone())
+        return mious[len(seen) - 1]
+
+    result = fit(
+        trainer,
+        train,
+        measure,
+        name="t",
+        key=("t",),
+        patience=patience,
+        max_epochs=5,
+        run=run,
+        monitor=Monitor(),
+    )
+    assert result == best and len(rates) == epochs
+    assert torch.equal(trainer.segmenter.bias, seen[mious.index(best)])
+    for before, after in itertools.pairwise(rates):
+        assert after == pytest.approx(before * 0.998**2)
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_stops_the_run(loss):
+    with pytest.raises(
+        RunError, match=r"the segmenter's loss is (nan|inf) in epoch 3: lower its learning rate"
+    ):
+        refuse_nan(loss, "in epoch 3")
+
+
+def test_labelling_reveals_only_the_chosen_regions_and_trains_on_them():
+    game = make_game()
+    before = game.trainer.segmenter.weight.clone()
+    game.label(torch.tensor([0, 7]), stream("x"))  # top left of a, second of the first row of b
+    assert game.labelled.tolist() == [[1.0, 0.0], [0.5, 0.5]]
+    assert game.pool.order.tolist() == [0, 7]
+    assert not torch.equal(game.trainer.segmenter.weight, before)
+
+
+def test_a_new_episode_starts_from_the_given_weights_with_nothing_labelled():
+    game = make_game()
+    start = game.trainer.state_dict()
+    game.label(torch.tensor([0, 7]), stream("x"))
+    game.start(start)
+    assert game.pool.num_labelled == 0 and len(game.labelled) == 0
+    assert torch.equal(game.trainer.segmenter.weight, start["weights.weight"])
+
+
+def test_a_game_comes_back_from_its_state():
+    game, again = make_game(), make_game()
+    game.label(torch.tensor([3, 5]), stream("x"))
+    again.load_state_dict(game.state_dict())
+    for each in (game, again):
+        each.label(torch.tensor([9]), stream("y"))
+    assert game.pool.order.tolist() == again.pool.order.tolist()
+    assert torch.equal(game.labelled, again.labelled)
+    assert torch.equal(game.trainer.segmenter.weight, again.trainer.segmenter.weight)
+
+
+def test_selection_stops_at_every_budget_and_takes_only_what_is_left(run):
+    game, asked, reached = make_game(), [], []
+
+    def choose(game, query_size, generator):
+        asked.append(query_size)
+        return game.pool.draw_candidates(query_size, 1, generator).squeeze(1)
+
+    select_regions(
+        game,
+        choose,
+        (5, 7),
+        3,
+        name=("uniform", 0),
+        run=run,
+        monitor=Monitor(),
+        at_budget=lambda budget: reached.append((budget, game.pool.num_labelled)),
+    )
+    assert asked == [3, 2, 2]
+    assert reached == [(5, 5), (7, 7)]
+
+
+def test_states_are_joined_and_split():
+    parts = {"a": {"x/y": torch.ones(1)}, "b": {"z": torch.zeros(1)}}
+    joined = join_states(**parts)
+    assert joined.keys() == {"a/x/y", "b/z"}
+    assert split_states(joined | {"loose": torch.ones(1)}) == parts
