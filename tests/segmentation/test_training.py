@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
-from conftest import IGNORE, TinyDataset, TinySegmenter
 from safetensors.torch import load_file, save_file
+from tiny_segmentation import IGNORE, TinyDataset, TinySegmenter
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
