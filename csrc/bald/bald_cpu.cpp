@@ -213,7 +213,7 @@ void compute(const LogitSource<Real>& source, Extent region_size, const Outputs&
       }
       totals.set_counts(unit, sink.counts);
     }
-#pragma omp for schedule(static)
+#pragma omp for schedule(static) nowait
     for (int64_t band = 0; band < source.images * grid.rows; ++band) {
       const int64_t first = band / grid.rows * groups.per_image + band % grid.rows * groups.per_band;
       totals.add_up(first, first + groups.per_band, out.region_sum + band * grid.cols,

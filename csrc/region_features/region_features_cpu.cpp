@@ -130,7 +130,7 @@ class Pass {
       Worker<Real> worker = make_worker(arena);
 #pragma omp for schedule(dynamic)
       for (int64_t unit = 0; unit < bands_ * parts_; ++unit) measure(worker, unit);
-#pragma omp for schedule(static)
+#pragma omp for schedule(static) nowait
       for (int64_t band = 0; band < bands_; ++band)
         totals_.add_up(band * parts_, (band + 1) * parts_, out_.entropy_sum + band * grid_.cols,
                        out_.class_hist + band * grid_.cols * source_.classes);

@@ -23,7 +23,7 @@ def _neighbours(
         numerator, denominator = ((2 * position + 1) * source - size).clamp_min(0), 2 * size
     first = torch.div(numerator, denominator, rounding_mode="floor").clamp_max(source - 1)
     weight = (numerator - first * denominator).double() / denominator
-    weight[first == source - 1] = 0
+    weight = weight.masked_fill(first == source - 1, 0)
     return first, torch.where(weight > 0, first + 1, first), weight
 
 

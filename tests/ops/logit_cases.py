@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ralx import _C
+from ralx.ops._reference import upsample_ref
 
 ISAS = [isa for isa in (_C.Isa.baseline, _C.Isa.avx2, _C.Isa.avx512) if _C.runs_here(isa)]
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -114,3 +115,16 @@ def image_sizes(draw: st.DrawFn, x: Tensor) -> tuple[int, int]:
     if draw(st.booleans()):
         return native
     return draw(st.integers(1, 4 * native[0])), draw(st.one_of(st.integers(1, 4 * native[1]), st.just(130)))
+
+
+def undecided(x: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
+    """[N, H, W]: whether the rounding of upsampling may swap the two largest logits.
+
+    It is relative to the magnitude of the neighbours, which may be far above the result's.
+    """
+    full = upsample_ref(x.double(), size, align_corners)
+    if x.shape[1] == 1:
+        return torch.zeros(full[:, 0].shape, dtype=torch.bool)
+    magnitude = upsample_ref(x.double().abs(), size, align_corners).amax(1)
+    largest = full.topk(2, dim=1).values
+    return (largest[:, 0] - largest[:, 1]) < 1e-6 * (1 + magnitude)

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import tolerances
 import torch
@@ -133,6 +134,16 @@ def test_a_bad_pixel_spoils_itself_and_its_region(isa, bad) -> None:
     assert not result.class_hist.isnan().any()
 
 
+@pytest.mark.parametrize("payload", [0x7FC00001, 0xFFC00000, 0x7F800001, 0x7FFFFFFF])
+def test_a_nan_of_any_kind_makes_the_whole_mean_prediction_nan(isa, payload) -> None:
+    x = random_logits(3, 1, 4, 2, 70) + torch.tensor([0.0, 9.0, 0.0, 0.0]).view(4, 1, 1)
+    x[1, :, 3] = torch.from_numpy(np.array(payload, dtype=np.uint32).view(np.float32))
+    result = bald(x, (2, 70))
+    assert result.bald_map.isnan().all()
+    # So says softmax, and the first NaN class is the lowest.
+    assert result.class_hist.tolist() == [[[1.0, 0.0, 0.0, 0.0]]]
+
+
 @pytest.mark.parametrize("size", [(8, 70), (19, 100)])
 def test_a_masked_class_is_as_if_it_were_not_there(isa, size) -> None:
     x = random_logits(4, 1, 4, 8, 70)
@@ -235,6 +246,7 @@ REJECTED = [
         {},
         r"same shape, dtype .* got .* torch.float64 .* after .* torch.float32",
     ),
+    (ValueError, ([X[0], X[0].to("meta")],), {}, r"same shape, dtype and device, got .* meta after .* cpu"),
     (TypeError, (X, 4), {}, rf"region_size {PAIR}4"),
     (TypeError, (list(X), 4), {}, rf"region_size {PAIR}4"),
     (ValueError, (X, (0, 4)), {}, rf"region_size {PAIR}\(0, 4\)"),

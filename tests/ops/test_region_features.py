@@ -21,6 +21,7 @@ from logit_cases import (
     random_logits,
     region_sizes,
     threads,
+    undecided,
 )
 from torch import Tensor
 
@@ -48,16 +49,6 @@ def tolerance(x: Tensor, upsampled: bool) -> float:
     return tolerances.UPSAMPLED if upsampled else tolerances.entropy(x.shape[1])
 
 
-def undecided_share(x: Tensor, size, align_corners: bool, region_size) -> Tensor:
-    """[N, R, 1]: share of pixels whose two largest logits are so near that rounding may swap them."""
-    full = upsample_ref(x.double(), size, align_corners)
-    if full.shape[1] == 1:
-        return torch.zeros(1)
-    largest = full.topk(2, dim=1).values
-    near = (largest[:, 0] - largest[:, 1]) < 1e-5 * (1 + largest[:, 0].abs())
-    return split_regions(near, region_size).double().mean((2, 3)).unsqueeze(2)
-
-
 def assert_right(x: Tensor, region_size, cells, size, align_corners) -> None:
     before = x.clone()
     result = region_features(x, region_size, cells=cells, size=size, align_corners=align_corners)
@@ -75,7 +66,8 @@ def assert_right(x: Tensor, region_size, cells, size, align_corners) -> None:
         result.entropy_sum, expected.entropy_sum, atol=area * limit, rtol=1e-7, equal_nan=True
     )
     if upsampled:
-        slack = undecided_share(x, size, align_corners, region_size) + 1e-6
+        undecided_pixels = split_regions(undecided(x, size, align_corners), region_size)
+        slack = undecided_pixels.double().mean((2, 3)).unsqueeze(2) + 1e-6
         assert ((result.class_hist - expected.class_hist).abs() <= slack).all()
     else:
         assert torch.equal(result.class_hist, expected.class_hist)
