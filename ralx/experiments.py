@@ -162,7 +162,7 @@ class Experiment:
             digest.update(data.fingerprint().encode())
         if config.weights:
             digest.update(config.weights.read_bytes())
-        for weights in (start or {}).values():
+        for weights in self._weights(start or {}).values():
             digest.update(weights.cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
 
