@@ -109,6 +109,8 @@ class Config:
     """First reward of an episode: the gain over theta0, or the whole mIoU (published)."""
 
     # Query network
+    policy: Path | None = None
+    """Compare this learned policy instead of learning one."""
     dueling: bool = False
     """Dueling query network: a value of the state plus an advantage of the action."""
     dqn_lr: float = 1e-3

@@ -44,6 +44,10 @@ class Experiment:
         self.cells = choose_cells(self.region_size)
         self.crop_size = scaled_crop(config.crop_size, config.scale, splits.train_set.image_size)
         self._refuse_large_budgets()
+        if config.policy:
+            self._load_policy(
+                config.policy
+            )  # a policy that doesn't fit is refused before anything is trained
         self._say_what_is_compared()
 
     # Stages
@@ -58,10 +62,7 @@ class Experiment:
             path = self._policy_path(seed)
             if path.exists():
                 continue
-            learner = self._learner(seed)
-            policy = learner.run(self.run, self.monitor)
-            network = learner.agent.query_network
-            network.load_state_dict(policy)
+            network = self._load_policy(self.config.policy) if self.config.policy else self._learned(seed)
             save_policy(path, network, {"num_classes": len(self.classes)})
             self.run.checkpoint.clear()
 
@@ -283,6 +284,17 @@ class Experiment:
             device=self.device,
         )
 
+    def _learned(self, seed: int) -> QueryNetwork:
+        learner = self._learner(seed)
+        policy = learner.run(self.run, self.monitor)
+        learner.agent.query_network.load_state_dict(policy)
+        return learner.agent.query_network
+
+    def _load_policy(self, path: Path) -> QueryNetwork:
+        """The policy of a file; refused if it is for other classes, cells or a state set of another size."""
+        needed = {**self._network_sizes(), "num_classes": len(self.classes)}
+        return load_policy(path, device=self.device, **needed).network
+
     def _learner(self, seed: int) -> PolicyLearner:
         config = self.config
         stopwatch = Stopwatch()
@@ -373,8 +385,7 @@ class Experiment:
         return choose
 
     def _policy_chooser(self, seed: int, game: Game, pool_size: int) -> Chooser:
-        needed = {**self._network_sizes(), "num_classes": len(self.classes)}
-        agent = self._agent(load_policy(self._policy_path(seed), device=self.device, **needed).network)
+        agent = self._agent(self._load_policy(self._policy_path(seed)))
         observe = self._observer(game, Stopwatch())
 
         def choose(game: Game, query_size: int, generator: torch.Generator) -> torch.Tensor:

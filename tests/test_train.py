@@ -238,6 +238,56 @@ def test_a_missing_policy_is_an_error_not_a_random_one(finished, tmp_path, capsy
     assert "no such policy file" in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_policy_from_elsewhere_is_compared_instead_of_a_learned_one(finished, tmp_path):
+    whole, _ = finished
+    out = tmp_path / "run"
+    options = ["--cache", str(whole / "cache"), "--num-seeds", "1"]
+    code, output = train(out, *options, "--policy", str(whole / "policy.safetensors"))
+    assert code == 0, output
+    assert not (out / "steps.jsonl").exists()
+    name = "selections/ralis-seed0.json"
+    assert (out / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_a_policy_that_does_not_fit_is_refused_before_anything_is_trained(finished, tmp_path, capsys):
+    policy = str(finished[0] / "policy.safetensors")
+    options = ["--synthetic-images", "3", "4", "6", "2", "2", "--policy", policy]
+    assert main(["--out", str(tmp_path / "run"), *TINY, *options]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "this policy has num_regions=24; needed is num_regions=36" in error
+    assert not (tmp_path / "run" / "cache").exists()
+
+
+def test_a_full_disk_is_an_error_and_the_run_can_go_on(finished, tmp_path):
+    out = tmp_path / "run"
+    code = (
+        "import resource, sys; from ralx.cli import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, "--out", str(out), *TINY]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    error = " ".join(result.stderr.split())
+    assert result.returncode == 1 and "can't be written: File too large" in error, error
+    code, output = train(out, "--resume", "--cache", str(finished[0] / "cache"))
+    assert code == 0, output
+    assert (out / "results.json").read_bytes() == (finished[0] / "results.json").read_bytes()
+
+
+def test_tensorboard_events_hold_the_curves(finished, tmp_path):
+    event_accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="needs tensorboard, an extra"
+    )
+    out = tmp_path / "run"
+    code, output = train(out, "--tensorboard", "--cache", str(finished[0] / "cache"), "--num-seeds", "1")
+    assert code == 0, output
+    events = event_accumulator.EventAccumulator(str(out / "tensorboard"))
+    events.Reload()
+    steps = [json.loads(line) for line in (out / "steps.jsonl").read_text().splitlines()]
+    rewards = [event.value for event in events.Scalars("learn-seed0/reward")]
+    assert rewards == pytest.approx([step["reward"] for step in steps], rel=1e-5)
+
+
 def test_stages_one_after_the_other_give_the_same_results(finished, tmp_path):
     out = tmp_path / "run"
     for stage in ("pretrain", "learn", "evaluate", "report"):
