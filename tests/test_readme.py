@@ -1,0 +1,42 @@
+"""What the README shows runs as it stands there."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from ralx.cli import parse
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+def test_the_python_example_gives_the_shapes_it_names():
+    [code] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names: dict = {}
+    exec(code, names)
+    shapes = {
+        "features.class_hist": [4, 24, 11],
+        "features.entropy_max": [4, 24, 8, 8],
+        "candidates": [4, 24, 203],
+        "to_labelled": [4, 24, 32],
+        "scores": [4, 24],
+    }
+    for name, shape in shapes.items():
+        assert list(eval(name, names).shape) == shape
+        line = next(line for line in code.splitlines() if line.startswith(name))
+        assert str(shape) in line
+
+
+@pytest.mark.parametrize("command", re.findall(r"^ralx-train .*$", README, re.MULTILINE))
+def test_the_commands_parse(command):
+    _, *arguments = shlex.split(command, comments=True)
+    assert parse(arguments).config.preset == arguments[arguments.index("--preset") + 1]
+
+
+def test_every_option_that_is_named_exists(capsys):
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    options = set(re.findall(r"--[a-z][a-z0-9-]+", capsys.readouterr().out))
+    named = set(re.findall(r"`(--[a-z][a-z0-9-]+)", README))
+    assert named <= options | {"--help"}, named - options
