@@ -57,8 +57,8 @@ class Experiment:
         _ = self.theta0, self.theta0_prime
 
     def learn(self) -> None:
-        """A policy for every seed."""
-        for seed in self.config.seeds:
+        """A policy for every seed, unless it isn't among the methods."""
+        for seed in self.config.seeds if "ralis" in self.config.methods else ():
             path = self._policy_path(seed)
             if path.exists():
                 continue
@@ -398,10 +398,11 @@ class Experiment:
     def _finish(self, method: str, seed: int, budget: int) -> None:
         """Train on the first `budget` regions until D_R says stop; write the result on the test set."""
         cell = {"method": method, "budget": budget, "seed": seed}
+        network = self.run.network_path(method, seed, budget)
         if any(cell.items() <= record.items() for record in self.run.records()):
+            network.unlink(missing_ok=True)
             return
         selection = read_json(self.run.selection_path(method, seed))
-        network = self.run.network_path(method, seed, budget)
         game = self._game(self.splits.eval_set)
         game.start(load_tensors(network)[0])
         regions = self._region_indices(game, selection["regions"][:budget])
