@@ -81,6 +81,8 @@ class Config:
     """Patience of the pretraining on D_T, in epochs."""
     full_patience: int = 30
     """Patience of full supervision, in epochs."""
+    final_lr: float | None = None
+    """Learning rate of the final training on the labelled regions; none: it goes on with `segmenter_lr`."""
     final_patience: int = 150
     """Patience of the final training on the labelled regions, in epochs."""
     max_epochs: int = 1000
@@ -274,7 +276,8 @@ def _camvid_small() -> Config:
         inference_batch_size=32,
         source_lr=2e-2,
         target_lr=2e-2,
-        segmenter_lr=4e-3,
+        segmenter_lr=1e-3,
+        final_lr=5e-3,
         segmenter_lr_decay=0.985,
         source_patience=20,
         target_patience=30,

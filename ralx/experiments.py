@@ -404,7 +404,10 @@ class Experiment:
             return
         selection = read_json(self.run.selection_path(method, seed))
         game = self._game(self.splits.eval_set)
-        game.start(load_tensors(network)[0])
+        state, _ = load_tensors(network)
+        if self.config.final_lr is not None:
+            state["lr"] = torch.tensor(self.config.final_lr, dtype=torch.float64)
+        game.start(state)
         regions = self._region_indices(game, selection["regions"][:budget])
         game.pool.label(regions)
         fit(
