@@ -129,7 +129,7 @@ def _data_options(config: Config) -> dict[str, Any]:
         test_set=test_set,
         pretrain_set=config.pretrain_images,
     )
-    return {"scale": config.scale, "gta5": config.gta5, "seed": 0, "sizes": sizes}
+    return {"scale": config.scale, "gta5": config.gta5, "split_lists": config.split_lists, "sizes": sizes}
 
 
 def _check_data(config: Config) -> int:

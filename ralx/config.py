@@ -31,6 +31,8 @@ class Config:
     """Folder of the data set. Not used by `synthetic`."""
     gta5: Path | None = None
     """Folder of GTA5 for pretraining. Without it: synthetic scenes and D_S."""
+    split_lists: Path | None = None
+    """JSON file of image names by split: d_t, d_v, d_s if wanted, d_r. none: the published lists."""
     scale: float = 1.0
     """Size of the images relative to the data set's own, in (0, 1]. Regions and crops scale along."""
     region_size: tuple[int, int] = (90, 80)

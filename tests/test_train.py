@@ -288,6 +288,20 @@ def test_tensorboard_events_hold_the_curves(finished, tmp_path):
     assert rewards == pytest.approx([step["reward"] for step in steps], rel=1e-5)
 
 
+def test_camvids_real_images_go_through_the_whole_run(real_camvid, tmp_path):
+    options = """--preset camvid-small --scale 0.15 --pretrain-images 4 --max-epochs 1 --episodes 1 --budget 24
+        --budgets 24 48 --num-seeds 1 --num-mc-samples 2""".split()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "ralx.cli", "--out", str(out), "--data", str(real_camvid), *options]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert "camvid D_V: 257 images of 54x72 pixels" in result.stdout
+    results = json.loads((out / "results.json").read_text())
+    assert len(results) == 8 and all(0 < record["miou"] < 0.6 for record in results)
+    assert (out / "report" / "selections.png").exists()
+
+
 def test_stages_one_after_the_other_give_the_same_results(finished, tmp_path):
     out = tmp_path / "run"
     for stage in ("pretrain", "learn", "evaluate", "report"):

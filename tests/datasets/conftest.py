@@ -1,7 +1,6 @@
-"""Small trees of images in CamVid's layout, and the real CamVid where it is."""
+"""Small trees of images in CamVid's layout."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,12 +37,3 @@ def shuffled_folders(monkeypatch) -> Callable[[], None]:
         monkeypatch.setattr(Path, "iterdir", lambda folder: iter(sorted(listed(folder), reverse=True)))
 
     return shuffle
-
-
-@pytest.fixture(scope="session")
-def real_camvid() -> Path:
-    default = Path(__file__).parents[2].parent / "shared" / "data" / "camvid"
-    root = Path(os.environ.get("RALX_CAMVID", default))
-    if not root.is_dir():
-        pytest.skip("CamVid's images are not here: set RALX_CAMVID to their folder")
-    return root

@@ -1,0 +1,15 @@
+"""The real CamVid, where it is."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def real_camvid() -> Path:
+    default = Path(__file__).parents[1].parent / "shared" / "data" / "camvid"
+    root = Path(os.environ.get("RALX_CAMVID", default))
+    if not root.is_dir():
+        pytest.skip("CamVid's images are not here: set RALX_CAMVID to their folder")
+    return root
