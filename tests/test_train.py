@@ -289,8 +289,8 @@ def test_tensorboard_events_hold_the_curves(finished, tmp_path):
 
 
 def test_camvids_real_images_go_through_the_whole_run(real_camvid, tmp_path):
-    options = """--preset camvid-small --scale 0.15 --pretrain-images 4 --max-epochs 1 --episodes 1 --budget 24
-        --budgets 24 48 --num-seeds 1 --num-mc-samples 2""".split()
+    options = """--preset camvid-small --scale 0.15 --pretrain-images 4 --max-epochs 1 --episodes 1
+        --budget 24 --budgets 24 48 --num-seeds 1 --num-mc-samples 2""".split()
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     out = tmp_path / "run"
     command = [sys.executable, "-m", "ralx.cli", "--out", str(out), "--data", str(real_camvid), *options]
