@@ -85,12 +85,13 @@ ACQUISITIONS: dict[str, Acquisition] = {"uniform": uniform, "entropy": entropy, 
 
 def pick(scores: Tensor) -> Tensor:
     """One candidate per pool: int64 [K], the place of the highest score in each row of `scores` [K, M]; of
-    equal ones the first. ValueError where a score is NaN."""
+    equal ones the first. FloatingPointError where a score is NaN."""
     if scores.dim() != 2 or not scores.shape[1]:
         raise ValueError(
             f"scores must be [K, M] with at least one candidate per pool, got {list(scores.shape)}"
         )
     wrong = scores.isnan().any(1)
     if wrong.any():
-        raise ValueError(f"scores must not be NaN, got NaN in pools {wrong.nonzero().flatten()[:5].tolist()}")
+        pools = wrong.nonzero().flatten()[:5].tolist()
+        raise FloatingPointError(f"scores must not be NaN, got NaN in pools {pools}")
     return scores.argmax(1)

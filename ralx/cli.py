@@ -3,7 +3,9 @@
 Exit codes: 0 done, 1 the run failed, 2 wrong options or data, 130 interrupted (go on with --resume).
 """
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -12,7 +14,7 @@ import tyro
 from rich.console import Console
 
 from ralx.config import Config, preset
-from ralx.datasets import DataError, Splits, SyntheticSizes, check_data, load_splits
+from ralx.datasets import DataError, SyntheticSizes, check_data, load_splits
 from ralx.experiments import Experiment
 from ralx.monitor import Monitor
 from ralx.report import summary_table, write_report
@@ -45,14 +47,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Run `ralx-train`; returns its exit code."""
     console = Console(stderr=True)
 
-    def fail(error: Exception | str, code: int) -> int:
+    def fail(error: BaseException | str, code: int) -> int:
         console.print(f"ralx-train: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         return code
 
     try:
-        command = parse(sys.argv[1:] if arguments is None else arguments)
-        return run(command)
-    except (DataError, ValueError, TypeError) as error:
+        return run(parse(sys.argv[1:] if arguments is None else arguments))
+    except (WrongInput, DataError) as error:
         return fail(error, 2)
     except (RunError, OSError, FloatingPointError) as error:
         return fail(error, 1)
@@ -60,10 +61,24 @@ def main(arguments: list[str] | None = None) -> int:
         return fail("interrupted; go on with --resume", 130)
 
 
+class WrongInput(ValueError):
+    """An option or a file that was named on the command line can't be used."""
+
+
+@contextlib.contextmanager
+def naming_wrong_input() -> Iterator[None]:
+    """What is refused inside was given on the command line; a ValueError elsewhere is a defect of ralx."""
+    try:
+        yield
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        raise WrongInput(error) from error
+
+
 def parse(arguments: list[str]) -> Command:
     """The command line over its preset's values. ValueError for values that no run could use."""
     chosen = _value_of("--preset", arguments) or "synthetic"
-    base = preset(chosen, published="--published" in arguments)
+    with naming_wrong_input():
+        base = preset(chosen, published="--published" in arguments)
     return tyro.cli(Command, prog="ralx-train", args=arguments, default=Command(config=base))
 
 
@@ -82,15 +97,19 @@ def run(command: Command) -> int:
     if command.check_data:
         return _check_data(config)
     if command.out is None:
-        raise ValueError("--out: a folder for the results is needed")
+        raise WrongInput("--out: a folder for the results is needed")
     with open_run(command.out, config.to_json(), resume=command.resume) as folder:
         if command.stage == "all" and is_finished(folder, config):
             Console().print(f"{command.out}: finished already", highlight=False)
             return 0
-        monitor = Monitor(command.out / "tensorboard" if command.tensorboard else None)
-        try:
-            splits = _load(config)
+        with naming_wrong_input():
+            monitor = Monitor(command.out / "tensorboard" if command.tensorboard else None)
+            splits = load_splits(config.dataset, config.data, **_data_options(config))
             experiment = Experiment(config, splits, folder, command.cache or command.out / "cache", monitor)
+        folder.begin(config.to_json())
+        if command.stage != "report":
+            folder.refuse_other_numerics(**experiment.numerics)
+        try:
             for stage in STAGES if command.stage == "all" else (command.stage,):
                 _run_stage(stage, experiment, folder, monitor)
         finally:
@@ -109,13 +128,12 @@ def _run_stage(stage: Stage, experiment: Experiment, folder: RunDirectory, monit
 
 
 def is_finished(folder: RunDirectory, config: Config) -> bool:
-    """Whether every result and the report are there."""
+    """Whether every result is there, and a report of them."""
     cells = config.num_seeds * len(config.methods) * len(config.budgets)
-    return len(folder.records()) == cells and (folder.path / "report" / "index.html").exists()
-
-
-def _load(config: Config) -> Splits:
-    return load_splits(config.dataset, config.data, **_data_options(config))
+    results, report = folder.path / "results.json", folder.path / "report" / "index.html"
+    if len(folder.records()) < cells or not report.exists():
+        return False
+    return report.stat().st_mtime_ns >= results.stat().st_mtime_ns
 
 
 def _data_options(config: Config) -> dict[str, Any]:
@@ -133,8 +151,9 @@ def _data_options(config: Config) -> dict[str, Any]:
 
 
 def _check_data(config: Config) -> int:
-    options = _data_options(config)
-    report = check_data(config.dataset, config.data, **options, region_size=config.region_size)
+    with naming_wrong_input():
+        options = _data_options(config) | {"region_size": config.region_size}
+        report = check_data(config.dataset, config.data, **options)
     Console().print(str(report), highlight=False, markup=False)
     return 2 if report.problems else 0
 

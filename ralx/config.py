@@ -101,6 +101,10 @@ class Config:
     """Episodes that the query network learns from."""
     candidate_sampling: Literal["regions", "images"] = "regions"
     """Candidates uniform over regions (the paper), or from few uniformly drawn images (published)."""
+    cells: tuple[int, int] = (8, 8)
+    """Cells that a region's entropies are pooled in; fewer where these leave out over 15 % of the region."""
+    kl_bins: int = 32
+    """Bins of each of the two KL histograms."""
     kl_range: Literal["fixed", "minmax"] = "fixed"
     """Bins of the KL histograms: from 0 to `kl_max`, or each candidate's own min..max (published)."""
     kl_max: float = 16.2
@@ -126,7 +130,10 @@ class Config:
     dqn_batch_size: int = 16
     """Sub-transitions per update of the query network."""
     dqn_lr_schedule: Literal["constant", "episode", "run"] = "constant"
-    """Constant; times 0.97 per step, reset each episode; or the same and never reset (published)."""
+    """constant; episode: falls by `dqn_lr_decay` per step and starts anew each episode; run: never does
+    (published)."""
+    dqn_lr_decay: float = 0.97
+    """Factor of the query network's learning rate per step, unless it is constant."""
     updates_per_step: int = 1
     """Updates of the query network per step."""
     gamma: float = 0.999
@@ -145,6 +152,10 @@ class Config:
     """Sub-transitions that the replay buffer holds."""
     epsilon_schedule: Literal["episode", "step"] = "episode"
     """Exploration decays over the episodes, or with a time constant of 10 steps (published)."""
+    epsilon_end: float = 0.05
+    """Share of random sub-actions at the end of the exploration."""
+    epsilon_span: float = 0.85
+    """Share of random sub-actions at its start, above the end."""
     epsilon_coin: Literal["sub-action", "step"] = "sub-action"
     """Each sub-action explores by itself, or one coin decides for all K (published)."""
 
@@ -193,8 +204,9 @@ class Config:
         require(0 < self.scale <= 1, "scale", "must be in (0, 1]")
         require(self.dropout is None or 0 <= self.dropout < 1, "dropout", "must be in [0, 1)")
         require(0 <= self.gamma <= 1, "gamma", "must be in [0, 1]")
+        require(self.epsilon_end + self.epsilon_span <= 1, "epsilon_span", "must stay below 1 - epsilon_end")
         require(self.tau is None or 0 < self.tau <= 1, "tau", "must be in (0, 1]")
-        for name in ("region_size", "crop_size", "synthetic_image_size", "synthetic_images"):
+        for name in ("region_size", "crop_size", "cells", "synthetic_image_size", "synthetic_images"):
             require(all(n >= 1 for n in getattr(self, name)), name, "every number must be at least 1")
         require(len(self.budgets) > 0 and self.budgets[0] > 0, "budgets", "needs positive numbers of regions")
         ascending = all(a < b for a, b in zip(self.budgets, self.budgets[1:], strict=False))
@@ -218,9 +230,10 @@ class Config:
         return json.loads(json.dumps(dataclasses.asdict(self), default=str))
 
 
-_MAY_BE_ZERO = frozenset({"seed", "dropout", "gamma", "segmenter_momentum", "dqn_momentum"}) | frozenset(
-    {"segmenter_weight_decay", "dqn_weight_decay"}
-)
+_MAY_BE_ZERO = (
+    "seed dropout gamma segmenter_momentum segmenter_weight_decay dqn_momentum dqn_weight_decay "
+    "epsilon_end epsilon_span"
+).split()
 
 # Every `S` departure of the published code (PAPER.md section 3) in one place.
 _PUBLISHED: dict[str, Any] = dict(

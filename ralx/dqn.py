@@ -20,33 +20,33 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"huber": F.smooth_l1_lo
 EPSILON_END = 0.05
 EPSILON_SPAN = 0.85
 
-
-def _epsilon_over_episodes(episode: int, episodes: int, step: int) -> float:
-    return EPSILON_END + EPSILON_SPAN * math.exp(-5.0 * episode / episodes)
-
-
-def _epsilon_over_steps(episode: int, episodes: int, step: int) -> float:
-    return EPSILON_END + EPSILON_SPAN * math.exp(-step / 10.0)
-
-
+# Of the episode, the number of episodes and the step over all of them: what of the span is left.
 EPSILON_SCHEDULES: dict[str, Callable[[int, int, int], float]] = {
-    "episode": _epsilon_over_episodes,
-    "step": _epsilon_over_steps,  # the published one: no exploration left after some 30 steps
+    "episode": lambda episode, episodes, step: math.exp(-5.0 * episode / episodes),
+    "step": lambda episode, episodes, step: math.exp(-step / 10.0),  # published: gone after some 30 steps
 }
 
 
-def epsilon_at(schedule: str, *, episode: int, episodes: int, step: int) -> float:
+def epsilon_at(
+    schedule: str,
+    *,
+    episode: int,
+    episodes: int,
+    step: int,
+    end: float = EPSILON_END,
+    span: float = EPSILON_SPAN,
+) -> float:
     """Share of random sub-actions.
 
     Args:
-        schedule: ``"episode"``: 0.05 + 0.85·exp(−5·episode/episodes);
-            ``"step"``, as published: 0.05 + 0.85·exp(−step/10).
+        schedule: ``"episode"``: end + span·exp(−5·episode/episodes);
+            ``"step"``, as published: end + span·exp(−step/10).
         episode: episodes finished so far, of ``episodes`` in all.
         step: steps played so far, all episodes together.
     """
     if schedule not in EPSILON_SCHEDULES:
         raise ValueError(f"schedule must be one of {', '.join(EPSILON_SCHEDULES)}, got {schedule!r}")
-    return EPSILON_SCHEDULES[schedule](episode, episodes, step)
+    return end + span * EPSILON_SCHEDULES[schedule](episode, episodes, step)
 
 
 def td_target(

@@ -9,24 +9,41 @@ from statistics import fmean
 from typing import Any
 
 import torch
+from torch import nn
 
 from ralx.acquisition import ACQUISITIONS, pick
 from ralx.config import Config
 from ralx.datasets import SegmentationDataset, Splits, choose_cells, scaled_crop, scaled_region
 from ralx.dqn import DQNAgent, epsilon_at
 from ralx.features import Featurizer, gather_regions
-from ralx.loop import Chooser, Game, Observer, PolicyLearner, State, Stopwatch, fit, select_regions
+from ralx.loop import (
+    Chooser,
+    Game,
+    Observer,
+    PolicyLearner,
+    State,
+    Stopwatch,
+    fit,
+    select_regions,
+)
 from ralx.metrics import class_counts, distribution_entropy, iou, mean_iou
 from ralx.monitor import Monitor
 from ralx.policy import load_policy, save_policy
-from ralx.pool import Oracle, RegionGrid, RegionPool
+from ralx.pool import Oracle, RegionGrid, RegionPool, chosen_regions
 from ralx.query_network import QueryNetwork
 from ralx.randomness import seeded, stream
 from ralx.replay_buffer import ReplayBuffer
 from ralx.run_dir import RunDirectory, load_tensors, read_json, save_tensors, write_json
-from ralx.segmentation import SegmenterTrainer, autocast, build_segmenter, evaluate, normalise, train_epoch
-
-KL_BINS = 32  # of each of the two histograms, as published
+from ralx.segmentation import (
+    SegmenterTrainer,
+    autocast,
+    build_segmenter,
+    dropout_layers,
+    evaluate,
+    normalise,
+    predict,
+    train_epoch,
+)
 
 
 class Experiment:
@@ -41,7 +58,7 @@ class Experiment:
         self.monitor = monitor
         self.classes = splits.train_set.classes
         self.region_size = scaled_region(config.region_size, config.scale)
-        self.cells = choose_cells(self.region_size)
+        self.cells = choose_cells(self.region_size, config.cells)
         self.crop_size = scaled_crop(config.crop_size, config.scale, splits.train_set.image_size)
         self._refuse_large_budgets()
         if config.policy:
@@ -49,6 +66,15 @@ class Experiment:
                 config.policy
             )  # a policy that doesn't fit is refused before anything is trained
         self._say_what_is_compared()
+
+    @property
+    def numerics(self) -> dict[str, Any]:
+        """What the last bits of the results depend on, beside the config."""
+        return {
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu",
+        }
 
     # Stages
 
@@ -63,11 +89,14 @@ class Experiment:
             if path.exists():
                 continue
             network = self._load_policy(self.config.policy) if self.config.policy else self._learned(seed)
-            save_policy(path, network, {"num_classes": len(self.classes)})
-            self.run.checkpoint.clear()
+            save_policy(path, network, self._policy_needs())
+            self.run.checkpoint.clear(f"learn-seed{seed}")
 
     def evaluate(self) -> None:
         """Every method at every budget with every seed, and full supervision."""
+        if "ralis" in self.config.methods:
+            for seed in self.config.seeds:
+                self._load_policy(self._policy_path(seed))  # a missing one shows now, not after hours
         self._full_supervision()
         for seed in self.config.seeds:
             for method in self.config.methods:
@@ -122,7 +151,8 @@ class Experiment:
 
         Returns the state of a new trainer at these weights.
         """
-        path = self.cache / f"{name}-{self._fingerprint(datasets, start, lr, patience)}.safetensors"
+        piece = f"{name}-{self._fingerprint(datasets, start, lr, patience)}"
+        path = self.cache / f"{piece}.safetensors"
         trainer = self._trainer(lr)
         if path.exists():
             weights, record = load_tensors(path)
@@ -135,15 +165,16 @@ class Experiment:
                 lambda generator: fmean(self._train_epoch(trainer, data, generator) for data in datasets),
                 lambda: self._miou(trainer),
                 name=name,
+                piece=piece,
                 key=(name, self.config.seed),
                 patience=patience,
                 max_epochs=self.config.max_epochs,
                 run=self.run,
                 monitor=self.monitor,
             )
-            record = {"method": name, "seed": self.config.seed, **self._test(trainer)}
+            record = {"method": name, "seed": self.config.seed, **self._test_record(trainer)}
             save_tensors(path, trainer.segmenter.state_dict(), record)
-            self.run.checkpoint.clear()
+            self.run.checkpoint.clear(piece)
         if not any(known["method"] == name for known in self.run.records("reference.json")):
             self.run.add_record(record, "reference.json")
         fresh = self._trainer(self.config.segmenter_lr)
@@ -153,13 +184,12 @@ class Experiment:
     def _fingerprint(
         self, datasets: Sequence[SegmentationDataset], start: State | None, lr: float, patience: int
     ) -> str:
-        """A hash of everything that the trained weights depend on."""
+        """A hash of everything that the trained weights and their record depend on."""
         config = self.config
         digest = hashlib.sha256()
         settings = {name: value for name, value in config.to_json().items() if name in _PRETRAINING_FIELDS}
-        numerics = [torch.__version__, torch.get_num_threads(), str(self.device), self.crop_size]
-        digest.update(json.dumps([settings, numerics, lr, patience]).encode())
-        for data in (*datasets, self.splits.reward_set):
+        digest.update(json.dumps([settings, self.numerics, self.crop_size, lr, patience]).encode())
+        for data in (*datasets, self.splits.reward_set, self.splits.test_set):
             digest.update(data.fingerprint().encode())
         if config.weights:
             digest.update(config.weights.read_bytes())
@@ -210,7 +240,7 @@ class Experiment:
         """mIoU on D_R, a fraction."""
         return mean_iou(self._confusion(trainer, self.splits.reward_set))
 
-    def _test(self, trainer: SegmenterTrainer) -> dict:
+    def _test_record(self, trainer: SegmenterTrainer) -> dict:
         """mIoU and IoU per class on the test set, as results.json has them."""
         confusion = self._confusion(trainer, self.splits.test_set)
         values = [None if value != value else value for value in iou(confusion).tolist()]
@@ -233,36 +263,48 @@ class Experiment:
             self.region_size,
             crop_size=self.crop_size,
             batch_size=self.config.batch_size,
+            few_images=self.config.candidate_sampling == "images",
+        )
+
+    def _featurizer(self, segmenter: nn.Module) -> Featurizer:
+        config = self.config
+        return Featurizer(
+            segmenter,
+            self.region_size,
+            cells=self.cells,
+            kl_bins=config.kl_bins,
+            kl_range=(0.0, config.kl_max) if config.kl_range == "fixed" else None,
+            counts=config.class_features == "count",
         )
 
     def _observer(self, game: Game, stopwatch: Stopwatch) -> Observer:
-        config = self.config
         return Observer(
-            Featurizer(
-                game.trainer.segmenter,
-                self.region_size,
-                cells=self.cells,
-                kl_bins=KL_BINS,
-                kl_range=(0.0, config.kl_max) if config.kl_range == "fixed" else None,
-                counts=config.class_features == "count",
-            ),
+            self._featurizer(game.trainer.segmenter),
             self.splits.state_set,
-            batch_size=config.inference_batch_size,
-            few_images=config.candidate_sampling == "images",
-            precision=config.precision,
+            batch_size=self.config.inference_batch_size,
+            precision=self.config.precision,
             stopwatch=stopwatch,
         )
 
-    def _network_sizes(self) -> dict[str, Any]:
-        num_classes = len(self.classes)
-        state_dim = num_classes + 3 * self.cells[0] * self.cells[1]
+    def _network_sizes(self) -> dict[str, int]:
+        featurizer = self._featurizer(nn.Identity())
         state_set = self.splits.state_set
-        grid = RegionGrid(len(state_set), state_set.image_size, self.region_size)
         return {
-            "num_regions": grid.num_regions,
-            "state_dim": state_dim,
-            "action_dim": state_dim + 2 * KL_BINS,
-            "kl_dim": 2 * KL_BINS,
+            "num_regions": RegionGrid(len(state_set), state_set.image_size, self.region_size).num_regions,
+            "state_dim": featurizer.state_dim(len(self.classes)),
+            "action_dim": featurizer.action_dim(len(self.classes)),
+            "kl_dim": 2 * featurizer.kl_bins,
+        }
+
+    def _policy_needs(self) -> dict[str, Any]:
+        """What a policy must have been learned with to mean anything here, beside the network's sizes."""
+        config = self.config
+        return {
+            "num_classes": len(self.classes),
+            "cells": list(self.cells),
+            "class_features": config.class_features,
+            "kl_range": config.kl_range,
+            "kl_max": config.kl_max,
         }
 
     def _agent(self, network: QueryNetwork) -> DQNAgent:
@@ -280,7 +322,7 @@ class Experiment:
             tau=config.tau,
             n_step=config.n_step,
             updates_per_step=config.updates_per_step,
-            lr_decay=1.0 if config.dqn_lr_schedule == "constant" else 0.97,
+            lr_decay=1.0 if config.dqn_lr_schedule == "constant" else config.dqn_lr_decay,
             device=self.device,
         )
 
@@ -291,8 +333,8 @@ class Experiment:
         return learner.agent.query_network
 
     def _load_policy(self, path: Path) -> QueryNetwork:
-        """The policy of a file; refused if it is for other classes, cells or a state set of another size."""
-        needed = {**self._network_sizes(), "num_classes": len(self.classes)}
+        """The policy of a file; refused if it is for other classes, features or another number of regions."""
+        needed = self._network_sizes() | self._policy_needs()
         return load_policy(path, device=self.device, **needed).network
 
     def _learner(self, seed: int) -> PolicyLearner:
@@ -311,7 +353,12 @@ class Experiment:
             measure=lambda: self._miou(game.trainer),
             start_state=self.theta0,
             epsilon=lambda episode, step: epsilon_at(
-                config.epsilon_schedule, episode=episode, episodes=config.episodes, step=step
+                config.epsilon_schedule,
+                episode=episode,
+                episodes=config.episodes,
+                step=step,
+                end=config.epsilon_end,
+                span=config.epsilon_span,
             ),
             stopwatch=stopwatch,
             seed=seed,
@@ -343,7 +390,7 @@ class Experiment:
             run=self.run,
             monitor=self.monitor,
             at_budget=lambda budget: save_tensors(
-                self.run.network_path(method, seed, budget), game.trainer.state_dict()
+                self.run.segmenter_path(method, seed, budget), game.trainer.state_dict()
             ),
         )
         image, row, col = (part.tolist() for part in game.grid.split(game.pool.order))
@@ -356,16 +403,18 @@ class Experiment:
             "regions": [list(region) for region in zip(names, row, col, strict=True)],
         }
         write_json(path, selection)
-        self.run.checkpoint.clear()
+        self.run.checkpoint.clear(f"select-{method}-seed{seed}")
 
     def _chooser(self, method: str, seed: int, game: Game) -> Chooser:
         pool_size = self.config.pool_size_of(method)
         if method == "ralis":
             return self._policy_chooser(seed, game, pool_size)
+        if method == "uniform":  # candidates are in random order already; no image is read
+            return lambda game, query_size, generator: game.draw(query_size, pool_size, generator)[:, 0]
         score = ACQUISITIONS[method]
 
         def choose(game: Game, query_size: int, generator: torch.Generator) -> torch.Tensor:
-            candidates = game.pool.draw_candidates(query_size, pool_size, generator)
+            candidates = game.draw(query_size, pool_size, generator)
             with autocast(self.device, self.config.precision):
                 scores = gather_regions(
                     lambda images: score(
@@ -380,7 +429,7 @@ class Experiment:
                     candidates,
                     self.config.inference_batch_size,
                 )
-            return candidates.gather(1, pick(scores).cpu().unsqueeze(1)).squeeze(1)
+            return chosen_regions(candidates, pick(scores))
 
         return choose
 
@@ -391,20 +440,20 @@ class Experiment:
         def choose(game: Game, query_size: int, generator: torch.Generator) -> torch.Tensor:
             seen = observe(game, query_size, pool_size, generator)
             chosen = agent.act(seen.state, seen.actions, 0.0, generator)
-            return seen.candidates.gather(1, chosen.unsqueeze(1)).squeeze(1)
+            return chosen_regions(seen.candidates, chosen)
 
         return choose
 
     def _finish(self, method: str, seed: int, budget: int) -> None:
         """Train on the first `budget` regions until D_R says stop; write the result on the test set."""
         cell = {"method": method, "budget": budget, "seed": seed}
-        network = self.run.network_path(method, seed, budget)
+        start = self.run.segmenter_path(method, seed, budget)
         if any(cell.items() <= record.items() for record in self.run.records()):
-            network.unlink(missing_ok=True)
+            start.unlink(missing_ok=True)
             return
         selection = read_json(self.run.selection_path(method, seed))
         game = self._game(self.splits.eval_set)
-        state, _ = load_tensors(network)
+        state, _ = load_tensors(start)
         if self.config.final_lr is not None:
             state["lr"] = torch.tensor(self.config.final_lr, dtype=torch.float64)
         game.start(state)
@@ -415,16 +464,17 @@ class Experiment:
             lambda generator: self._train_epoch(game.trainer, game.dataset, generator, game.pool),
             lambda: self._miou(game.trainer),
             name=f"{method}, seed {seed}, {budget} regions",
+            piece=f"final-{method}-seed{seed}-budget{budget}",
             key=("final", method, seed, budget),
             patience=self.config.final_patience,
             max_epochs=self.config.max_epochs,
             run=self.run,
             monitor=self.monitor,
         )
-        record = cell | self._test(game.trainer) | self._selected(game.oracle, regions)
+        record = cell | self._test_record(game.trainer) | self._selected(game.oracle, regions)
         self.run.add_record(record)
-        self.run.checkpoint.clear()
-        network.unlink(missing_ok=True)
+        self.run.checkpoint.clear(f"final-{method}-seed{seed}-budget{budget}")
+        start.unlink(missing_ok=True)
         self.monitor.scalar(f"evaluate-seed{seed}/{method}", record["miou"], budget)
 
     @staticmethod
@@ -457,6 +507,19 @@ class Experiment:
             f"{grid.dropped_share:.1%} of the pixels lie in edge strips that belong to no region"
         )
 
+    def _refuse_unfit_segmenter(self) -> None:
+        """ValueError where the segmenter gives other classes, or BALD has no dropout to sample from."""
+        segmenter = self._trainer(self.config.segmenter_lr).segmenter
+        images = torch.zeros(1, 3, *self.crop_size, dtype=torch.uint8, device=self.device)
+        logits = predict(segmenter, images, precision=self.config.precision)
+        if logits.dim() != 4 or logits.shape[:2] != (1, len(self.classes)):
+            raise ValueError(
+                f"segmenter: {self.config.segmenter} must give logits [N, {len(self.classes)}, h, w], "
+                f"got {list(logits.shape)} for one image"
+            )
+        if "bald" in self.config.methods and not dropout_layers(segmenter):
+            raise ValueError(f"methods: bald needs dropout, {self.config.segmenter} has none")
+
     def _refuse_large_budgets(self) -> None:
         """ValueError where more regions are asked for than a data set has."""
         for option, budget, data in (
@@ -472,7 +535,8 @@ class Experiment:
 
 # What the weights of a pretraining depend on, beside its data, start, learning rate and patience.
 _PRETRAINING_FIELDS = frozenset(
-    {"segmenter", "dropout", "train_dropout", "precision", "batch_size", "max_epochs", "seed"}
+    {"segmenter", "dropout", "train_dropout", "precision", "batch_size", "inference_batch_size"}
+    | {"max_epochs", "seed"}
     | {"segmenter_momentum", "segmenter_weight_decay", "segmenter_clip_norm", "segmenter_lr_decay"}
 )
 

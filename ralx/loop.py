@@ -22,7 +22,7 @@ from ralx.dqn import DQNAgent
 from ralx.features import Featurizer, gather_regions
 from ralx.metrics import class_distribution
 from ralx.monitor import Monitor
-from ralx.pool import Oracle, RegionGrid, RegionPool
+from ralx.pool import Oracle, RegionGrid, RegionPool, chosen_regions
 from ralx.randomness import stream
 from ralx.replay_buffer import ReplayBuffer
 from ralx.run_dir import RunDirectory, RunError
@@ -84,11 +84,13 @@ class Game:
         *,
         crop_size: tuple[int, int],
         batch_size: int,
+        few_images: bool = False,
     ):
         self.dataset = dataset
         self.trainer = trainer
         self.crop_size = crop_size
         self.batch_size = batch_size
+        self.few_images = few_images
         self.grid = RegionGrid(len(dataset), dataset.image_size, region_size)
         self.oracle = Oracle(dataset.labels, self.grid)
         self.start()
@@ -98,14 +100,20 @@ class Game:
         if trainer_state is not None:
             self.trainer.load_state_dict(trainer_state)
         self.pool = RegionPool(self.grid)
-        self.labelled = torch.zeros(0, len(self.dataset.classes), device=self.dataset.device)
+        self.labelled_distributions = torch.zeros(0, len(self.dataset.classes), device=self.dataset.device)
+
+    def draw(self, query_size: int, pool_size: int, generator: torch.Generator) -> Tensor:
+        """Candidates [K, M], see `RegionPool.draw_candidates`."""
+        return self.pool.draw_candidates(query_size, pool_size, generator, few_images=self.few_images)
 
     def label(self, regions: Tensor, generator: torch.Generator) -> None:
         """Label `regions` [K] and train the segmenter one pass on them."""
         labels = self.oracle.label(regions)
         self.pool.label(regions)
         distribution = class_distribution(labels, len(self.dataset.classes), self.dataset.ignore_index)
-        self.labelled = torch.cat([self.labelled, distribution.to(self.labelled.device)])
+        self.labelled_distributions = torch.cat(
+            [self.labelled_distributions, distribution.to(self.labelled_distributions.device)]
+        )
         loss = train_on_regions(
             self.trainer,
             self.dataset,
@@ -119,14 +127,14 @@ class Game:
 
     def state_dict(self) -> State:
         return join_states(trainer=self.trainer.state_dict(), pool=self.pool.state_dict()) | {
-            "labelled": self.labelled
+            "labelled_distributions": self.labelled_distributions
         }
 
     def load_state_dict(self, state: State) -> None:
         parts = split_states(state)
         self.start(parts["trainer"])
         self.pool.load_state_dict(parts["pool"])
-        self.labelled = state["labelled"].to(self.labelled.device)
+        self.labelled_distributions = state["labelled_distributions"].to(self.labelled_distributions.device)
 
 
 class Observation(NamedTuple):
@@ -144,21 +152,19 @@ class Observer:
         state_set: SegmentationDataset,
         *,
         batch_size: int,
-        few_images: bool,
         precision: Precision,
         stopwatch: Stopwatch,
     ):
         self.featurizer = featurizer
         self.state_set = state_set
         self.batch_size = batch_size
-        self.few_images = few_images
         self.precision = precision
         self.stopwatch = stopwatch
 
     def __call__(
         self, game: Game, query_size: int, pool_size: int, generator: torch.Generator
     ) -> Observation:
-        candidates = game.pool.draw_candidates(query_size, pool_size, generator, few_images=self.few_images)
+        candidates = game.draw(query_size, pool_size, generator)
         cast = autocast(game.dataset.device, self.precision)
         with self.stopwatch.phase("state"), cast:
             state = self._state()
@@ -170,7 +176,7 @@ class Observer:
                 candidates,
                 self.batch_size,
             )
-            actions = self.featurizer.action(regions, game.labelled)
+            actions = self.featurizer.action(regions, game.labelled_distributions)
         return Observation(candidates, state, actions)
 
     def _state(self) -> Tensor:
@@ -243,7 +249,7 @@ class PolicyLearner:
                 generator,
                 per_sub_action=not self.one_coin,
             )
-            regions = self.observation.candidates.gather(1, chosen.cpu().unsqueeze(1)).squeeze(1)
+            regions = chosen_regions(self.observation.candidates, chosen)
         with watch("train"):
             self.game.label(regions, generator)
         with watch("reward"):
@@ -368,6 +374,7 @@ def fit(
     measure: Callable[[], float],
     *,
     name: str,
+    piece: str,
     key: tuple[str | int, ...],
     patience: int,
     max_epochs: int,
@@ -379,12 +386,13 @@ def fit(
     Args:
         train: one epoch, drawing from the generator it gets; the mean loss.
         measure: mIoU on D_R, a fraction.
-        name: what the training is called, on the screen and in the checkpoint.
+        name: what the training is called on the screen.
+        piece: what it is called in the checkpoint.
         key: names its random stream.
 
     Returns the best mIoU, which is that of the untrained network if no epoch was better.
     """
-    saved = run.checkpoint.load(name)
+    saved = run.checkpoint.load(piece)
     if saved:
         parts, (epoch, best_epoch, best) = split_states(saved[0]), saved[1]
         trainer.load_state_dict(parts["trainer"])
@@ -406,7 +414,7 @@ def fit(
             if miou > best:
                 best, best_epoch = miou, epoch
                 best_weights = copy.deepcopy(trainer.segmenter.state_dict())
-            run.checkpoint.save(name, state)
+            run.checkpoint.save(piece, state)
             update(epoch, loss=loss, miou=miou, best=best)
     trainer.segmenter.load_state_dict(best_weights)
     return best

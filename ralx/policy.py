@@ -32,7 +32,7 @@ def save_policy(path: Path | str, network: QueryNetwork, metadata: Mapping[str, 
     save_tensors(Path(path), network.state_dict(), {**(metadata or {}), **own})
 
 
-def load_policy(path: Path | str, *, device: torch.device | str = "cpu", **needed: int) -> Policy:
+def load_policy(path: Path | str, *, device: torch.device | str = "cpu", **needed: Any) -> Policy:
     """Read what ``save_policy`` wrote.
 
     Args:
@@ -60,7 +60,7 @@ def load_policy(path: Path | str, *, device: torch.device | str = "cpu", **neede
     return Policy(network.to(device).eval(), metadata)
 
 
-def _check_needed(path: Path, metadata: dict[str, Any], needed: dict[str, int]) -> None:
+def _check_needed(path: Path, metadata: dict[str, Any], needed: dict[str, Any]) -> None:
     wrong = [name for name, value in needed.items() if metadata.get(name) != value]
     if wrong:
         has = ", ".join(f"{name}={metadata.get(name, 'nothing')}" for name in wrong)

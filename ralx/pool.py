@@ -179,6 +179,11 @@ class RegionPool:
         self.labelled, self.order = restored.labelled, restored.order
 
 
+def chosen_regions(candidates: Tensor, chosen: Tensor) -> Tensor:
+    """The regions [K] at the places `chosen` [K] of their pools, `candidates` [K, M]."""
+    return candidates.gather(1, chosen.to(candidates.device).unsqueeze(1)).squeeze(1)
+
+
 class Oracle:
     """Gives the labels of regions; knows no data set, only how to read label maps.
 

@@ -15,7 +15,7 @@ def stream(*key: str | int) -> torch.Generator:
 
 @contextlib.contextmanager
 def seeded(*key: str | int) -> Iterator[None]:
-    """Seed torch's global generators by `key` inside the block; put them back behind it."""
-    with torch.random.fork_rng():
-        torch.manual_seed(stream(*key).initial_seed())
+    """Seed torch's global CPU generator by `key` inside the block; put it back behind it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(stream(*key).initial_seed())
         yield

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -66,43 +65,35 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
 
 
 class Checkpoint:
-    """The state of the one piece of work in progress, saved often enough to lose little.
+    """The state of each piece of work in progress, saved often enough to lose little.
 
-    A piece is named; a checkpoint of another piece is ignored. Saving takes at most a twentieth of the time.
+    A piece is named and has a file of its own. Saving takes at most a twentieth of the time.
     """
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, folder: Path):
+        self.folder = folder
         self._cost = 0.0
         self._saved_at = time.monotonic()
 
     def load(self, piece: str) -> tuple[dict[str, Tensor], Any] | None:
-        """The state of `piece`, or None where nothing of it was saved. Refuses another thread count."""
-        if not self.path.exists():
-            return None
-        tensors, note = load_tensors(self.path)
-        if note["piece"] != piece:
-            return None
-        threads = torch.get_num_threads()
-        if note["threads"] != threads:
-            raise RunError(
-                f"{self.path}: made with {note['threads']} threads, so going on with {threads} would change "
-                f"the results; set OMP_NUM_THREADS={note['threads']}"
-            )
-        return tensors, note["state"]
+        """What was saved of `piece`, or None."""
+        path = self._path(piece)
+        return load_tensors(path) if path.exists() else None
 
     def save(self, piece: str, state: Callable[[], tuple[dict[str, Tensor], Any]]) -> None:
         """Save what `state()` gives, unless the last save was too short a while ago."""
         if time.monotonic() - self._saved_at < 20 * self._cost:
             return
         start = time.monotonic()
-        tensors, note = state()
-        save_tensors(self.path, tensors, {"piece": piece, "threads": torch.get_num_threads(), "state": note})
+        save_tensors(self._path(piece), *state())
         self._saved_at = time.monotonic()
         self._cost = self._saved_at - start
 
-    def clear(self) -> None:
-        self.path.unlink(missing_ok=True)
+    def clear(self, piece: str) -> None:
+        self._path(piece).unlink(missing_ok=True)
+
+    def _path(self, piece: str) -> Path:
+        return self.folder / f"{piece}.safetensors"
 
 
 class RunDirectory:
@@ -110,7 +101,28 @@ class RunDirectory:
 
     def __init__(self, path: Path):
         self.path = path
-        self.checkpoint = Checkpoint(path / "checkpoint" / "state.safetensors")
+        self.checkpoint = Checkpoint(path / "checkpoint")
+
+    def begin(self, config: dict[str, Any]) -> None:
+        """Note the config of a run that is about to compute, and clear what a kill left half-written."""
+        for temporary in self.path.rglob(".*.tmp"):
+            temporary.unlink(missing_ok=True)
+        if not (self.path / "config.json").exists():
+            write_json(self.path / "config.json", config)
+
+    def refuse_other_numerics(self, **numerics: Any) -> None:
+        """RunError where the run was started with another thread count, torch or device: going on would mix
+        results that differ in their last bits."""
+        path = self.path / "checkpoint" / "numerics.json"
+        known = read_json(path) if path.exists() else numerics
+        if known != numerics:
+            differing = [name for name in numerics if known.get(name) != numerics[name]]
+            raise RunError(
+                f"{self.path}: was started with {', '.join(f'{n} {known.get(n)}' for n in differing)}, here "
+                f"{', '.join(f'{n} {numerics[n]}' for n in differing)}: going on would change the results "
+                "(OMP_NUM_THREADS sets the threads)"
+            )
+        write_json(path, numerics)
 
     # Records of evaluation: one per method, budget and seed.
     def records(self, name: str = "results.json") -> list[dict[str, Any]]:
@@ -150,14 +162,14 @@ class RunDirectory:
     def selection_path(self, method: str, seed: int) -> Path:
         return self.path / "selections" / f"{method}-seed{seed}.json"
 
-    def network_path(self, method: str, seed: int, budget: int) -> Path:
+    def segmenter_path(self, method: str, seed: int, budget: int) -> Path:
         """The segmenter as it stands when `budget` regions are labelled, waiting for its final training."""
         return self.path / "checkpoint" / f"{method}-seed{seed}-budget{budget}.safetensors"
 
 
 @contextlib.contextmanager
 def open_run(path: Path, config: dict[str, Any], *, resume: bool) -> Iterator[RunDirectory]:
-    """Lock and yield the folder of the run of `config`, made if it isn't there.
+    """Lock and yield the folder for the run of `config`, made if it isn't there; `begin` makes it the run's.
 
     Raises RunError, and touches nothing, where the folder holds anything else: a file, foreign files, a run
     of another config, a run while `resume` is off, or a run that another process is at.
@@ -177,8 +189,6 @@ def open_run(path: Path, config: dict[str, Any], *, resume: bool) -> Iterator[Ru
                 raise RunError(f"{path}/.lock: can't be locked: {error.strerror}") from error
             raise RunError(f"--out {path}: another process is running there") from error
         _refuse_foreign(path, config_path, config, resume)  # another process may have started in between
-        if not config_path.exists():
-            write_json(config_path, config)
         yield RunDirectory(path)
 
 

@@ -170,7 +170,7 @@ def test_pick_takes_the_first_of_equal_scores():
 def test_pick_rejects_nan_and_empty_pools():
     scores = torch.zeros(3, 4)
     scores[1, 2] = math.nan
-    with pytest.raises(ValueError, match=r"scores must not be NaN, got NaN in pools \[1\]"):
+    with pytest.raises(FloatingPointError, match=r"scores must not be NaN, got NaN in pools \[1\]"):
         pick(scores)
     with pytest.raises(
         ValueError, match=r"scores must be \[K, M\] with at least one candidate .* got \[3, 0\]"

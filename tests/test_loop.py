@@ -1,15 +1,29 @@
 """The parts of the loop by themselves: the stopwatch, early stopping, random streams, the game's rules."""
 
 import itertools
-import time
+import json
 
 import pytest
 import torch
 from torch import nn
 
-from ralx.loop import Game, Stopwatch, fit, join_states, refuse_nan, select_regions, split_states
+from ralx.dqn import DQNAgent
+from ralx.features import Featurizer
+from ralx.loop import (
+    Game,
+    Observer,
+    PolicyLearner,
+    Stopwatch,
+    fit,
+    join_states,
+    refuse_nan,
+    select_regions,
+    split_states,
+)
 from ralx.monitor import Monitor
+from ralx.query_network import QueryNetwork
 from ralx.randomness import seeded, stream
+from ralx.replay_buffer import ReplayBuffer
 from ralx.run_dir import RunError, open_run
 from ralx.segmentation import SegmenterTrainer
 
@@ -56,13 +70,13 @@ def run(tmp_path):
         yield folder
 
 
-def test_a_phase_inside_another_counts_for_itself_only():
-    watch = Stopwatch()
-    with watch.phase("outer"):
-        time.sleep(0.02)
-        with watch.phase("inner"):
-            time.sleep(0.06)
-    assert 0.02 <= watch.seconds["outer"] < 0.055 <= watch.seconds["inner"]
+def test_a_phase_inside_another_counts_for_itself_only(monkeypatch):
+    now = iter([0, 1, 3, 7, 15, 31])
+    monkeypatch.setattr("ralx.loop.time.perf_counter", lambda: next(now))
+    watch = Stopwatch()  # at 0
+    with watch.phase("outer"), watch.phase("inner"):  # from 1, from 3
+        pass  # inner until 7, outer until 15
+    assert watch.seconds == {"outer": (3 - 1) + (15 - 7), "inner": 7 - 3}
 
 
 def test_forward_passes_are_timed_in_eval_mode_only():
@@ -120,7 +134,8 @@ def test_fit_stops_early_and_keeps_the_best_weights(run, mious, patience, best, 
         trainer,
         train,
         measure,
-        name="t",
+        name="a training",
+        piece="training",
         key=("t",),
         patience=patience,
         max_epochs=5,
@@ -145,7 +160,7 @@ def test_labelling_reveals_only_the_chosen_regions_and_trains_on_them():
     game = make_game()
     before = game.trainer.segmenter.weight.clone()
     game.label(torch.tensor([0, 7]), stream("x"))  # top left of a, second of the first row of b
-    assert game.labelled.tolist() == [[1.0, 0.0], [0.5, 0.5]]
+    assert game.labelled_distributions.tolist() == [[1.0, 0.0], [0.5, 0.5]]
     assert game.pool.order.tolist() == [0, 7]
     assert not torch.equal(game.trainer.segmenter.weight, before)
 
@@ -155,7 +170,7 @@ def test_a_new_episode_starts_from_the_given_weights_with_nothing_labelled():
     start = game.trainer.state_dict()
     game.label(torch.tensor([0, 7]), stream("x"))
     game.start(start)
-    assert game.pool.num_labelled == 0 and len(game.labelled) == 0
+    assert game.pool.num_labelled == 0 and len(game.labelled_distributions) == 0
     assert torch.equal(game.trainer.segmenter.weight, start["weights.weight"])
 
 
@@ -166,7 +181,7 @@ def test_a_game_comes_back_from_its_state():
     for each in (game, again):
         each.label(torch.tensor([9]), stream("y"))
     assert game.pool.order.tolist() == again.pool.order.tolist()
-    assert torch.equal(game.labelled, again.labelled)
+    assert torch.equal(game.labelled_distributions, again.labelled_distributions)
     assert torch.equal(game.trainer.segmenter.weight, again.trainer.segmenter.weight)
 
 
@@ -189,6 +204,108 @@ def test_selection_stops_at_every_budget_and_takes_only_what_is_left(run):
     )
     assert asked == [3, 2, 2]
     assert reached == [(5, 5), (7, 7)]
+
+
+def make_learner(mious, **changes):
+    """Two regions per step, five per episode: the last step of three takes one. mIoU comes from a list."""
+    game = make_game()
+    observer = Observer(
+        Featurizer(game.trainer.segmenter, (4, 4), cells=(2, 2), kl_bins=4),
+        game.dataset,
+        batch_size=2,
+        precision="float32",
+        stopwatch=Stopwatch(),
+    )
+    network = QueryNetwork(24, 14, 22, kl_dim=8, generator=stream("network"))
+    settings = dict(
+        agent=DQNAgent(network, batch_size=4),
+        replay_buffer=ReplayBuffer(40),
+        game=game,
+        observe=observer,
+        measure=iter(mious).__next__,
+        start_state=game.trainer.state_dict(),
+        epsilon=lambda episode, step: 0.5,
+        stopwatch=observer.stopwatch,
+        seed=0,
+        episodes=2,
+        budget=5,
+        query_size=2,
+        pool_size=3,
+        reward_scale=100.0,
+        whole_first_reward=False,
+        one_coin=False,
+        reset_lr=False,
+    )
+    return PolicyLearner(**(settings | changes))
+
+
+def read_steps(run):
+    return [json.loads(line) for line in (run.path / "steps.jsonl").read_text().splitlines()]
+
+
+def test_rewards_are_gains_and_the_last_step_takes_what_is_left(run):
+    learner = make_learner([0.10, 0.12, 0.20, 0.15, 0.10, 0.11, 0.30, 0.25])
+    taken = []
+    label = learner.game.label
+    learner.game.label = lambda regions, generator: (taken.append(len(regions)), label(regions, generator))
+    learner.run(run, Monitor())
+    assert taken == [2, 2, 1] * 2
+    expected = [2, 8, -5, 1, 19, -5]  # of each episode the first gain is over the untrained start
+    assert [step["reward"] for step in read_steps(run)] == pytest.approx(expected)
+    assert [(s["episode"], s["step"]) for s in read_steps(run)] == [(e, s) for e in (0, 1) for s in (0, 1, 2)]
+
+
+def test_the_published_first_reward_is_the_whole_miou(run):
+    make_learner([0.1, 0.12, 0.2, 0.15] * 2, whole_first_reward=True).run(run, Monitor())
+    assert [s["reward"] for s in read_steps(run)] == pytest.approx([12, 8, -5] * 2)
+
+
+def test_the_policy_of_the_best_episode_is_kept_not_the_last(run):
+    kept = {}
+    learner = make_learner([0.1, 0.1, 0.1, 0.50, 0.1, 0.1, 0.1, 0.20])
+    advance = learner._advance
+
+    def spy(miou, done):
+        advance(miou, done)
+        if done:
+            kept[miou] = {k: v.clone() for k, v in learner.agent.query_network.state_dict().items()}
+
+    learner._advance = spy
+    policy = learner.run(run, Monitor())
+    assert kept.keys() == {0.50, 0.20}
+    assert all(torch.equal(policy[name], kept[0.50][name]) for name in policy)
+    assert any(not torch.equal(kept[0.20][name], kept[0.50][name]) for name in policy)
+
+
+@pytest.mark.parametrize("stop_after", range(1, 6))
+def test_learning_goes_on_exactly_from_any_step(tmp_path, stop_after):
+    mious = [0.10, 0.12, 0.20, 0.15, 0.10, 0.11, 0.30, 0.25]
+
+    class Killed(BaseException):
+        pass
+
+    def play(folder, learner, steps=None):
+        with open_run(folder, {}, resume=True) as run:
+            run.begin({})
+            append, count = run.append_step, itertools.count(1)
+
+            def append_and_stop(line):
+                append(line)
+                run.checkpoint._cost = 0  # save at every step
+                if next(count) == (steps or 99) + 1:  # after the line of a step that no checkpoint has
+                    raise Killed
+
+            run.append_step = append_and_stop
+            return learner.run(run, Monitor()), read_steps(run)
+
+    policy, steps = play(tmp_path / "whole", make_learner(mious))
+    with pytest.raises(Killed):
+        play(tmp_path / "killed", make_learner(mious), stop_after)
+    measured = stop_after + (1 if stop_after <= 3 else 2)  # one at the start of each episode as well
+    again, steps_again = play(tmp_path / "killed", make_learner(mious[measured:]))
+    assert all(torch.equal(policy[name], again[name]) for name in policy)
+    for before, after in zip(steps, steps_again, strict=True):
+        assert {**before, "seconds": 0} == {**after, "seconds": 0}
 
 
 def test_states_are_joined_and_split():

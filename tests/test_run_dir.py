@@ -65,39 +65,67 @@ def test_a_damaged_tensor_file_is_named(tmp_path):
         load_tensors(path)
 
 
-def test_a_checkpoint_belongs_to_one_piece_of_work(tmp_path):
-    checkpoint = Checkpoint(tmp_path / "state.safetensors")
+def test_each_piece_of_work_has_a_checkpoint_of_its_own(tmp_path):
+    checkpoint = Checkpoint(tmp_path)
     assert checkpoint.load("learn") is None
     checkpoint.save("learn", lambda: ({"x": torch.ones(2)}, {"step": 1}))
+    Checkpoint(tmp_path).save("select", lambda: ({"x": torch.zeros(2)}, None))
     tensors, note = checkpoint.load("learn")
     assert torch.equal(tensors["x"], torch.ones(2)) and note == {"step": 1}
-    assert checkpoint.load("select") is None
-    checkpoint.clear()
-    assert checkpoint.load("learn") is None
+    checkpoint.clear("learn")
+    assert checkpoint.load("learn") is None and checkpoint.load("select") is not None
 
 
-def test_a_checkpoint_refuses_another_thread_count(tmp_path):
-    checkpoint = Checkpoint(tmp_path / "state.safetensors")
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(3)
-        checkpoint.save("learn", lambda: ({"x": torch.ones(2)}, None))
-        torch.set_num_threads(1)
-        with pytest.raises(RunError, match=r"made with 3 threads, .* set OMP_NUM_THREADS=3"):
-            checkpoint.load("learn")
-    finally:
-        torch.set_num_threads(threads)
+def test_saving_takes_a_small_share_of_the_time(tmp_path, monkeypatch):
+    now, saved = [0.0], []
+    monkeypatch.setattr("ralx.run_dir.time.monotonic", lambda: now[0])
+    checkpoint = Checkpoint(tmp_path)
+
+    def state():
+        now[0] += 1.0  # a save that takes a second
+        saved.append(now[0])
+        return {}, None
+
+    for _ in range(100):
+        now[0] += 1.0
+        checkpoint.save("learn", state)
+    assert 4 <= len(saved) <= 6  # one in twenty-one seconds
 
 
-def test_a_new_folder_gets_its_config(tmp_path):
+def begin(path, config=CONFIG, resume=False):
+    with open_run(path, config, resume=resume) as run:
+        run.begin(config)
+        return run
+
+
+def test_a_new_folder_gets_its_config_when_the_run_begins(tmp_path):
     with open_run(tmp_path / "run", CONFIG, resume=False) as run:
-        assert run.records() == []
+        assert not (tmp_path / "run" / "config.json").exists()
+        run.begin(CONFIG)
     assert json.loads((tmp_path / "run" / "config.json").read_text()) == CONFIG
 
 
 def test_resume_with_nothing_saved_starts_afresh(tmp_path):
-    with open_run(tmp_path / "run", CONFIG, resume=True) as run:
-        assert run.records() == []
+    assert begin(tmp_path / "run", resume=True).records() == []
+
+
+def test_what_a_kill_left_half_written_is_cleared(tmp_path):
+    run = begin(tmp_path / "run")
+    torn = run.path / "checkpoint" / ".learn.safetensors.123.tmp"
+    torn.parent.mkdir()
+    torn.write_bytes(b"half")
+    begin(tmp_path / "run", resume=True)
+    assert not torn.exists()
+
+
+def test_another_thread_count_torch_or_device_is_refused(tmp_path):
+    run = begin(tmp_path / "run")
+    run.refuse_other_numerics(threads=2, torch="2.13.0", device="cpu")
+    run.refuse_other_numerics(threads=2, torch="2.13.0", device="cpu")
+    with pytest.raises(RunError, match=r"was started with threads 2, here threads 1: .*OMP_NUM_THREADS"):
+        run.refuse_other_numerics(threads=1, torch="2.13.0", device="cpu")
+    with pytest.raises(RunError, match=r"was started with torch 2.13.0, device cpu, here torch 2.12.0, dev"):
+        run.refuse_other_numerics(threads=2, torch="2.12.0", device="cuda")
 
 
 def test_foreign_folders_are_refused_and_untouched(tmp_path):
@@ -116,18 +144,11 @@ def test_foreign_folders_are_refused_and_untouched(tmp_path):
 
 
 def test_another_run_is_refused(tmp_path):
-    with open_run(tmp_path / "run", CONFIG, resume=False):
-        pass
-    with (
-        pytest.raises(RunError, match="holds a run already; go on with --resume"),
-        open_run(tmp_path / "run", CONFIG, resume=False),
-    ):
-        pass
-    with (
-        pytest.raises(RunError, match=r"holds another run .seed: 0 there, 1 here"),
-        open_run(tmp_path / "run", {**CONFIG, "seed": 1}, resume=True),
-    ):
-        pass
+    begin(tmp_path / "run")
+    with pytest.raises(RunError, match="holds a run already; go on with --resume"):
+        begin(tmp_path / "run")
+    with pytest.raises(RunError, match=r"holds another run .seed: 0 there, 1 here"):
+        begin(tmp_path / "run", {**CONFIG, "seed": 1}, resume=True)
 
 
 def test_one_process_at_a_time_and_a_dead_ones_lock_is_free(tmp_path):

@@ -71,7 +71,8 @@ def test_every_promised_file_is_there(finished):
     for picture in pictures:
         with Image.open(picture) as image:
             assert image.width > 300
-    assert not list(out.glob(".*tmp")) and not list((out / "checkpoint").iterdir())
+    assert not list(out.rglob(".*tmp"))
+    assert [p.name for p in (out / "checkpoint").iterdir()] == ["numerics.json"]
 
 
 def test_results_hold_every_method_budget_and_seed_once(finished):
@@ -131,7 +132,7 @@ def test_methods_with_one_seed_choose_differently_but_reproducibly(finished, tmp
         method: json.loads((out / "selections" / f"{method}-seed0.json").read_text())["regions"]
         for method in METHODS
     }
-    assert len({json.dumps(regions) for regions in chosen.values()}) > 1
+    assert len({json.dumps(regions) for regions in chosen.values()}) == 4
 
 
 def test_the_table_compares_the_four_methods(finished):
@@ -204,6 +205,7 @@ def test_wrong_options_end_with_code_2_and_say_why(tmp_path, capsys, options, me
     except SystemExit as exit_:  # the option parser's own
         code = exit_.code
     assert code == 2
+    assert not (tmp_path / "run" / "config.json").exists()  # the folder is free for the corrected command
     error = " ".join(capsys.readouterr().err.split())
     assert re.search(message, error), error
 
@@ -215,11 +217,25 @@ def test_an_unknown_option_ends_with_code_2(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_diverging_segmenter_is_an_error_and_earlier_results_stay(tmp_path, capsys):
+def test_a_diverging_segmenter_is_an_error_and_earlier_results_stay(finished, tmp_path):
+    whole, _ = finished
     out = tmp_path / "run"
-    assert main(["--out", str(out), *TINY, "--source-lr", "1e30"]) == 1
-    assert "the segmenter's loss is" in capsys.readouterr().err
-    assert not (out / "results.json").exists()
+    options = [
+        "--cache",
+        str(whole / "cache"),
+        "--methods",
+        "uniform",
+        "--num-seeds",
+        "1",
+        "--final-lr",
+        "1e30",
+    ]
+    code, output = train(out, *options)
+    assert code == 1 and "the segmenter's loss is" in output and "lower its learning rate" in output
+    selections = contents(out / "selections")
+    assert selections and not (out / "results.json").exists()
+    assert train(out, *options, "--resume")[0] == 1
+    assert contents(out / "selections") == selections
 
 
 def test_a_folder_with_another_run_is_left_untouched(finished, capsys):
@@ -228,7 +244,7 @@ def test_a_folder_with_another_run_is_left_untouched(finished, capsys):
     assert main(["--out", str(out), *TINY]) == 1
     assert "holds a run already" in capsys.readouterr().err
     assert main(["--out", str(out), *TINY, "--resume", "--episodes", "9"]) == 1
-    assert "episodes: 2 there, 9 here" in capsys.readouterr().err
+    assert "episodes: 2 there, 9 here" in " ".join(capsys.readouterr().err.split())
     assert contents(out) == before
 
 
@@ -236,6 +252,7 @@ def test_a_missing_policy_is_an_error_not_a_random_one(finished, tmp_path, capsy
     cache = ["--cache", str(finished[0] / "cache")]
     assert main(["--out", str(tmp_path / "run"), *TINY, *cache, "--stage", "evaluate"]) == 1
     assert "no such policy file" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "run" / "reference.json").exists()  # noticed before anything was trained
 
 
 def test_a_policy_from_elsewhere_is_compared_instead_of_a_learned_one(finished, tmp_path):
@@ -258,20 +275,80 @@ def test_a_policy_that_does_not_fit_is_refused_before_anything_is_trained(finish
     assert not (tmp_path / "run" / "cache").exists()
 
 
-def test_a_full_disk_is_an_error_and_the_run_can_go_on(finished, tmp_path):
-    out = tmp_path / "run"
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before the file is there", "after"])
+def test_killed_at_any_write_it_ends_in_the_same_bytes(finished, tmp_path, monkeypatch, after):
+    whole, _ = finished
+    replace, seen = os.replace, []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+
+    def run_until(write: int | None, out: Path) -> int | None:
+        """The exit code, or None if killed at that write of a file. Every write is one at which it may be."""
+        seen.clear()
+
+        def replace_or_die(source, target):
+            if len(seen) + 1 == write and not after:
+                raise Killed
+            replace(source, target)
+            seen.append(target)
+            if len(seen) == write:
+                raise Killed
+
+        monkeypatch.setattr("ralx.run_dir.os.replace", replace_or_die)
+        try:
+            return main(["--out", str(out), *TINY, "--resume", "--cache", str(whole / "cache")])
+        except Killed:
+            return None
+
+    try:
+        out = tmp_path / "killed"
+        kills = 0
+        while run_until(7 + 11 * kills % 40, out) is None:  # at writes of all kinds
+            kills += 1
+            assert kills < 60
+        assert kills >= 5
+    finally:
+        torch.set_num_threads(threads)
+    for name in ("results.json", "reference.json", "policy.safetensors", "policy-seed1.safetensors"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes(), name
+    assert contents(out / "selections") == contents(whole / "selections")
+    assert [p.name for p in (out / "checkpoint").iterdir()] == ["numerics.json"]
+
+
+def test_a_full_disk_is_an_error_and_the_run_goes_on_when_there_is_room(finished, tmp_path):
+    whole, _ = finished
+    out, cache = tmp_path / "run", ["--cache", str(whole / "cache")]
     code = (
         "import resource, sys; from ralx.cli import main\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))\n"  # checkpoints are larger
         "sys.exit(main(sys.argv[1:]))"
     )
-    command = [sys.executable, "-c", code, "--out", str(out), *TINY]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-c", code, "--out", str(out), *TINY, *cache]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
     error = " ".join(result.stderr.split())
     assert result.returncode == 1 and "can't be written: File too large" in error, error
-    code, output = train(out, "--resume", "--cache", str(finished[0] / "cache"))
+    assert not list(out.rglob(".*tmp"))
+    code, output = train(out, "--resume", *cache)
     assert code == 0, output
-    assert (out / "results.json").read_bytes() == (finished[0] / "results.json").read_bytes()
+    assert (out / "results.json").read_bytes() == (whole / "results.json").read_bytes()
+
+
+def test_another_thread_count_is_refused_and_nothing_is_lost(finished, tmp_path):
+    out = tmp_path / "run"
+    options = ["--cache", str(finished[0] / "cache")]
+    assert train(out, *options, "--stage", "learn")[0] == 0
+    before = contents(out)
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    command = [sys.executable, "-m", "ralx.cli", "--out", str(out), *TINY, *options, "--resume"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    assert result.returncode == 1
+    assert "was started with threads 1, here threads 2" in " ".join(result.stderr.split())
+    assert contents(out) == before
 
 
 def test_tensorboard_events_hold_the_curves(finished, tmp_path):

@@ -1,7 +1,7 @@
 """Segmenters: networks by name, their weights, training on labelled regions, and evaluation."""
 
 from ralx.segmentation.build import SEGMENTERS, build_segmenter, load_weights
-from ralx.segmentation.inference import SegmentationData, evaluate, mc_logits, predict
+from ralx.segmentation.inference import SegmentationData, dropout_layers, evaluate, mc_logits, predict
 from ralx.segmentation.modes import Precision, autocast, normalise
 from ralx.segmentation.networks import FPN
 from ralx.segmentation.training import SegmenterTrainer, train_epoch, train_on_regions
@@ -14,6 +14,7 @@ __all__ = [
     "SegmenterTrainer",
     "autocast",
     "build_segmenter",
+    "dropout_layers",
     "evaluate",
     "load_weights",
     "mc_logits",

@@ -118,7 +118,7 @@ class SegmenterTrainer:
         Raises:
             ValueError: tensors missing, unknown or of another shape; nothing is changed.
         """
-        expected = self._expected_shapes(with_momentum=any(name.startswith("momentum.") for name in state))
+        expected = self._expected_shapes(state)
         for name in expected.keys() | state.keys():
             if name not in state or name not in expected:
                 rule = "missing from" if name in expected else "unknown in"
@@ -140,10 +140,11 @@ class SegmenterTrainer:
                 ).copy_(saved)
         self._optimizer.param_groups[0]["lr"] = float(state["lr"])
 
-    def _expected_shapes(self, with_momentum: bool) -> dict[str, torch.Size]:
+    def _expected_shapes(self, state: dict[str, Tensor]) -> dict[str, torch.Size]:
+        """Of all weights, and of the momentum where `state` has it: a parameter without gradient has none."""
         shapes = {f"weights.{name}": tensor.shape for name, tensor in self.segmenter.state_dict().items()}
-        if with_momentum:
-            shapes |= {f"momentum.{name}": parameter.shape for name, parameter in self._parameters.items()}
+        momentum = {f"momentum.{name}": parameter.shape for name, parameter in self._parameters.items()}
+        shapes |= {name: shape for name, shape in momentum.items() if name in state}
         return shapes | {"lr": torch.Size()}
 
 

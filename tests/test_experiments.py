@@ -1,0 +1,160 @@
+"""How a run is put together from its config: every switch reaches what it switches."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from ralx.config import Config, preset
+from ralx.datasets import SyntheticSizes, load_splits
+from ralx.experiments import Experiment, find_device
+from ralx.monitor import Monitor
+from ralx.run_dir import open_run
+
+SIZES = SyntheticSizes(
+    image_size=(48, 64), state_set=2, train_set=4, eval_set=6, reward_set=2, test_set=2, pretrain_set=3
+)
+TINY = dict(
+    region_size=(16, 16),
+    crop_size=(32, 32),
+    batch_size=4,
+    max_epochs=1,
+    query_size=2,
+    pool_size=3,
+    budget=6,
+    episodes=2,
+    budgets=(3, 6),
+    num_seeds=1,
+)
+
+
+@pytest.fixture
+def make(tmp_path):
+    """make(published=..., **changes): an experiment on six tiny scenes."""
+
+    def experiment(*, published: bool = False, **changes) -> Experiment:
+        config: Config = dataclasses.replace(preset("synthetic", published=published), **(TINY | changes))
+        splits = load_splits("synthetic", sizes=SIZES)
+        with open_run(tmp_path / "run", {}, resume=True) as run:
+            run.begin({})
+            return Experiment(config, splits, run, tmp_path / "cache", Monitor())
+
+    return experiment
+
+
+@pytest.fixture
+def learner_of(make):
+    def learner(**options):
+        experiment = make(**options)
+        experiment.theta0 = experiment._trainer(0.1).state_dict()  # no pretraining
+        return experiment._learner(0)
+
+    return learner
+
+
+def test_the_default_mends_every_departure(learner_of):
+    learner = learner_of()
+    assert learner.agent.lr_decay == 1
+    assert not learner.one_coin and not learner.whole_first_reward
+    assert learner.epsilon(0, 500) == pytest.approx(0.9)
+    assert learner.epsilon(1, 0) == pytest.approx(0.05 + 0.85 * 2.718281828 ** (-5 / 2))
+    assert learner.observe.featurizer.kl_range == (0.0, 16.2)
+    assert not learner.observe.featurizer.counts and not learner.game.few_images
+    assert learner.game.trainer.train_dropout
+
+
+def test_published_restores_every_departure(learner_of):
+    learner = learner_of(published=True)
+    assert learner.agent.lr_decay == 0.97 and not learner.reset_lr
+    assert learner.one_coin and learner.whole_first_reward
+    assert learner.epsilon(1, 10) == pytest.approx(0.05 + 0.85 * 2.718281828**-1)
+    assert learner.observe.featurizer.kl_range is None
+    assert learner.observe.featurizer.counts and learner.game.few_images
+    assert not learner.game.trainer.train_dropout
+
+
+def test_the_learning_rate_can_start_anew_each_episode(learner_of):
+    learner = learner_of(dqn_lr_schedule="episode", dqn_lr_decay=0.5)
+    assert learner.agent.lr_decay == 0.5 and learner.reset_lr
+
+
+def test_agent_options_reach_the_agent(learner_of):
+    options = dict(
+        dueling=True, n_step=3, tau=0.01, updates_per_step=5, double_dqn="paper", dqn_loss="squared"
+    )
+    agent = learner_of(**options, gamma=0.9, dqn_batch_size=7, target_update=9, dqn_lr=0.5).agent
+    assert agent.query_network.dueling
+    assert (agent.n_step, agent.tau, agent.updates_per_step) == (3, 0.01, 5)
+    assert (agent.double_dqn, agent.loss, agent.gamma) == ("paper", "squared", 0.9)
+    assert (agent.batch_size, agent.target_update, agent.lr) == (7, 9, 0.5)
+
+
+def test_theta0_sees_no_label_of_d_t(make, monkeypatch):
+    seen = []
+
+    def spy(self, trainer, data, generator, pool=None):
+        seen.append(data.name)
+        return 0.0
+
+    monkeypatch.setattr(Experiment, "_train_epoch", spy)
+    experiment = make()
+    _ = experiment.theta0
+    assert seen and not set(seen) & {experiment.splits.train_set.name, experiment.splits.full_set.name}
+    assert experiment.splits.state_set.name in seen
+    seen.clear()
+    _ = experiment.theta0_prime
+    assert set(seen) == {experiment.splits.train_set.name}
+
+
+def test_pretraining_is_cached_by_what_it_depends_on(make):
+    experiment = make()
+    splits = experiment.splits
+
+    def key(experiment, data=splits.train_set, lr=0.1):
+        return experiment._fingerprint([data], None, lr, 3)
+
+    same = key(experiment)
+    assert key(make(query_size=3, gamma=0.5, budgets=(2, 4))) == same  # nothing of the game
+    others = [make(seed=1), make(batch_size=3), make(dropout=0.3), make(crop_size=(16, 16))]
+    keys = {same, *map(key, others), key(experiment, splits.full_set), key(experiment, lr=0.2)}
+    assert len(keys) == 7
+
+
+def no_dropout(num_classes):
+    return nn.Conv2d(3, num_classes, 4, stride=4)
+
+
+def five_classes(num_classes):
+    return nn.Sequential(nn.Conv2d(3, 5, 4, stride=4), nn.Dropout(0.1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"segmenter": f"{__name__}:no_dropout"}, "methods: bald needs dropout"),
+        ({"segmenter": f"{__name__}:five_classes"}, r"must give logits \[N, 11, h, w\], got \[1, 5"),
+        ({"budget": 49}, "budget: must be at most the 48 regions of synthetic D_T, got 49"),
+        ({"budgets": (3, 73)}, "budgets: must be at most the 72 regions of synthetic D_V, got 73"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_trained(make, changes, message):
+    with pytest.raises(ValueError, match=message):
+        make(**changes)
+
+
+def test_uniform_reads_no_image(make, monkeypatch):
+    experiment = make()
+    game = experiment._game(experiment.splits.eval_set)
+    monkeypatch.setattr(type(game.dataset), "images", lambda self, index: pytest.fail("an image was read"))
+    regions = experiment._chooser("uniform", 0, game)(game, 3, torch.Generator().manual_seed(0))
+    assert len(set(regions.tolist())) == 3
+
+
+def test_devices_are_found_by_name():
+    assert find_device("cpu").type == "cpu"
+    with pytest.raises(ValueError, match="device: must be auto, cpu, cuda or cuda:N, got 'quantum'"):
+        find_device("quantum")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="device: this machine has 0 CUDA devices, got 'cuda:3'"):
+            find_device("cuda:3")
