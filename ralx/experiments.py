@@ -60,11 +60,11 @@ class Experiment:
         self.region_size = scaled_region(config.region_size, config.scale)
         self.cells = choose_cells(self.region_size, config.cells)
         self.crop_size = scaled_crop(config.crop_size, config.scale, splits.train_set.image_size)
+        # What can be refused is refused before anything is trained.
         self._refuse_large_budgets()
+        self._refuse_unfit_segmenter()
         if config.policy:
-            self._load_policy(
-                config.policy
-            )  # a policy that doesn't fit is refused before anything is trained
+            self._load_policy(config.policy)
         self._say_what_is_compared()
 
     @property
