@@ -155,8 +155,8 @@ def test_killed_again_and_again_it_ends_in_the_same_bytes(finished, tmp_path):
     for attempt in range(60):
         process = start(out, "--resume")
         try:
-            # The first seconds are the import; each attempt gets further than the one before.
-            process.communicate(timeout=4 + attempt * 0.3 + 2 * rng.random())
+            # The first seconds are the import; most attempts get further than the one before.
+            process.communicate(timeout=2.5 + attempt * 0.2 + rng.random())
             break
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
@@ -307,7 +307,7 @@ def test_killed_at_any_write_it_ends_in_the_same_bytes(finished, tmp_path, monke
     try:
         out = tmp_path / "killed"
         kills = 0
-        while run_until(7 + 11 * kills % 40, out) is None:  # at writes of all kinds
+        while run_until(3 + 7 * kills % 20, out) is None:  # at writes of all kinds
             kills += 1
             assert kills < 60
         assert kills >= 5
@@ -331,7 +331,8 @@ def test_a_full_disk_is_an_error_and_the_run_goes_on_when_there_is_room(finished
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
     error = " ".join(result.stderr.split())
-    assert result.returncode == 1 and "can't be written: File too large" in error, error
+    assert result.returncode == 1 and "File too large" in error, error
+    assert f"{out}/checkpoint/learn-seed0.safetensors: can't be written" in error
     assert not list(out.rglob(".*tmp"))
     code, output = train(out, "--resume", *cache)
     assert code == 0, output
