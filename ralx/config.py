@@ -301,6 +301,7 @@ def _camvid_small() -> Config:
         max_epochs=100,
         episodes=12,
         updates_per_step=2,
+        target_update=20,
         budgets=(240, 480, 960),
         num_seeds=2,
     )
@@ -319,12 +320,12 @@ def _synthetic() -> Config:
         source_patience=15,
         target_patience=15,
         full_patience=15,
-        final_patience=10,
+        final_patience=20,
         max_epochs=60,
         query_size=8,
         pool_size=10,
         budget=80,
-        episodes=12,
+        episodes=16,
         budgets=(32, 64, 128),
         replay_capacity=400,
     )

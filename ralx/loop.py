@@ -30,6 +30,8 @@ from ralx.segmentation import Precision, SegmenterTrainer, autocast, normalise, 
 
 State = dict[str, Tensor]
 
+MOSTLY_GREEDY = 0.5  # the largest ε at which an episode tells how good the query network is
+
 
 class Stopwatch:
     """Seconds by phase. A phase inside another counts for itself only.
@@ -215,7 +217,12 @@ class PolicyLearner:
     observation: Observation = field(init=False)
 
     def run(self, run: RunDirectory, monitor: Monitor) -> State:
-        """Play all episodes; the query network of the episode with the best final mIoU on D_R."""
+        """Play all episodes; the query network of the episode with the best final mIoU on D_R.
+
+        Only episodes that the network played rather than chance (ε at most one half) count: the paper doesn't
+        say so, but a mIoU reached by random choices says nothing of the network. Without such an episode the
+        last network is kept.
+        """
         piece = f"learn-seed{self.seed}"
         saved = run.checkpoint.load(piece)
         if saved:
@@ -231,7 +238,7 @@ class PolicyLearner:
                 for name in ("miou", "reward", "epsilon", "td_loss", "q_mean"):
                     if line[name] is not None:
                         monitor.scalar(f"learn-seed{self.seed}/{name}", line[name], self.step_of_run)
-        return self.best_policy
+        return self.best_policy or self.agent.query_network.state_dict()
 
     def _play_step(self) -> dict:
         self.stopwatch.reset()
@@ -262,7 +269,7 @@ class PolicyLearner:
             self._observe(generator)
         with watch("learn"):
             learned = self.agent.learn(self.replay_buffer, generator)
-        self._advance(miou, done)
+        self._advance(miou, done, epsilon)
         return {
             "seed": self.seed,
             "episode": episode,
@@ -288,13 +295,13 @@ class PolicyLearner:
         self.observation = self.observe(self.game, query_size, self.pool_size, generator)
         self.replay_buffer.observe(self.observation.state, self.observation.actions)
 
-    def _advance(self, miou: float, done: bool) -> None:
+    def _advance(self, miou: float, done: bool, epsilon: float) -> None:
         self.miou = miou
         self.step += 1
         self.step_of_run += 1
         if not done:
             return
-        if miou > self.best_miou:
+        if epsilon <= MOSTLY_GREEDY and miou > self.best_miou:
             self.best_miou = miou
             self.best_policy = copy.deepcopy(self.agent.query_network.state_dict())
         self.episode += 1

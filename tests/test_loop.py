@@ -260,21 +260,33 @@ def test_the_published_first_reward_is_the_whole_miou(run):
     assert [s["reward"] for s in read_steps(run)] == pytest.approx([12, 8, -5] * 2)
 
 
-def test_the_policy_of_the_best_episode_is_kept_not_the_last(run):
-    kept = {}
-    learner = make_learner([0.1, 0.1, 0.1, 0.50, 0.1, 0.1, 0.1, 0.20])
-    advance = learner._advance
+@pytest.mark.parametrize(
+    ("epsilons", "kept"),
+    [
+        ([0.5, 0.4, 0.1], 0),  # the best, not the last
+        ([0.9, 0.4, 0.1], 1),  # the best of those that the network played: the first was chance
+        ([0.9, 0.9, 0.9], 2),  # chance alone: the last
+    ],
+)
+def test_the_policy_of_the_best_greedy_episode_is_kept(run, epsilons, kept):
+    finals = [0.50, 0.30, 0.20]
+    learner = make_learner(
+        [miou for final in finals for miou in (0.1, 0.1, 0.1, final)],
+        episodes=3,
+        epsilon=lambda episode, step: epsilons[episode],
+    )
+    after = []
+    append_step = run.append_step
 
-    def spy(miou, done):
-        advance(miou, done)
-        if done:
-            kept[miou] = {k: v.clone() for k, v in learner.agent.query_network.state_dict().items()}
+    def append_and_copy(line):
+        append_step(line)
+        if line["step"] == 2:
+            after.append({k: v.clone() for k, v in learner.agent.query_network.state_dict().items()})
 
-    learner._advance = spy
+    run.append_step = append_and_copy
     policy = learner.run(run, Monitor())
-    assert kept.keys() == {0.50, 0.20}
-    assert all(torch.equal(policy[name], kept[0.50][name]) for name in policy)
-    assert any(not torch.equal(kept[0.20][name], kept[0.50][name]) for name in policy)
+    same = [all(torch.equal(policy[name], network[name]) for name in policy) for network in after]
+    assert same == [episode == kept for episode in range(3)]
 
 
 @pytest.mark.parametrize("stop_after", range(1, 6))
