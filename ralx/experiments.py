@@ -86,10 +86,10 @@ class Experiment:
         """A policy for every seed, unless it isn't among the methods."""
         for seed in self.config.seeds if "ralis" in self.config.methods else ():
             path = self._policy_path(seed)
-            if path.exists():
-                continue
-            network = self._load_policy(self.config.policy) if self.config.policy else self._learned(seed)
-            save_policy(path, network, self._policy_needs())
+            if not path.exists():
+                given = self.config.policy
+                network = self._load_policy(given) if given else self._learned(seed)
+                save_policy(path, network, self._policy_needs())
             self.run.checkpoint.clear(f"learn-seed{seed}")
 
     def evaluate(self) -> None:
@@ -174,7 +174,7 @@ class Experiment:
             )
             record = {"method": name, "seed": self.config.seed, **self._test_record(trainer)}
             save_tensors(path, trainer.segmenter.state_dict(), record)
-            self.run.checkpoint.clear(piece)
+        self.run.checkpoint.clear(piece)
         if not any(known["method"] == name for known in self.run.records("reference.json")):
             self.run.add_record(record, "reference.json")
         fresh = self._trainer(self.config.segmenter_lr)
@@ -377,7 +377,9 @@ class Experiment:
     def _select(self, method: str, seed: int) -> None:
         """Let `method` choose regions of D_V up to the last budget; keep the segmenter at every budget."""
         path = self.run.selection_path(method, seed)
+        piece = f"select-{method}-seed{seed}"
         if path.exists():
+            self.run.checkpoint.clear(piece)
             return
         game = self._game(self.splits.eval_set)
         game.start(self.theta0_prime)
@@ -387,6 +389,7 @@ class Experiment:
             self.config.budgets,
             self.config.query_size,
             name=(method, seed),
+            piece=piece,
             run=self.run,
             monitor=self.monitor,
             at_budget=lambda budget: save_tensors(
@@ -403,7 +406,7 @@ class Experiment:
             "regions": [list(region) for region in zip(names, row, col, strict=True)],
         }
         write_json(path, selection)
-        self.run.checkpoint.clear(f"select-{method}-seed{seed}")
+        self.run.checkpoint.clear(piece)
 
     def _chooser(self, method: str, seed: int, game: Game) -> Chooser:
         pool_size = self.config.pool_size_of(method)
@@ -448,8 +451,10 @@ class Experiment:
         """Train on the first `budget` regions until D_R says stop; write the result on the test set."""
         cell = {"method": method, "budget": budget, "seed": seed}
         start = self.run.segmenter_path(method, seed, budget)
+        piece = f"final-{method}-seed{seed}-budget{budget}"
         if any(cell.items() <= record.items() for record in self.run.records()):
             start.unlink(missing_ok=True)
+            self.run.checkpoint.clear(piece)
             return
         selection = read_json(self.run.selection_path(method, seed))
         game = self._game(self.splits.eval_set)
@@ -464,7 +469,7 @@ class Experiment:
             lambda generator: self._train_epoch(game.trainer, game.dataset, generator, game.pool),
             lambda: self._miou(game.trainer),
             name=f"{method}, seed {seed}, {budget} regions",
-            piece=f"final-{method}-seed{seed}-budget{budget}",
+            piece=piece,
             key=("final", method, seed, budget),
             patience=self.config.final_patience,
             max_epochs=self.config.max_epochs,
@@ -473,7 +478,7 @@ class Experiment:
         )
         record = cell | self._test_record(game.trainer) | self._selected(game.oracle, regions)
         self.run.add_record(record)
-        self.run.checkpoint.clear(f"final-{method}-seed{seed}-budget{budget}")
+        self.run.checkpoint.clear(piece)
         start.unlink(missing_ok=True)
         self.monitor.scalar(f"evaluate-seed{seed}/{method}", record["miou"], budget)
 

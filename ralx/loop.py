@@ -349,6 +349,7 @@ def select_regions(
     query_size: int,
     *,
     name: tuple[str, int],
+    piece: str,
     run: RunDirectory,
     monitor: Monitor,
     at_budget: Callable[[int], None],
@@ -356,9 +357,8 @@ def select_regions(
     """Play one game until the last of `budgets`; calls `at_budget(budget)` as each is reached.
 
     A step never crosses a budget, so that the regions of one budget are the first ones of the next. `name` is
-    (method, seed).
+    (method, seed), `piece` what the game is called in the checkpoint.
     """
-    piece = "select-{}-seed{}".format(*name)
     saved = run.checkpoint.load(piece)
     if saved:
         game.load_state_dict(saved[0])

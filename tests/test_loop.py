@@ -198,6 +198,7 @@ def test_selection_stops_at_every_budget_and_takes_only_what_is_left(run):
         (5, 7),
         3,
         name=("uniform", 0),
+        piece="game",
         run=run,
         monitor=Monitor(),
         at_budget=lambda budget: reached.append((budget, game.pool.num_labelled)),
