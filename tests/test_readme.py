@@ -34,6 +34,15 @@ def test_the_commands_parse(command):
     assert parse(arguments).config.preset == arguments[arguments.index("--preset") + 1]
 
 
+def test_every_picture_and_file_it_points_to_is_there():
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README)
+    files = re.findall(r"`(bench/[^`]+)`", README)
+    assert pictures and files
+    root = Path(__file__).parent.parent
+    missing = [name for name in pictures + files if not (root / name).exists()]
+    assert not missing
+
+
 def test_every_option_that_is_named_exists(capsys):
     with pytest.raises(SystemExit):
         parse(["--help"])
