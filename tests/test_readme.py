@@ -8,7 +8,8 @@ import pytest
 
 from ralx.cli import parse
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
 
 
 def test_the_python_example_gives_the_shapes_it_names():
@@ -38,14 +39,14 @@ def test_every_picture_and_file_it_points_to_is_there():
     pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README)
     files = re.findall(r"`(bench/[^`]+)`", README)
     assert pictures and files
-    root = Path(__file__).parent.parent
-    missing = [name for name in pictures + files if not (root / name).exists()]
+    missing = [name for name in pictures + files if not (ROOT / name).exists()]
     assert not missing
 
 
 def test_every_option_that_is_named_exists(capsys):
     with pytest.raises(SystemExit):
         parse(["--help"])
-    options = set(re.findall(r"--[a-z][a-z0-9-]+", capsys.readouterr().out))
+    known = capsys.readouterr().out + (ROOT / "bench" / "conftest.py").read_text()
+    options = set(re.findall(r"--[a-z][a-z0-9-]+", known))
     named = set(re.findall(r"`(--[a-z][a-z0-9-]+)", README))
     assert named <= options | {"--help"}, named - options
