@@ -33,7 +33,8 @@ class Command:
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
     """Go on with the run that `--out` holds."""
     stage: Literal["all"] | Stage = "all"
-    """Run one stage alone. It needs what the stages before it leave; only pretraining is made up for."""
+    """Run one stage alone, on a run that is there with `--resume`. It needs what the stages before it leave;
+    only pretraining is made up for."""
     cache: Path | None = None
     """Folder for pretrained segmenters, shared by runs. Default: inside `--out`."""
     check_data: tyro.conf.FlagCreatePairsOff[bool] = False

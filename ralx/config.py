@@ -199,8 +199,10 @@ class Config:
             if isinstance(value, bool) or not isinstance(value, int | float):
                 continue
             require(math.isfinite(value), field.name, "must be finite")
-            may_be_zero = field.name in _MAY_BE_ZERO
-            require(value > 0 or (may_be_zero and value == 0), field.name, "must be positive")
+            if field.name in _MAY_BE_ZERO:
+                require(value >= 0, field.name, "must not be negative")
+            else:
+                require(value > 0, field.name, "must be positive")
         require(0 < self.scale <= 1, "scale", "must be in (0, 1]")
         require(self.dropout is None or 0 <= self.dropout < 1, "dropout", "must be in [0, 1)")
         require(0 <= self.gamma <= 1, "gamma", "must be in [0, 1]")

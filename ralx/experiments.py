@@ -61,6 +61,8 @@ class Experiment:
         self.cells = choose_cells(self.region_size, config.cells)
         self.crop_size = scaled_crop(config.crop_size, config.scale, splits.train_set.image_size)
         # What can be refused is refused before anything is trained.
+        if cache.exists() and not cache.is_dir():
+            raise ValueError(f"cache: must be a folder, got {cache}")
         self._refuse_large_budgets()
         self._refuse_unfit_segmenter()
         if config.policy:
@@ -552,8 +554,10 @@ def find_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"device: must be auto, cpu, cuda or cuda:N, got {name!r}") from error
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device: must be auto, cpu, cuda or cuda:N, got {name!r}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device: this machine has {torch.cuda.device_count()} CUDA devices, got {name!r}")
     return device

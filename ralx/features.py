@@ -94,6 +94,10 @@ class Featurizer(nn.Module):
         labelled one (zeros while nothing is labelled), then of those to the predictions of all K·M
         candidates, itself included: they stand for the unlabelled regions.
         """
+        for name, value in (("regions", regions), ("labelled", labelled)):
+            if not isinstance(value, Tensor) or not value.is_floating_point():
+                got = value.dtype if isinstance(value, Tensor) else type(value).__name__
+                raise TypeError(f"{name} must be a floating-point tensor, got {got}")
         num_classes = self._num_classes(regions)
         if labelled.dim() != 2 or labelled.shape[1] != num_classes:
             raise ValueError(f"labelled must be [L, {num_classes}], got {list(labelled.shape)}")

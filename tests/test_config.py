@@ -77,7 +77,7 @@ def test_a_preset_names_itself_and_survives_json(name):
         ({"methods": ("ralis", "ralis")}, "methods: must not repeat"),
         ({"methods": ("margin",)}, "methods: must be among ralis, entropy, bald, uniform"),
         ({"region_size": (0, 8)}, "region_size: every number must be at least 1"),
-        ({"seed": -1}, "seed: must be positive"),
+        ({"seed": -1}, "seed: must not be negative, got -1"),
     ],
 )
 def test_unusable_values_are_refused(change, message):

@@ -143,6 +143,12 @@ def test_what_cannot_work_is_refused_before_anything_is_trained(make, changes, m
         make(**changes)
 
 
+def test_a_cache_that_is_no_folder_is_refused(make, tmp_path):
+    (tmp_path / "cache").write_text("x")
+    with pytest.raises(ValueError, match=r"cache: must be a folder, got .*cache"):
+        make()
+
+
 def test_uniform_reads_no_image(make, monkeypatch):
     experiment = make()
     game = experiment._game(experiment.splits.eval_set)
@@ -153,8 +159,9 @@ def test_uniform_reads_no_image(make, monkeypatch):
 
 def test_devices_are_found_by_name():
     assert find_device("cpu").type == "cpu"
-    with pytest.raises(ValueError, match="device: must be auto, cpu, cuda or cuda:N, got 'quantum'"):
-        find_device("quantum")
+    for name in ("quantum", "meta"):
+        with pytest.raises(ValueError, match=f"device: must be auto, cpu, cuda or cuda:N, got '{name}'"):
+            find_device(name)
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="device: this machine has 0 CUDA devices, got 'cuda:3'"):
             find_device("cuda:3")

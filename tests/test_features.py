@@ -256,3 +256,20 @@ def test_gather_regions_rejects():
         gather_regions(rows_of, lambda i: i, GRID, candidates, 0)
     with pytest.raises(ValueError, match=r"compute must give \[1, 6\] rows .* got \[1, 5\]"):
         gather_regions(lambda i: rows_of(i)[:, :5], lambda i: i, GRID, candidates, 2)
+
+
+@pytest.mark.parametrize(
+    ("regions", "labelled", "message"),
+    [
+        (np.zeros((1, 2, 209)), torch.rand(3, 5), "regions must be a floating-point tensor, got ndarray"),
+        (torch.rand(1, 2, 41), None, "labelled must be a floating-point tensor, got NoneType"),
+        (
+            torch.rand(1, 2, 41),
+            torch.ones(3, 5).long(),
+            "labelled must be a floating-point tensor, got torch.int64",
+        ),
+    ],
+)
+def test_action_refuses_what_is_no_floating_point_tensor(segmenter, regions, labelled, message):
+    with pytest.raises(TypeError, match=message):
+        Featurizer(segmenter, REGION, cells=CELLS).action(regions, labelled)

@@ -35,7 +35,7 @@ def confusion_matrix(
         target: labels [N, H, W], uint8, int16, int32 or int64.
         num_classes: C.
         ignore_index: pixels with this target are skipped.
-        size: (H, W) to which logits are bilinearly upsampled inside the pass.
+        size: (H, W) to which logits are bilinearly upsampled inside the pass; of a label map its own size.
         align_corners: as in torch.nn.functional.interpolate.
 
     Returns:
@@ -70,7 +70,10 @@ def confusion_matrix(
     check_rank("target", target, "N, H, W")
     check_same_device("prediction", prediction, "target", target)
     if size is not None:
+        own = height, width
         height, width = check_pair("size", size)
+        if not prediction.is_floating_point() and (height, width) != own:
+            raise ValueError(f"size must be a label map's own {own}: only logits are upsampled, got {size}")
     if target.shape != (prediction.shape[0], height, width):
         raise ValueError(
             f"target must have the shape of the prediction, [{prediction.shape[0]}, {height}, {width}], "

@@ -47,9 +47,14 @@ def build_segmenter(
             f"got {name!r}"
         )
     options = {"dropout": dropout} if dropout is not None and _accepts(factory, "dropout") else {}
-    segmenter = factory(num_classes=num_classes, **options)
+    try:
+        segmenter = factory(num_classes=num_classes, **options)
+    except TypeError as error:
+        raise ValueError(f"segmenter: {name} can't be called with num_classes=...: {error}") from error
     if not isinstance(segmenter, nn.Module):
         raise ValueError(f"segmenter: {name} should return a torch.nn.Module, got {type(segmenter).__name__}")
+    if not any(parameter.requires_grad for parameter in segmenter.parameters()):
+        raise ValueError(f"segmenter: {name} should have parameters to train, got none")
     if weights is not None:
         load_weights(segmenter, weights)
     # Convolutions on small maps run a quarter to a third faster this way on the CPU, and need it for tensor

@@ -280,3 +280,13 @@ def test_compiles_into_one_graph(dynamic) -> None:
     for height in (8, 12):
         x, target = random_logits(1, 3, height, 9).requires_grad_(), labels(1, 2 * height, 9, classes=3)
         assert torch.equal(compiled(x, target), counts(x, target))
+
+
+@pytest.mark.parametrize("size", [(40, 400), (2, 4), (4, 2)])
+def test_a_label_map_is_not_resized(size) -> None:
+    prediction = torch.zeros(1, 4, 4, dtype=torch.uint8)
+    target = torch.zeros(1, *size, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=r"size must be a label map's own \(4, 4\): .*, got \("):
+        confusion_matrix(prediction, target, 3, size=size)
+    same = torch.zeros(1, 4, 4, dtype=torch.uint8)
+    assert confusion_matrix(prediction, same, 3, size=(4, 4))[0, 0] == 16

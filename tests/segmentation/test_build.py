@@ -157,3 +157,15 @@ class TestWeights:
         torch.save([torch.zeros(2)], tmp_path / "list.pth")
         with pytest.raises(ValueError, match=r"list\.pth should hold tensors by name, got list"):
             build_segmenter("fpn-small", 2, weights=tmp_path / "list.pth")
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("os:getcwd", r"segmenter: os:getcwd can't be called with num_classes=\.\.\.: "),
+        ("torch.nn:Identity", r"segmenter: torch\.nn:Identity should have parameters to train, got none"),
+    ],
+)
+def test_a_factory_that_makes_no_trainable_network_is_refused(path, message):
+    with pytest.raises(ValueError, match=message):
+        build_segmenter(path, 3)
