@@ -48,6 +48,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def compare(request: pytest.FixtureRequest) -> Callable[..., None]:
     """compare(case name, op, work, baselines): times them in turn and keeps the result for the table."""
     if not request.config.getoption("run_benchmarks"):
+        # Nothing is switched off: plain `pytest` over the whole tree shouldn't spend minutes on timing.
         pytest.skip("run with --benchmark")
     benchmark = request.getfixturevalue("benchmark")
     seconds = SECONDS_PER_CASE["small" if request.config.getoption("small_benchmarks") else "full"]
