@@ -109,7 +109,7 @@ def run(command: Command) -> int:
             experiment = Experiment(config, splits, folder, command.cache or command.out / "cache", monitor)
         folder.begin(config.to_json())
         if command.stage != "report":
-            folder.refuse_other_numerics(**experiment.numerics)
+            folder.refuse_other_numerics(**experiment.segmenters.numerics)
         try:
             for stage in STAGES if command.stage == "all" else (command.stage,):
                 _run_stage(stage, experiment, folder, monitor)

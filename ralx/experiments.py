@@ -1,11 +1,6 @@
 """The stages of a run: pretrain, learn, evaluate (PAPER section 1), put together from a config."""
 
-import hashlib
-import json
-from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
@@ -13,37 +8,20 @@ from torch import nn
 
 from ralx.acquisition import ACQUISITIONS, pick
 from ralx.config import Config
-from ralx.datasets import SegmentationDataset, Splits, choose_cells, scaled_crop, scaled_region
+from ralx.datasets import SegmentationDataset, Splits, choose_cells, scaled_region
 from ralx.dqn import DQNAgent, epsilon_at
 from ralx.features import Featurizer, gather_regions
-from ralx.loop import (
-    Chooser,
-    Game,
-    Observer,
-    PolicyLearner,
-    State,
-    Stopwatch,
-    fit,
-    select_regions,
-)
-from ralx.metrics import class_counts, distribution_entropy, iou, mean_iou
+from ralx.loop import Chooser, Game, Observer, PolicyLearner, Stopwatch, fit, select_regions
+from ralx.metrics import class_counts, distribution_entropy
 from ralx.monitor import Monitor
 from ralx.policy import load_policy, save_policy
-from ralx.pool import Oracle, RegionGrid, RegionPool, chosen_regions
+from ralx.pool import Oracle, RegionGrid, chosen_regions
+from ralx.pretraining import Pretraining, Segmenters
 from ralx.query_network import QueryNetwork
-from ralx.randomness import seeded, stream
+from ralx.randomness import stream
 from ralx.replay_buffer import ReplayBuffer
 from ralx.run_dir import RunDirectory, load_tensors, read_json, save_tensors, write_json
-from ralx.segmentation import (
-    SegmenterTrainer,
-    autocast,
-    build_segmenter,
-    dropout_layers,
-    evaluate,
-    normalise,
-    predict,
-    train_epoch,
-)
+from ralx.segmentation import autocast, dropout_layers, normalise, predict
 
 
 class Experiment:
@@ -59,7 +37,8 @@ class Experiment:
         self.classes = splits.train_set.classes
         self.region_size = scaled_region(config.region_size, config.scale)
         self.cells = choose_cells(self.region_size, config.cells)
-        self.crop_size = scaled_crop(config.crop_size, config.scale, splits.train_set.image_size)
+        self.segmenters = Segmenters(config, self.splits, self.device)
+        self.pretraining = Pretraining(self.segmenters, run, cache, monitor)
         # What can be refused is refused before anything is trained.
         if cache.exists() and not cache.is_dir():
             raise ValueError(f"cache: must be a folder, got {cache}")
@@ -69,20 +48,11 @@ class Experiment:
             self._load_policy(config.policy)
         self._say_what_is_compared()
 
-    @property
-    def numerics(self) -> dict[str, Any]:
-        """What the last bits of the results depend on, beside the config."""
-        return {
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-            "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu",
-        }
-
     # Stages
 
     def pretrain(self) -> None:
         """θ0, which has seen no label of D_T, and θ0′, trained on D_T as well, both measured."""
-        _ = self.theta0, self.theta0_prime
+        _ = self.pretraining.theta0, self.pretraining.theta0_prime
 
     def learn(self) -> None:
         """A policy for every seed, unless it isn't among the methods."""
@@ -99,171 +69,21 @@ class Experiment:
         if "ralis" in self.config.methods:
             for seed in self.config.seeds:
                 self._load_policy(self._policy_path(seed))  # a missing one shows now, not after hours
-        self._full_supervision()
+        self.pretraining.full_supervision()
         for seed in self.config.seeds:
             for method in self.config.methods:
                 self._select(method, seed)
                 for budget in self.config.budgets:
                     self._finish(method, seed, budget)
 
-    # Segmenters
-
-    @cached_property
-    def theta0(self) -> State:
-        """The trainer's state at θ0."""
-        splits = self.splits
-        return self._pretrained(
-            "theta0",
-            [splits.pretrain_set] if self.config.gta5 else [splits.pretrain_set, splits.state_set],
-            start=None,
-            lr=self.config.source_lr,
-            patience=self.config.source_patience,
-        )
-
-    @cached_property
-    def theta0_prime(self) -> State:
-        """The trainer's state at θ0′."""
-        return self._pretrained(
-            "theta0_prime",
-            [self.splits.train_set],
-            start=self.theta0,
-            lr=self.config.target_lr,
-            patience=self.config.target_patience,
-        )
-
-    def _full_supervision(self) -> None:
-        self._pretrained(
-            "full_supervision",
-            [self.splits.full_set],
-            start=self.theta0,
-            lr=self.config.target_lr,
-            patience=self.config.full_patience,
-        )
-
-    def _pretrained(
-        self,
-        name: str,
-        datasets: Sequence[SegmentationDataset],
-        *,
-        start: State | None,
-        lr: float,
-        patience: int,
-    ) -> State:
-        """Train on `datasets` from `start`, or take the result from the cache; note it in reference.json.
-
-        Returns the state of a new trainer at these weights.
-        """
-        piece = f"{name}-{self._fingerprint(datasets, start, lr, patience)}"
-        path = self.cache / f"{piece}.safetensors"
-        trainer = self._trainer(lr)
-        if path.exists():
-            weights, record = load_tensors(path)
-            trainer.segmenter.load_state_dict(weights)
-        else:
-            if start is not None:
-                trainer.segmenter.load_state_dict(self._weights(start))
-            fit(
-                trainer,
-                lambda generator: fmean(self._train_epoch(trainer, data, generator) for data in datasets),
-                lambda: self._miou(trainer),
-                name=name,
-                piece=piece,
-                key=(name, self.config.seed),
-                patience=patience,
-                max_epochs=self.config.max_epochs,
-                run=self.run,
-                monitor=self.monitor,
-            )
-            record = {"method": name, "seed": self.config.seed, **self._test_record(trainer)}
-            save_tensors(path, trainer.segmenter.state_dict(), record)
-        self.run.checkpoint.clear(piece)
-        if not any(known["method"] == name for known in self.run.records("reference.json")):
-            self.run.add_record(record, "reference.json")
-        fresh = self._trainer(self.config.segmenter_lr)
-        fresh.segmenter.load_state_dict(trainer.segmenter.state_dict())
-        return fresh.state_dict()
-
-    def _fingerprint(
-        self, datasets: Sequence[SegmentationDataset], start: State | None, lr: float, patience: int
-    ) -> str:
-        """A hash of everything that the trained weights and their record depend on."""
-        config = self.config
-        digest = hashlib.sha256()
-        settings = {name: value for name, value in config.to_json().items() if name in _PRETRAINING_FIELDS}
-        digest.update(json.dumps([settings, self.numerics, self.crop_size, lr, patience]).encode())
-        for data in (*datasets, self.splits.reward_set, self.splits.test_set):
-            digest.update(data.fingerprint().encode())
-        if config.weights:
-            digest.update(config.weights.read_bytes())
-        for weights in self._weights(start or {}).values():
-            digest.update(weights.cpu().numpy().tobytes())
-        return digest.hexdigest()[:16]
-
-    def _trainer(self, lr: float) -> SegmenterTrainer:
-        config = self.config
-        with seeded("segmenter", config.seed):
-            segmenter = build_segmenter(
-                config.segmenter, len(self.classes), dropout=config.dropout, weights=config.weights
-            )
-        return SegmenterTrainer(
-            segmenter.to(self.device),
-            lr=lr,
-            momentum=config.segmenter_momentum,
-            weight_decay=config.segmenter_weight_decay,
-            clip_norm=config.segmenter_clip_norm,
-            lr_decay=config.segmenter_lr_decay,
-            precision=config.precision,
-            ignore_index=self.splits.train_set.ignore_index,
-            train_dropout=config.train_dropout,
-        )
-
-    @staticmethod
-    def _weights(state: State) -> State:
-        prefix = "weights."
-        return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-
-    def _train_epoch(
-        self,
-        trainer: SegmenterTrainer,
-        data: SegmentationDataset,
-        generator: torch.Generator,
-        pool: RegionPool | None = None,
-    ) -> float:
-        return train_epoch(
-            trainer,
-            data,
-            pool=pool,
-            crop_size=self.crop_size,
-            batch_size=self.config.batch_size,
-            generator=generator,
-        )
-
-    def _miou(self, trainer: SegmenterTrainer) -> float:
-        """mIoU on D_R, a fraction."""
-        return mean_iou(self._confusion(trainer, self.splits.reward_set))
-
-    def _test_record(self, trainer: SegmenterTrainer) -> dict:
-        """mIoU and IoU per class on the test set, as results.json has them."""
-        confusion = self._confusion(trainer, self.splits.test_set)
-        values = [None if value != value else value for value in iou(confusion).tolist()]
-        return {"miou": mean_iou(confusion), "iou": dict(zip(self.classes, values, strict=True))}
-
-    def _confusion(self, trainer: SegmenterTrainer, data: SegmentationDataset) -> torch.Tensor:
-        return evaluate(
-            trainer.segmenter,
-            data,
-            batch_size=self.config.inference_batch_size,
-            precision=self.config.precision,
-        )
-
     # The game
 
     def _game(self, data: SegmentationDataset) -> Game:
         return Game(
             data,
-            self._trainer(self.config.segmenter_lr),
+            self.segmenters.new_trainer(self.config.segmenter_lr),
             self.region_size,
-            crop_size=self.crop_size,
+            crop_size=self.segmenters.crop_size,
             batch_size=self.config.batch_size,
             few_images=self.config.candidate_sampling == "images",
         )
@@ -352,8 +172,8 @@ class Experiment:
             replay_buffer=ReplayBuffer(config.replay_capacity),
             game=game,
             observe=self._observer(game, stopwatch),
-            measure=lambda: self._miou(game.trainer),
-            start_state=self.theta0,
+            measure=lambda: self.segmenters.reward_miou(game.trainer),
+            start_state=self.pretraining.theta0,
             epsilon=lambda episode, step: epsilon_at(
                 config.epsilon_schedule,
                 episode=episode,
@@ -384,7 +204,7 @@ class Experiment:
             self.run.checkpoint.clear(piece)
             return
         game = self._game(self.splits.eval_set)
-        game.start(self.theta0_prime)
+        game.start(self.pretraining.theta0_prime)
         select_regions(
             game,
             self._chooser(method, seed, game),
@@ -468,8 +288,8 @@ class Experiment:
         game.pool.label(regions)
         fit(
             game.trainer,
-            lambda generator: self._train_epoch(game.trainer, game.dataset, generator, game.pool),
-            lambda: self._miou(game.trainer),
+            lambda generator: self.segmenters.train_epoch(game.trainer, game.dataset, generator, game.pool),
+            lambda: self.segmenters.reward_miou(game.trainer),
             name=f"{method}, seed {seed}, {budget} regions",
             piece=piece,
             key=("final", method, seed, budget),
@@ -478,7 +298,7 @@ class Experiment:
             run=self.run,
             monitor=self.monitor,
         )
-        record = cell | self._test_record(game.trainer) | self._selected(game.oracle, regions)
+        record = cell | self.segmenters.test_record(game.trainer) | self._selected(game.oracle, regions)
         self.run.add_record(record)
         self.run.checkpoint.clear(piece)
         start.unlink(missing_ok=True)
@@ -516,8 +336,8 @@ class Experiment:
 
     def _refuse_unfit_segmenter(self) -> None:
         """ValueError where the segmenter gives other classes, or BALD has no dropout to sample from."""
-        segmenter = self._trainer(self.config.segmenter_lr).segmenter
-        images = torch.zeros(1, 3, *self.crop_size, dtype=torch.uint8, device=self.device)
+        segmenter = self.segmenters.new_trainer(self.config.segmenter_lr).segmenter
+        images = torch.zeros(1, 3, *self.segmenters.crop_size, dtype=torch.uint8, device=self.device)
         logits = predict(segmenter, images, precision=self.config.precision)
         if logits.dim() != 4 or logits.shape[:2] != (1, len(self.classes)):
             raise ValueError(
@@ -538,14 +358,6 @@ class Experiment:
                 raise ValueError(
                     f"{option}: must be at most the {grid.num_regions} regions of {data.name}, got {budget}"
                 )
-
-
-# What the weights of a pretraining depend on, beside its data, start, learning rate and patience.
-_PRETRAINING_FIELDS = frozenset(
-    {"segmenter", "dropout", "train_dropout", "precision", "batch_size", "inference_batch_size"}
-    | {"max_epochs", "seed"}
-    | {"segmenter_momentum", "segmenter_weight_decay", "segmenter_clip_norm", "segmenter_lr_decay"}
-)
 
 
 def find_device(name: str) -> torch.device:

@@ -10,6 +10,7 @@ from ralx.config import Config, preset
 from ralx.datasets import SyntheticSizes, load_splits
 from ralx.experiments import Experiment, find_device
 from ralx.monitor import Monitor
+from ralx.pretraining import Segmenters
 from ralx.run_dir import open_run
 
 SIZES = SyntheticSizes(
@@ -47,7 +48,8 @@ def make(tmp_path):
 def learner_of(make):
     def learner(**options):
         experiment = make(**options)
-        experiment.theta0 = experiment._trainer(0.1).state_dict()  # no pretraining
+        trainer = experiment.segmenters.new_trainer(0.1)
+        experiment.pretraining.theta0 = trainer.state_dict()  # nothing is trained
         return experiment._learner(0)
 
     return learner
@@ -97,13 +99,13 @@ def test_theta0_sees_no_label_of_d_t(make, monkeypatch):
         seen.append(data.name)
         return 0.0
 
-    monkeypatch.setattr(Experiment, "_train_epoch", spy)
+    monkeypatch.setattr(Segmenters, "train_epoch", spy)
     experiment = make()
-    _ = experiment.theta0
+    _ = experiment.pretraining.theta0
     assert seen and not set(seen) & {experiment.splits.train_set.name, experiment.splits.full_set.name}
     assert experiment.splits.state_set.name in seen
     seen.clear()
-    _ = experiment.theta0_prime
+    _ = experiment.pretraining.theta0_prime
     assert set(seen) == {experiment.splits.train_set.name}
 
 
@@ -112,7 +114,7 @@ def test_pretraining_is_cached_by_what_it_depends_on(make):
     splits = experiment.splits
 
     def key(experiment, data=splits.train_set, lr=0.1):
-        return experiment._fingerprint([data], None, lr, 3)
+        return experiment.pretraining._fingerprint([data], None, lr, 3)
 
     same = key(experiment)
     assert key(make(query_size=3, gamma=0.5, budgets=(2, 4))) == same  # nothing of the game

@@ -36,6 +36,7 @@ LAYERS = {
     "monitor": 2,
     "report": 3,
     "loop": 3,
+    "pretraining": 3,
     "experiments": 3,
     "cli": 4,
     "__main__": 4,

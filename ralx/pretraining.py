@@ -1,0 +1,216 @@
+"""Segmenters as a config has them: made, trained and measured; and those trained before the game starts."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from ralx.config import Config
+from ralx.datasets import SegmentationDataset, Splits, scaled_crop
+from ralx.loop import State, fit
+from ralx.metrics import iou, mean_iou
+from ralx.monitor import Monitor
+from ralx.pool import RegionPool
+from ralx.randomness import seeded
+from ralx.run_dir import RunDirectory, load_tensors, save_tensors
+from ralx.segmentation import SegmenterTrainer, build_segmenter, evaluate, train_epoch
+
+
+class Segmenters:
+    """Makes, trains and measures segmenters as a config says."""
+
+    def __init__(self, config: Config, splits: Splits, device: torch.device):
+        self.config = config
+        self.splits = splits
+        self.device = device
+        self.classes = splits.train_set.classes
+        self.crop_size = scaled_crop(config.crop_size, config.scale, splits.train_set.image_size)
+
+    @property
+    def numerics(self) -> dict[str, Any]:
+        """What the last bits of the results depend on, beside the config."""
+        return {
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu",
+        }
+
+    def new_trainer(self, lr: float) -> SegmenterTrainer:
+        """A trainer of a new segmenter: the config's initial weights, the same at every call."""
+        config = self.config
+        with seeded("segmenter", config.seed):
+            segmenter = build_segmenter(
+                config.segmenter, len(self.classes), dropout=config.dropout, weights=config.weights
+            )
+        return SegmenterTrainer(
+            segmenter.to(self.device),
+            lr=lr,
+            momentum=config.segmenter_momentum,
+            weight_decay=config.segmenter_weight_decay,
+            clip_norm=config.segmenter_clip_norm,
+            lr_decay=config.segmenter_lr_decay,
+            precision=config.precision,
+            ignore_index=self.splits.train_set.ignore_index,
+            train_dropout=config.train_dropout,
+        )
+
+    def train_epoch(
+        self,
+        trainer: SegmenterTrainer,
+        data: SegmentationDataset,
+        generator: torch.Generator,
+        pool: RegionPool | None = None,
+    ) -> float:
+        """One epoch on `data`, on its labelled regions where there is a `pool`; the mean loss."""
+        return train_epoch(
+            trainer,
+            data,
+            pool=pool,
+            crop_size=self.crop_size,
+            batch_size=self.config.batch_size,
+            generator=generator,
+        )
+
+    def reward_miou(self, trainer: SegmenterTrainer) -> float:
+        """mIoU on D_R, a fraction."""
+        return mean_iou(self._confusion(trainer, self.splits.reward_set))
+
+    def test_record(self, trainer: SegmenterTrainer) -> dict:
+        """mIoU and IoU per class on the test set, as results.json has them."""
+        confusion = self._confusion(trainer, self.splits.test_set)
+        values = [None if value != value else value for value in iou(confusion).tolist()]
+        return {"miou": mean_iou(confusion), "iou": dict(zip(self.classes, values, strict=True))}
+
+    def _confusion(self, trainer: SegmenterTrainer, data: SegmentationDataset) -> torch.Tensor:
+        return evaluate(
+            trainer.segmenter,
+            data,
+            batch_size=self.config.inference_batch_size,
+            precision=self.config.precision,
+        )
+
+
+class Pretraining:
+    """θ0, θ0′ and full supervision: trained once, then taken from the cache."""
+
+    def __init__(self, segmenters: Segmenters, run: RunDirectory, cache: Path, monitor: Monitor):
+        self.segmenters = segmenters
+        self.config = segmenters.config
+        self.splits = segmenters.splits
+        self.run = run
+        self.cache = cache
+        self.monitor = monitor
+
+    @cached_property
+    def theta0(self) -> State:
+        """The trainer's state at θ0."""
+        splits = self.splits
+        return self._pretrained(
+            "theta0",
+            [splits.pretrain_set] if self.config.gta5 else [splits.pretrain_set, splits.state_set],
+            start=None,
+            lr=self.config.source_lr,
+            patience=self.config.source_patience,
+        )
+
+    @cached_property
+    def theta0_prime(self) -> State:
+        """The trainer's state at θ0′."""
+        return self._pretrained(
+            "theta0_prime",
+            [self.splits.train_set],
+            start=self.theta0,
+            lr=self.config.target_lr,
+            patience=self.config.target_patience,
+        )
+
+    def full_supervision(self) -> None:
+        """From θ0 on every label of the training set: what the methods are measured against."""
+        self._pretrained(
+            "full_supervision",
+            [self.splits.full_set],
+            start=self.theta0,
+            lr=self.config.target_lr,
+            patience=self.config.full_patience,
+        )
+
+    def _pretrained(
+        self,
+        name: str,
+        datasets: Sequence[SegmentationDataset],
+        *,
+        start: State | None,
+        lr: float,
+        patience: int,
+    ) -> State:
+        """Train on `datasets` from `start`, or take the result from the cache; note it in reference.json.
+
+        Returns the state of a new trainer at these weights.
+        """
+        piece = f"{name}-{self._fingerprint(datasets, start, lr, patience)}"
+        path = self.cache / f"{piece}.safetensors"
+        trainer = self.segmenters.new_trainer(lr)
+        if path.exists():
+            weights, record = load_tensors(path)
+            trainer.segmenter.load_state_dict(weights)
+        else:
+            if start is not None:
+                trainer.segmenter.load_state_dict(self._weights(start))
+            fit(
+                trainer,
+                lambda generator: fmean(
+                    self.segmenters.train_epoch(trainer, data, generator) for data in datasets
+                ),
+                lambda: self.segmenters.reward_miou(trainer),
+                name=name,
+                piece=piece,
+                key=(name, self.config.seed),
+                patience=patience,
+                max_epochs=self.config.max_epochs,
+                run=self.run,
+                monitor=self.monitor,
+            )
+            record = {"method": name, "seed": self.config.seed, **self.segmenters.test_record(trainer)}
+            save_tensors(path, trainer.segmenter.state_dict(), record)
+        self.run.checkpoint.clear(piece)
+        if not any(known["method"] == name for known in self.run.records("reference.json")):
+            self.run.add_record(record, "reference.json")
+        fresh = self.segmenters.new_trainer(self.config.segmenter_lr)
+        fresh.segmenter.load_state_dict(trainer.segmenter.state_dict())
+        return fresh.state_dict()
+
+    def _fingerprint(
+        self, datasets: Sequence[SegmentationDataset], start: State | None, lr: float, patience: int
+    ) -> str:
+        """A hash of everything that the trained weights and their record depend on."""
+        config, segmenters = self.config, self.segmenters
+        digest = hashlib.sha256()
+        settings = {name: value for name, value in config.to_json().items() if name in _PRETRAINING_FIELDS}
+        digest.update(
+            json.dumps([settings, segmenters.numerics, segmenters.crop_size, lr, patience]).encode()
+        )
+        for data in (*datasets, self.splits.reward_set, self.splits.test_set):
+            digest.update(data.fingerprint().encode())
+        if config.weights:
+            digest.update(config.weights.read_bytes())
+        for weights in self._weights(start or {}).values():
+            digest.update(weights.cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    @staticmethod
+    def _weights(state: State) -> State:
+        prefix = "weights."
+        return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+# What the weights of a pretraining depend on, beside its data, start, learning rate and patience.
+_PRETRAINING_FIELDS = frozenset(
+    {"segmenter", "dropout", "train_dropout", "precision", "batch_size", "inference_batch_size"}
+    | {"max_epochs", "seed"}
+    | {"segmenter_momentum", "segmenter_weight_decay", "segmenter_clip_norm", "segmenter_lr_decay"}
+)
