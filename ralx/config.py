@@ -7,6 +7,7 @@ mends; each such departure is a field of its own, and `published` turns all of t
 import dataclasses
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -28,7 +29,7 @@ class Config:
     dataset: Literal["synthetic", "camvid", "cityscapes"] = "camvid"
     """Which data set the regions come from."""
     data: Path | None = None
-    """Folder of the data set. Not used by `synthetic`."""
+    """Folder of the data set. `synthetic` has none."""
     gta5: Path | None = None
     """Folder of GTA5 for pretraining. Without it: synthetic scenes and D_S."""
     split_lists: Path | None = None
@@ -217,8 +218,29 @@ class Config:
         require(len(set(self.methods)) == len(self.methods), "methods", "must not repeat")
         unknown = set(self.methods) - set(METHODS)
         require(not unknown, "methods", f"must be among {', '.join(METHODS)}")
+        self._check_together(require)
+
+    def _check_together(self, require: Callable[[bool, str, str], None]) -> None:
+        """Refuse values that contradict each other: one of them would be ignored without a word."""
+        if self.dataset == "synthetic":
+            require(self.data is None, "data", "must not be given with dataset synthetic, which is generated")
+            rule = "must not be given with dataset synthetic, which has splits of its own"
+            require(self.split_lists is None, "split_lists", rule)
+        k = self.query_size
+        require(k <= self.budget, "query_size", f"must be at most budget, which is {self.budget}")
+        require(
+            k <= self.budgets[0], "query_size", f"must be at most the first of budgets, {self.budgets[0]}"
+        )
+        capacity = self.replay_capacity
+        require(k <= capacity, "query_size", f"must be at most replay_capacity, which is {capacity}")
+        rule = f"must be at most replay_capacity, which is {capacity}"
+        require(self.dqn_batch_size <= capacity, "dqn_batch_size", rule)
         if "bald" in self.methods:
             require(self.dropout != 0, "dropout", "must not be 0 while bald is among the methods")
+            rule = "must be at least 2 while bald is among the methods: one pass can't disagree with itself"
+            require(self.num_mc_samples >= 2, "num_mc_samples", rule)
+        if "ralis" not in self.methods:
+            require(self.policy is None, "policy", "must not be given unless ralis is among the methods")
 
     @property
     def seeds(self) -> range:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
@@ -78,11 +79,27 @@ def test_a_preset_names_itself_and_survives_json(name):
         ({"methods": ("margin",)}, "methods: must be among ralis, entropy, bald, uniform"),
         ({"region_size": (0, 8)}, "region_size: every number must be at least 1"),
         ({"seed": -1}, "seed: must not be negative, got -1"),
+        ({"query_size": 481}, "query_size: must be at most budget, which is 480, got 481"),
+        ({"budgets": (23, 48)}, "query_size: must be at most the first of budgets, 23, got 24"),
+        (
+            {"replay_capacity": 20, "dqn_batch_size": 8},
+            "query_size: must be at most replay_capacity, which is 20, got 24",
+        ),
+        ({"dqn_batch_size": 601}, "dqn_batch_size: must be at most replay_capacity, which is 600, got 601"),
+        ({"num_mc_samples": 1}, "num_mc_samples: must be at least 2 while bald .*, got 1"),
+        ({"dataset": "synthetic", "data": Path("x")}, r"data: must not be given with dataset synthetic.*'x'"),
+        ({"dataset": "synthetic", "split_lists": Path("x")}, "split_lists: must not be given with dataset"),
+        ({"methods": ("uniform",), "policy": Path("p")}, "policy: must not be given unless ralis is among"),
     ],
 )
 def test_unusable_values_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(preset("camvid"), **change)
+
+
+def test_what_only_one_method_needs_is_free_without_it():
+    config = dataclasses.replace(preset("camvid"), methods=("uniform",), num_mc_samples=1, dropout=0.0)
+    assert config.num_mc_samples == 1
 
 
 def test_an_unknown_preset_is_refused():
