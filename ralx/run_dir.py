@@ -8,11 +8,13 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+SHOWN = 4  # differing options that a message names
 
 
 class RunError(RuntimeError):
@@ -169,27 +171,49 @@ class RunDirectory:
 
 @contextlib.contextmanager
 def open_run(path: Path, config: dict[str, Any], *, resume: bool) -> Iterator[RunDirectory]:
-    """Lock and yield the folder for the run of `config`, made if it isn't there; `begin` makes it the run's.
+    """Lock and yield the folder for the run of `config`, made if it isn't there; `begin` makes it the run's,
+    and without `begin` nothing of it stays.
 
     Raises RunError, and touches nothing, where the folder holds anything else: a file, foreign files, a run
     of another config, a run while `resume` is off, or a run that another process is at.
     """
     config_path = path / "config.json"
     _refuse_foreign(path, config_path, config, resume)
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = (path / ".lock").open("w")
     except OSError as error:
+        _remove_empty(made)
         raise RunError(f"--out {path}: can't be written: {error.strerror or error}") from error
     with lock:
+        _take(lock, path)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # freed by the kernel when the process dies
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                raise RunError(f"{path}/.lock: can't be locked: {error.strerror}") from error
-            raise RunError(f"--out {path}: another process is running there") from error
-        _refuse_foreign(path, config_path, config, resume)  # another process may have started in between
-        yield RunDirectory(path)
+            _refuse_foreign(path, config_path, config, resume)  # another process may have started in between
+            yield RunDirectory(path)
+        finally:
+            if not config_path.exists():
+                (path / ".lock").unlink(missing_ok=True)
+                _remove_empty(made)
+
+
+def _take(lock: IO[str], path: Path) -> None:
+    """RunError unless this process gets the lock: the kernel frees it when the process dies."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.EACCES):
+            raise RunError(f"{path}/.lock: can't be locked: {error.strerror}") from error
+        raise RunError(f"--out {path}: another process is running there") from error
+    if os.fstat(lock.fileno()).st_nlink == 0:  # a process that was refused removed the file just now
+        raise RunError(f"--out {path}: another process was there a moment ago; try again")
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove what is there and empty of `folders`, the innermost first."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _refuse_foreign(path: Path, config_path: Path, config: dict[str, Any], resume: bool) -> None:
@@ -205,7 +229,10 @@ def _refuse_foreign(path: Path, config_path: Path, config: dict[str, Any], resum
     if not resume:
         raise RunError(f"--out {path}: holds a run already; go on with --resume or choose another folder")
     stored = read_json(config_path)
-    differing = [key for key in config if stored.get(key) != config[key]]
-    if differing or stored.keys() != config.keys():
-        changes = ", ".join(f"{key}: {stored.get(key)!r} there, {config[key]!r} here" for key in differing)
-        raise RunError(f"--out {path}: holds another run ({changes or 'of another version of ralx'})")
+    if not isinstance(stored, dict) or stored.keys() != config.keys():
+        raise RunError(f"--out {path}: its config.json is damaged or of another version of ralx")
+    differing = [key for key in config if stored[key] != config[key]]
+    if differing:
+        changes = [f"{key}: {stored[key]!r} there, {config[key]!r} here" for key in differing[:SHOWN]]
+        changes += [f"and {len(differing) - SHOWN} options more"] if len(differing) > SHOWN else []
+        raise RunError(f"--out {path}: holds another run ({', '.join(changes)})")

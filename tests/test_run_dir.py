@@ -1,5 +1,6 @@
 """The run's folder: whole files, its lock, foreign folders, checkpoints and the cut of steps.jsonl."""
 
+import fcntl
 import json
 import subprocess
 import sys
@@ -105,6 +106,40 @@ def test_a_new_folder_gets_its_config_when_the_run_begins(tmp_path):
     assert json.loads((tmp_path / "run" / "config.json").read_text()) == CONFIG
 
 
+def test_a_run_that_never_begins_leaves_nothing(tmp_path):
+    there = tmp_path / "there"
+    there.mkdir()
+    for path in (tmp_path / "a" / "b" / "run", there):
+        with pytest.raises(KeyError), open_run(path, CONFIG, resume=False):
+            assert (path / ".lock").exists()
+            raise KeyError
+    assert [path.name for path in tmp_path.rglob("*")] == ["there"]
+
+
+def test_a_folder_that_can_not_be_made_leaves_no_part_of_its_path(tmp_path):
+    with (
+        pytest.raises(RunError, match="can't be written: File name too long"),
+        open_run(tmp_path / "a" / ("x" * 300), CONFIG, resume=False),
+    ):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_that_was_removed_meanwhile_is_not_taken(tmp_path, monkeypatch):
+    flock = fcntl.flock
+
+    def remove_first(lock, how):
+        (tmp_path / "run" / ".lock").unlink()
+        flock(lock, how)
+
+    monkeypatch.setattr("ralx.run_dir.fcntl.flock", remove_first)
+    with (
+        pytest.raises(RunError, match="another process was there a moment ago; try again"),
+        open_run(tmp_path / "run", CONFIG, resume=False),
+    ):
+        pass
+
+
 def test_resume_with_nothing_saved_starts_afresh(tmp_path):
     assert begin(tmp_path / "run", resume=True).records() == []
 
@@ -149,6 +184,20 @@ def test_another_run_is_refused(tmp_path):
         begin(tmp_path / "run")
     with pytest.raises(RunError, match=r"holds another run .seed: 0 there, 1 here"):
         begin(tmp_path / "run", {**CONFIG, "seed": 1}, resume=True)
+
+
+@pytest.mark.parametrize("stored", [{}, [], {"seed": 0}, {"seed": 0, "budgets": [2, 4], "old": 1}])
+def test_a_config_with_other_fields_is_refused_in_one_short_line(tmp_path, stored):
+    begin(tmp_path / "run")
+    write_json(tmp_path / "run" / "config.json", stored)
+    with pytest.raises(RunError, match=r"its config.json is damaged or of another version of ralx$"):
+        begin(tmp_path / "run", resume=True)
+
+
+def test_only_a_few_of_many_differing_options_are_named(tmp_path):
+    begin(tmp_path / "run", {str(option): 0 for option in range(9)})
+    with pytest.raises(RunError, match=r"\(0: 0 there, 1 here, .*3: 0 there, 1 here, and 5 options more\)$"):
+        begin(tmp_path / "run", {str(option): 1 for option in range(9)}, resume=True)
 
 
 def test_one_process_at_a_time_and_a_dead_ones_lock_is_free(tmp_path):
