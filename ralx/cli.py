@@ -22,6 +22,7 @@ from ralx.run_dir import RunDirectory, RunError, open_run
 
 Stage = Literal["pretrain", "learn", "evaluate", "report"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
+REPORTED = ("reference.json", "steps.jsonl", "results.json")  # what a report can be made of
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def naming_wrong_input() -> Iterator[None]:
     """What is refused inside was given on the command line; a ValueError elsewhere is a defect of ralx."""
     try:
         yield
-    except (ValueError, TypeError, FileNotFoundError) as error:
+    except (ValueError, TypeError, FileNotFoundError, RunError) as error:
         raise WrongInput(error) from error
 
 
@@ -95,6 +96,8 @@ def _value_of(option: str, arguments: list[str]) -> str | None:
 def run(command: Command) -> int:
     """Run the stages that are asked for, each as far as it isn't done yet."""
     config = command.config
+    if config.dataset != "synthetic" and config.data is None:
+        raise WrongInput(f"--data: the folder of {config.dataset} is needed, got none")
     if command.check_data:
         return _check_data(config)
     if command.out is None:
@@ -103,6 +106,7 @@ def run(command: Command) -> int:
         if command.stage == "all" and is_finished(folder, config):
             Console().print(f"{command.out}: finished already", highlight=False)
             return 0
+        _refuse_early_stage(command.stage, folder, config)
         with naming_wrong_input():
             monitor = Monitor(command.out / "tensorboard" if command.tensorboard else None)
             splits = load_splits(config.dataset, config.data, **_data_options(config))
@@ -118,11 +122,27 @@ def run(command: Command) -> int:
     return 0
 
 
+def _refuse_early_stage(stage: str, folder: RunDirectory, config: Config) -> None:
+    """WrongInput where `stage` is asked for alone before the stages that it lives on."""
+    if stage == "report" and not any((folder.path / name).exists() for name in REPORTED):
+        raise WrongInput(f"--stage report: needs results, {folder.path} has none of {', '.join(REPORTED)}")
+    if stage == "evaluate" and "ralis" in config.methods and config.policy is None:
+        for seed in config.seeds:
+            path = folder.policy_path(seed, config.seed)
+            if not path.exists():
+                raise WrongInput(
+                    f"--stage evaluate: {path} is missing; --stage learn makes it, or give a --policy"
+                )
+
+
 def _run_stage(stage: Stage, experiment: Experiment, folder: RunDirectory, monitor: Monitor) -> None:
     if stage != "report":
         getattr(experiment, stage)()
         return
-    page = write_report(folder.path, pictures=experiment.splits.eval_set)
+    try:
+        page = write_report(folder.path, pictures=experiment.splits.eval_set)
+    except ValueError as error:  # a damaged file of the run
+        raise RunError(str(error)) from error
     if results := folder.records():
         monitor.console.print(summary_table(results, folder.records("reference.json")))
     monitor.say(f"report: {page}")

@@ -20,7 +20,7 @@ from ralx.pretraining import Pretraining, Segmenters
 from ralx.query_network import QueryNetwork
 from ralx.randomness import stream
 from ralx.replay_buffer import ReplayBuffer
-from ralx.run_dir import RunDirectory, load_tensors, read_json, save_tensors, write_json
+from ralx.run_dir import RunDirectory, RunError, load_tensors, read_json, save_tensors, write_json
 from ralx.segmentation import autocast, dropout_layers, normalise, predict
 
 
@@ -66,9 +66,11 @@ class Experiment:
 
     def evaluate(self) -> None:
         """Every method at every budget with every seed, and full supervision."""
+        if self.config.policy:
+            self.learn()  # takes it over
         if "ralis" in self.config.methods:
             for seed in self.config.seeds:
-                self._load_policy(self._policy_path(seed))  # a missing one shows now, not after hours
+                self._own_policy(seed)  # a missing or damaged one shows now, not after hours
         self.pretraining.full_supervision()
         for seed in self.config.seeds:
             for method in self.config.methods:
@@ -158,6 +160,13 @@ class Experiment:
         """The policy of a file; refused if it is for other classes, features or another number of regions."""
         needed = self._network_sizes() | self._policy_needs()
         return load_policy(path, device=self.device, **needed).network
+
+    def _own_policy(self, seed: int) -> QueryNetwork:
+        """The policy that this run learned or took over; RunError if it is damaged."""
+        try:
+            return self._load_policy(self._policy_path(seed))
+        except ValueError as error:
+            raise RunError(str(error)) from error
 
     def _learner(self, seed: int) -> PolicyLearner:
         config = self.config
@@ -259,7 +268,7 @@ class Experiment:
         return choose
 
     def _policy_chooser(self, seed: int, game: Game, pool_size: int) -> Chooser:
-        agent = self._agent(self._load_policy(self._policy_path(seed)))
+        agent = self._agent(self._own_policy(seed))
         observe = self._observer(game, Stopwatch())
 
         def choose(game: Game, query_size: int, generator: torch.Generator) -> torch.Tensor:
@@ -302,7 +311,7 @@ class Experiment:
         self.run.add_record(record)
         self.run.checkpoint.clear(piece)
         start.unlink(missing_ok=True)
-        self.monitor.scalar(f"evaluate-seed{seed}/{method}", record["miou"], budget)
+        self.monitor.scalar(f"evaluate-seed{seed}", method, record["miou"], budget)
 
     @staticmethod
     def _region_indices(game: Game, regions: list[list]) -> torch.Tensor:

@@ -228,6 +228,7 @@ class PolicyLearner:
         if saved:
             self._restore(*saved)
         run.cut_steps(self._is_before)
+        monitor.forget(piece, self.step_of_run + 1)
         with monitor.task(f"learn, seed {self.seed}", self.episodes, self.episode) as update:
             while self.episode < self.episodes:
                 line = self._play_step()
@@ -237,7 +238,7 @@ class PolicyLearner:
                 update(self.episode, **{k: line[k] for k in ("miou", "reward", "epsilon")}, **seconds)
                 for name in ("miou", "reward", "epsilon", "td_loss", "q_mean"):
                     if line[name] is not None:
-                        monitor.scalar(f"learn-seed{self.seed}/{name}", line[name], self.step_of_run)
+                        monitor.scalar(piece, name, line[name], self.step_of_run)
         return self.best_policy or self.agent.query_network.state_dict()
 
     def _play_step(self) -> dict:

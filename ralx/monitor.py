@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -12,18 +13,29 @@ LOG_SECONDS = 15.0  # between the lines of one task where there is no terminal
 
 
 class Monitor:
-    """Progress on a terminal, a line now and then elsewhere, and scalars for TensorBoard if asked for."""
+    """Progress on a terminal, a line now and then elsewhere, and scalars for TensorBoard if asked for.
+
+    Each curve set, say "learn-seed0", has a folder of its own below `tensorboard`, made with its first event.
+    """
 
     def __init__(self, tensorboard: Path | None = None, console: Console | None = None):
         self.console = console or Console()
-        self._writer = _summary_writer(tensorboard) if tensorboard else None
+        self._new_writer = _summary_writer(tensorboard) if tensorboard else None
+        self._writers: dict[str, Any] = {}
 
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def scalar(self, name: str, value: float, step: int) -> None:
-        if self._writer:
-            self._writer.add_scalar(name, value, step)
+    def scalar(self, curves: str, name: str, value: float, step: int) -> None:
+        if self._new_writer:
+            if curves not in self._writers:
+                self._writers[curves] = self._new_writer(curves)
+            self._writers[curves].add_scalar(name, value, step)
+
+    def forget(self, curves: str, first_step: int) -> None:
+        """Make TensorBoard drop what an earlier process wrote of these curves from `first_step` on."""
+        if self._new_writer:
+            self._writers[curves] = self._new_writer(curves, purge_step=first_step)
 
     @contextlib.contextmanager
     def task(self, title: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
@@ -33,8 +45,8 @@ class Monitor:
             yield update
 
     def close(self) -> None:
-        if self._writer:
-            self._writer.close()
+        for writer in self._writers.values():
+            writer.close()
 
     @contextlib.contextmanager
     def _bar(self, title: str, total: int, done: int) -> Iterator[Callable[..., None]]:
@@ -73,9 +85,9 @@ def _format(numbers: dict[str, float | None]) -> str:
     return " ".join(f"{name} {value:.4g}" for name, value in numbers.items() if value is not None)
 
 
-def _summary_writer(path: Path):
+def _summary_writer(folder: Path) -> Callable[..., Any]:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ValueError("tensorboard: needs the package, pip install 'ralx[report]'") from error
-    return SummaryWriter(str(path))
+    return lambda curves, **options: SummaryWriter(str(folder / curves), **options)

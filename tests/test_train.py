@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -193,7 +194,12 @@ def test_interrupted_it_says_how_to_go_on(tmp_path):
         (["--query-size", "0"], "query_size: must be positive, got 0"),
         (["--preset", "pascal"], "preset: must be one of"),
         (["--budgets", "3", "6000"], "budgets: must be at most the 72 regions of .*, got 6000"),
-        (["--preset", "camvid"], "camvid.*folder"),
+        (["--preset", "camvid"], "--data: the folder of camvid is needed, got none"),
+        (["--preset", "camvid", "--check-data"], "--data: the folder of camvid is needed, got none"),
+        (["--data", "x"], "data: must not be given with dataset synthetic"),
+        (["--stage", "report"], "--stage report: needs results, .*run has none of reference.json"),
+        (["--stage", "evaluate"], "--stage evaluate: .*run/policy.safetensors is missing; --stage learn"),
+        (["--tensorboard", "--dataset", "camvid", "--data", "/nonexistent"], "/nonexistent"),
         (["--data", "/nonexistent", "--dataset", "camvid"], "/nonexistent"),
         (["--segmenter", "no_such_module:Net"], "can't import 'no_such_module'"),
         (["--device", "quantum"], "device: must be auto, cpu, cuda or cuda:N, got 'quantum'"),
@@ -205,7 +211,7 @@ def test_wrong_options_end_with_code_2_and_say_why(tmp_path, capsys, options, me
     except SystemExit as exit_:  # the option parser's own
         code = exit_.code
     assert code == 2
-    assert not (tmp_path / "run" / "config.json").exists()  # the folder is free for the corrected command
+    assert not list(tmp_path.iterdir())
     error = " ".join(capsys.readouterr().err.split())
     assert re.search(message, error), error
 
@@ -248,17 +254,41 @@ def test_a_folder_with_another_run_is_left_untouched(finished, capsys):
     assert contents(out) == before
 
 
-def test_a_missing_policy_is_an_error_not_a_random_one(finished, tmp_path, capsys):
-    cache = ["--cache", str(finished[0] / "cache")]
-    assert main(["--out", str(tmp_path / "run"), *TINY, *cache, "--stage", "evaluate"]) == 1
-    assert "no such policy file" in " ".join(capsys.readouterr().err.split())
-    assert not (tmp_path / "run" / "reference.json").exists()  # noticed before anything was trained
+def test_a_missing_or_damaged_policy_of_the_run_is_an_error_not_a_random_one(finished, tmp_path, capsys):
+    out = tmp_path / "run"
+    options = ["--out", str(out), *TINY, "--cache", str(finished[0] / "cache"), "--resume"]
+    assert main([*options, "--stage", "pretrain"]) == 0
+    before = contents(out)
+    assert main([*options, "--stage", "evaluate"]) == 2
+    assert "policy.safetensors is missing" in capsys.readouterr().err
+    (out / "policy-seed1.safetensors").write_bytes(b"x")
+    (out / "policy.safetensors").write_bytes((finished[0] / "policy.safetensors").read_bytes())
+    assert main([*options, "--stage", "evaluate"]) == 1
+    assert "policy-seed1.safetensors: expected a safetensors file of ralx" in capsys.readouterr().err
+    for path in out.glob("policy*"):
+        path.unlink()
+    assert contents(out) == before
+
+
+def test_a_damaged_policy_file_is_wrong_input(tmp_path, capsys):
+    (tmp_path / "policy").write_bytes(b"x")
+    assert main(["--out", str(tmp_path / "run"), *TINY, "--policy", str(tmp_path / "policy")]) == 2
+    assert "policy: expected a safetensors file of ralx" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_result_is_named_by_the_report(finished, tmp_path, capsys):
+    out = tmp_path / "run"
+    shutil.copytree(finished[0], out, ignore=shutil.ignore_patterns("cache", "report"))
+    (out / "steps.jsonl").write_text("{}\n")
+    assert main(["--out", str(out), *TINY, "--resume", "--stage", "report"]) == 1
+    assert "steps.jsonl, line 1: seed is missing" in capsys.readouterr().err
 
 
 def test_a_policy_from_elsewhere_is_compared_instead_of_a_learned_one(finished, tmp_path):
     whole, _ = finished
     out = tmp_path / "run"
-    options = ["--cache", str(whole / "cache"), "--num-seeds", "1"]
+    options = ["--cache", str(whole / "cache"), "--num-seeds", "1", "--stage", "evaluate"]
     code, output = train(out, *options, "--policy", str(whole / "policy.safetensors"))
     assert code == 0, output
     assert not (out / "steps.jsonl").exists()
@@ -272,7 +302,7 @@ def test_a_policy_that_does_not_fit_is_refused_before_anything_is_trained(finish
     assert main(["--out", str(tmp_path / "run"), *TINY, *options]) == 2
     error = " ".join(capsys.readouterr().err.split())
     assert "this policy has num_regions=24; needed is num_regions=36" in error
-    assert not (tmp_path / "run" / "cache").exists()
+    assert not (tmp_path / "run").exists()
 
 
 class Killed(BaseException):
@@ -359,10 +389,10 @@ def test_tensorboard_events_hold_the_curves(finished, tmp_path):
     out = tmp_path / "run"
     code, output = train(out, "--tensorboard", "--cache", str(finished[0] / "cache"), "--num-seeds", "1")
     assert code == 0, output
-    events = event_accumulator.EventAccumulator(str(out / "tensorboard"))
+    events = event_accumulator.EventAccumulator(str(out / "tensorboard" / "learn-seed0"))
     events.Reload()
     steps = [json.loads(line) for line in (out / "steps.jsonl").read_text().splitlines()]
-    rewards = [event.value for event in events.Scalars("learn-seed0/reward")]
+    rewards = [event.value for event in events.Scalars("reward")]
     assert rewards == pytest.approx([step["reward"] for step in steps], rel=1e-5)
 
 
