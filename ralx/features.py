@@ -11,6 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from ralx.ops import RegionFeatures, kl_histogram, region_features
+from ralx.ops.arguments import (
+    check_cells,
+    check_flag,
+    check_floating,
+    check_integer,
+    check_logits,
+    check_pair,
+    check_range,
+    check_region_size,
+    check_same_device,
+    check_tensor,
+)
 from ralx.pool import RegionGrid
 from ralx.segmentation.modes import evaluating
 
@@ -35,6 +47,9 @@ class Featurizer(nn.Module):
         align_corners: of the upsampling, as in `torch.nn.functional.interpolate`.
 
     No gradient flows, and the segmenter runs in eval mode; the mode of each of its modules is restored after.
+
+    Raises:
+        TypeError, ValueError: naming the argument, the rule and what was given, here and in every method.
     """
 
     def __init__(
@@ -49,25 +64,27 @@ class Featurizer(nn.Module):
         align_corners: bool = True,
     ) -> None:
         super().__init__()
+        if not isinstance(segmenter, nn.Module):
+            raise TypeError(f"segmenter must be a torch.nn.Module, got {type(segmenter).__name__}")
         self.segmenter = segmenter
-        self.region_size = region_size
-        self.cells = cells
-        self.kl_bins = kl_bins
-        self.kl_range = kl_range
-        self.counts = counts
-        self.align_corners = align_corners
+        self.region_size = check_pair("region_size", region_size)
+        self.cells = check_cells(cells, self.region_size)
+        self.kl_bins = check_integer("kl_bins", kl_bins)
+        self.kl_range = check_range("kl_range", kl_range)
+        self.counts = check_flag("counts", counts)
+        self.align_corners = check_flag("align_corners", align_corners)
 
     def forward(self, images: Tensor) -> RegionFeatures:
         """Images [N, ..., H, W], as the segmenter takes them → the features of every region, see
         `ralx.region_features`."""
+        if check_tensor("images", images).dim() < 3:
+            raise ValueError(f"images must be [N, ..., H, W], got shape {list(images.shape)}")
+        size = images.shape[-2], images.shape[-1]
+        check_region_size(self.region_size, size)
         with evaluating(self.segmenter):
-            logits = self.segmenter(images)
+            logits = check_logits("the segmenter's output", self.segmenter(images))
             return region_features(
-                logits,
-                self.region_size,
-                cells=self.cells,
-                size=(images.shape[-2], images.shape[-1]),
-                align_corners=self.align_corners,
+                logits, self.region_size, cells=self.cells, size=size, align_corners=self.align_corners
             )
 
     def regions(self, images: Tensor) -> Tensor:
@@ -95,9 +112,8 @@ class Featurizer(nn.Module):
         candidates, itself included: they stand for the unlabelled regions.
         """
         for name, value in (("regions", regions), ("labelled", labelled)):
-            if not isinstance(value, Tensor) or not value.is_floating_point():
-                got = value.dtype if isinstance(value, Tensor) else type(value).__name__
-                raise TypeError(f"{name} must be a floating-point tensor, got {got}")
+            check_floating(name, check_tensor(name, value))
+        check_same_device("regions", regions, "labelled", labelled)
         num_classes = self._num_classes(regions)
         if labelled.dim() != 2 or labelled.shape[1] != num_classes:
             raise ValueError(f"labelled must be [L, {num_classes}], got {list(labelled.shape)}")
@@ -112,14 +128,18 @@ class Featurizer(nn.Module):
 
     def state_dim(self, num_classes: int) -> int:
         """Ds, the numbers per region of `state` and `regions`."""
-        return num_classes + 3 * self.cells[0] * self.cells[1]
+        return check_integer("num_classes", num_classes) + self._num_entropies
 
     def action_dim(self, num_classes: int) -> int:
         """Da, the numbers per candidate of `action`; the KL histograms are the last 2·kl_bins of them."""
         return self.state_dim(num_classes) + 2 * self.kl_bins
 
+    @property
+    def _num_entropies(self) -> int:
+        return 3 * self.cells[0] * self.cells[1]
+
     def _num_classes(self, regions: Tensor) -> int:
-        entropies = self.state_dim(0)
+        entropies = self._num_entropies
         if regions.dim() != 3 or regions.shape[2] <= entropies:
             raise ValueError(
                 f"regions must be [K, M, C + {entropies}] with at least one class, got {list(regions.shape)}"
@@ -140,9 +160,8 @@ def gather_regions(
     what `compute` takes. Each distinct image that holds a candidate is read and computed once, in ascending
     order, `batch_size` at a time.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be >= 1, got {batch_size}")
-    if candidates.dim() != 2 or not candidates.numel():
+    check_integer("batch_size", batch_size)
+    if check_tensor("candidates", candidates).dim() != 2 or not candidates.numel():
         raise ValueError(f"candidates must be [K, M] and not empty, got {list(candidates.shape)}")
     image, row, col = grid.split(candidates.flatten())
     tile = row * grid.cols + col

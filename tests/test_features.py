@@ -206,6 +206,93 @@ def test_action_rejects():
         featurizer.action(torch.zeros(2, 5), torch.zeros(4, 2))
     with pytest.raises(ValueError, match=r"at least one class, got \[1, 2, 3\]"):
         featurizer.action(torch.zeros(1, 2, 3), torch.zeros(0, 0))
+    with pytest.raises(ValueError, match="regions and labelled must be on one device, got cpu and meta"):
+        featurizer.action(torch.zeros(1, 2, 5), torch.zeros(4, 2, device="meta"))
+
+
+SEGMENTER = nn.Identity()
+IMAGES = torch.zeros(1, 3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("error", "changed", "message"),
+    [
+        (TypeError, {"segmenter": lambda x: x}, "segmenter must be a torch.nn.Module, got function"),
+        (TypeError, {"segmenter": nn.Identity}, "segmenter must be a torch.nn.Module, got type"),
+        (TypeError, {"region_size": 8}, "region_size must be two integers .* got 8"),
+        (TypeError, {"region_size": (8.0, 8)}, r"region_size must be two integers .* got \(8.0, 8\)"),
+        (
+            ValueError,
+            {"region_size": (0, 8)},
+            r"region_size must be two integers .* at least 1, got \(0, 8\)",
+        ),
+        (ValueError, {"region_size": (2**63, 1)}, "region_size must have a product of at most 2147483647"),
+        (TypeError, {"cells": "ab"}, "cells must be two integers .* got 'ab'"),
+        (ValueError, {"cells": (9, 8)}, r"cells must not exceed the region, got \(9, 8\) .* \(8, 8\)"),
+        (ValueError, {"region_size": (8, 7)}, r"cells must not exceed the region, got \(8, 8\) .* \(8, 7\)"),
+        (ValueError, {"kl_bins": 0}, r"kl_bins must be in 1\.\.2147483647, got 0"),
+        (TypeError, {"kl_bins": 2.5}, "kl_bins must be an integer, got 2.5"),
+        (ValueError, {"kl_range": (2, 1)}, r"kl_range must have low < high, both finite, got \(2, 1\)"),
+        (TypeError, {"kl_range": 16.2}, r"kl_range must be two numbers \(low, high\) or None, got 16.2"),
+        (TypeError, {"counts": 1}, "counts must be True or False, got 1"),
+        (TypeError, {"align_corners": None}, "align_corners must be True or False, got None"),
+    ],
+)
+def test_options_are_checked_when_it_is_made(error, changed, message):
+    with pytest.raises(error, match=message):
+        Featurizer(**({"segmenter": SEGMENTER, "region_size": (8, 8)} | changed))
+
+
+@pytest.mark.parametrize("method", ["forward", "regions", "state"])
+@pytest.mark.parametrize(
+    ("error", "images", "message"),
+    [
+        (TypeError, IMAGES.numpy(), "images must be a torch.Tensor, got numpy.ndarray"),
+        (TypeError, None, "images must be a torch.Tensor, got builtins.NoneType"),
+        (ValueError, torch.tensor(1.0), r"images must be \[N, \.\.\., H, W\], got shape \[\]"),
+        (ValueError, IMAGES[0, 0], r"images must be \[N, \.\.\., H, W\], got shape \[16, 16\]"),
+        (ValueError, IMAGES[..., :7], r"region_size must not exceed the image, got \(8, 8\) .* \(16, 7\)"),
+    ],
+)
+def test_images_are_checked_before_the_segmenter_runs(method, error, images, message):
+    class Untouched(nn.Module):
+        def forward(self, images):
+            raise AssertionError("the segmenter ran")
+
+    with pytest.raises(error, match=message):
+        getattr(Featurizer(Untouched(), (8, 8)), method)(images)
+
+
+@pytest.mark.parametrize(
+    ("error", "output", "message"),
+    [
+        (TypeError, {"out": IMAGES}, "the segmenter's output must be a torch.Tensor, got builtins.dict"),
+        (ValueError, IMAGES[0], r"the segmenter's output must be \[N, C, h, w\], got shape \[3, 16, 16\]"),
+        (TypeError, IMAGES.long(), "the segmenter's output must be float32, .* got torch.int64"),
+        (
+            ValueError,
+            IMAGES[:, :0],
+            r"the segmenter's output must have at least one class, .* \[1, 0, 16, 16\]",
+        ),
+    ],
+)
+def test_a_segmenter_that_gives_no_logits_is_named(error, output, message):
+    class Gives(nn.Module):
+        def forward(self, images):
+            return output
+
+    segmenter = Gives()
+    with pytest.raises(error, match=message):
+        Featurizer(segmenter, (8, 8)).state(IMAGES)
+    assert segmenter.training
+
+
+def test_dimensions_need_a_number_of_classes():
+    featurizer = Featurizer(SEGMENTER, (8, 8))
+    with pytest.raises(TypeError, match="num_classes must be an integer, got 'a'"):
+        featurizer.state_dim("a")
+    with pytest.raises(ValueError, match=r"num_classes must be in 1\.\.\d+, got 0"):
+        featurizer.action_dim(0)
 
 
 GRID = RegionGrid(num_images=9, image_size=(20, 30), region_size=(9, 8))  # 2 × 3 regions
@@ -246,13 +333,15 @@ def test_gather_regions_takes_scores_too():
 
 def test_gather_regions_rejects():
     candidates = torch.tensor([[0, 1]])
+    with pytest.raises(TypeError, match="candidates must be a torch.Tensor, got builtins.list"):
+        gather_regions(rows_of, lambda i: i, GRID, [[0, 1]], 2)
     with pytest.raises(ValueError, match=r"candidates must be \[K, M\] and not empty, got \[2\]"):
         gather_regions(rows_of, lambda i: i, GRID, candidates[0], 2)
     with pytest.raises(ValueError, match=r"not empty, got \[0, 4\]"):
         gather_regions(rows_of, lambda i: i, GRID, torch.zeros(0, 4, dtype=torch.int64), 2)
     with pytest.raises(ValueError, match=r"regions must lie in 0\.\.53, got 0\.\.54"):
         gather_regions(rows_of, lambda i: i, GRID, torch.tensor([[0, 54]]), 2)
-    with pytest.raises(ValueError, match="batch_size must be >= 1, got 0"):
+    with pytest.raises(ValueError, match=r"batch_size must be in 1\.\.\d+, got 0"):
         gather_regions(rows_of, lambda i: i, GRID, candidates, 0)
     with pytest.raises(ValueError, match=r"compute must give \[1, 6\] rows .* got \[1, 5\]"):
         gather_regions(lambda i: rows_of(i)[:, :5], lambda i: i, GRID, candidates, 2)
@@ -261,12 +350,12 @@ def test_gather_regions_rejects():
 @pytest.mark.parametrize(
     ("regions", "labelled", "message"),
     [
-        (np.zeros((1, 2, 209)), torch.rand(3, 5), "regions must be a floating-point tensor, got ndarray"),
-        (torch.rand(1, 2, 41), None, "labelled must be a floating-point tensor, got NoneType"),
+        (np.zeros((1, 2, 209)), torch.rand(3, 5), "regions must be a torch.Tensor, got numpy.ndarray"),
+        (torch.rand(1, 2, 41), None, "labelled must be a torch.Tensor, got builtins.NoneType"),
         (
             torch.rand(1, 2, 41),
             torch.ones(3, 5).long(),
-            "labelled must be a floating-point tensor, got torch.int64",
+            "labelled must be float32, .* got torch.int64",
         ),
     ],
 )

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 import ralx._C as _C
-from ralx.ops._arguments import check_flag, check_logits, check_pair, check_region_size, check_size, register
 from ralx.ops._reference import class_hist_ref, computed, entropy_ref, split_regions, upsample_ref
+from ralx.ops.arguments import check_flag, check_logits, check_pair, check_region_size, check_size, register
 
 
 class BaldScores(NamedTuple):
@@ -69,11 +69,13 @@ def _bald_of_passes(
     size: tuple[int, int] | None,
     align_corners: bool,
 ) -> BaldScores:
-    if not isinstance(passes, Iterable):
+    try:
+        each = iter(passes)
+    except TypeError as error:  # a NumPy array without axes is an Iterable, and none
         rule = "logits must be a tensor [T, N, C, h, w] or an iterable of passes [N, C, h, w]"
-        raise TypeError(f"{rule}, got {type(passes).__name__}")
+        raise TypeError(f"{rule}, got {type(passes).__name__}") from error
     accumulator = BaldAccumulator(region_size, size=size, align_corners=align_corners)
-    for logits in passes:
+    for logits in each:
         accumulator.update(logits)
     if accumulator.passes == 0:
         raise ValueError("logits must hold at least one pass, got an empty iterable")
@@ -110,12 +112,7 @@ class BaldAccumulator:
                 f"logits of all passes must have the same shape, dtype and device, got {list(logits.shape)} "
                 f"{logits.dtype} on {logits.device} after {list(shape)} {dtype} on {device}"
             )
-        if logits.device.type == "cpu":
-            _C.bald_update(
-                logits, self.align_corners, self._sum_p, self._sum_entropy, torch.get_num_threads()
-            )
-        else:
-            _update_ref(logits, self.align_corners, self._sum_p, self._sum_entropy)
+        _update_op(logits, self.align_corners, self._sum_p, self._sum_entropy)
         self.passes += 1
 
     def compute(self) -> BaldScores:
@@ -124,21 +121,15 @@ class BaldAccumulator:
             raise ValueError("compute() needs at least one pass, got none: call update() first")
         size = self._sum_p.shape[2], self._sum_p.shape[3]
         region = self.region_size or size
-        if self._sum_p.device.type == "cpu":
-            outputs = _empty(self._sum_p, region, size)
-            _C.bald_compute(
-                self._sum_p, self._sum_entropy, self.passes, region, *outputs, torch.get_num_threads()
-            )
-        else:
-            outputs = _compute_ref(self._sum_p, self._sum_entropy, self.passes, region)
-        return _scores(outputs, self.region_size)
+        return _scores(_compute_op(self._sum_p, self._sum_entropy, self.passes, region), self.region_size)
 
     def _start(self, logits: Tensor) -> None:
         size = check_size(self.size, logits)
         if self.region_size is not None:
             check_region_size(self.region_size, size)
         self._like = logits.shape, logits.dtype, logits.device
-        self._sum_p, self._sum_entropy = _zero_sums(logits, size)
+        with torch.inference_mode(False):  # a later pass may come outside inference mode
+            self._sum_p, self._sum_entropy = _zero_sums(logits, size)
 
 
 def bald_ref(
@@ -201,4 +192,42 @@ _op = register(
     cpu=_cpu,
     cuda=bald_ref,
     fake=_empty,
+)
+
+
+def _update_cpu(logits: Tensor, align_corners: bool, sum_p: Tensor, sum_entropy: Tensor) -> None:
+    _C.bald_update(logits, align_corners, sum_p, sum_entropy, torch.get_num_threads())
+
+
+def _compute_cpu(
+    sum_p: Tensor, sum_entropy: Tensor, passes: int, region_size: tuple[int, int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    outputs = _empty(sum_p, region_size, (sum_p.shape[2], sum_p.shape[3]))
+    _C.bald_compute(sum_p, sum_entropy, passes, region_size, *outputs, torch.get_num_threads())
+    return outputs
+
+
+def _update_fake(logits: Tensor, align_corners: bool, sum_p: Tensor, sum_entropy: Tensor) -> None:
+    """Only the sums change."""
+
+
+def _compute_fake(
+    sum_p: Tensor, sum_entropy: Tensor, passes: int, region_size: tuple[int, int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _empty(sum_p, region_size, (sum_p.shape[2], sum_p.shape[3]))
+
+
+_update_op = register(
+    "bald_update(Tensor logits, bool align_corners, Tensor(a!) sum_p, Tensor(b!) sum_entropy) -> ()",
+    cpu=_update_cpu,
+    cuda=_update_ref,
+    fake=_update_fake,
+)
+
+_compute_op = register(
+    "bald_compute(Tensor sum_p, Tensor sum_entropy, SymInt passes, SymInt[2] region_size) "
+    "-> (Tensor, Tensor, Tensor)",
+    cpu=_compute_cpu,
+    cuda=_compute_ref,
+    fake=_compute_fake,
 )

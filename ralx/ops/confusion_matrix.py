@@ -1,10 +1,14 @@
 """confusion_matrix: how often pixels of one class are predicted as another."""
 
+import math
+
 import torch
 from torch import Tensor
 
 import ralx._C as _C
-from ralx.ops._arguments import (
+from ralx.ops._reference import computed, upsample_ref
+from ralx.ops.arguments import (
+    LIMIT,
     check_flag,
     check_integer,
     check_labels,
@@ -15,7 +19,8 @@ from ralx.ops._arguments import (
     check_tensor,
     register,
 )
-from ralx.ops._reference import computed, upsample_ref
+
+_MAX_CLASSES = math.isqrt(LIMIT)
 
 
 def confusion_matrix(
@@ -33,8 +38,8 @@ def confusion_matrix(
         prediction: logits [N, C, h, w] (float32, float16, bfloat16 or float64), whose argmax is taken as
             torch.argmax does, or predicted labels [N, H, W] (uint8, int16, int32 or int64).
         target: labels [N, H, W], uint8, int16, int32 or int64.
-        num_classes: C.
-        ignore_index: pixels with this target are skipped.
+        num_classes: C, at most 46340: the matrix holds at most 2³¹ - 1 counts.
+        ignore_index: pixels with this target are skipped; any 64-bit integer.
         size: (H, W) to which logits are bilinearly upsampled inside the pass; of a label map its own size.
         align_corners: as in torch.nn.functional.interpolate.
 
@@ -50,9 +55,8 @@ def confusion_matrix(
     """
     check_tensor("prediction", prediction)
     check_tensor("target", target)
-    if check_integer("num_classes", num_classes) < 1:
-        raise ValueError(f"num_classes must be at least 1, got {num_classes}")
-    check_integer("ignore_index", ignore_index)
+    num_classes = check_integer("num_classes", num_classes, high=_MAX_CLASSES)
+    ignore_index = check_integer("ignore_index", ignore_index, -(2**63), 2**63 - 1)
     check_flag("align_corners", align_corners)
     if prediction.is_floating_point():
         check_logits("prediction", prediction)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 import ralx._C as _C
-from ralx.ops._arguments import (
+from ralx.ops._reference import class_hist_ref, computed, entropy_ref, split_regions, upsample_ref
+from ralx.ops.arguments import (
     check_cells,
     check_flag,
     check_logits,
@@ -14,7 +15,6 @@ from ralx.ops._arguments import (
     check_size,
     register,
 )
-from ralx.ops._reference import class_hist_ref, computed, entropy_ref, split_regions, upsample_ref
 
 
 class RegionFeatures(NamedTuple):

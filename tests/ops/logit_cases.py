@@ -39,6 +39,20 @@ def random_logits(*shape: int, seed: int = 0, scale: float = 3.0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * scale
 
 
+class OnDevice(Tensor):
+    """Says that it lies on a device that this machine needn't have; any operation on it fails."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @staticmethod
+    def __new__(cls, like: Tensor, device: str) -> Tensor:
+        return Tensor._make_wrapper_subclass(cls, like.shape, dtype=like.dtype, device=device)
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+        raise AssertionError(f"{function} ran on a refused device")
+
+
 # Each gives the same values in another memory layout. What lies around them is NaN, and must not be read.
 def _sliced(x: Tensor) -> Tensor:
     around = torch.full([n + 2 for n in x.shape], NAN, dtype=x.dtype)

@@ -1,5 +1,6 @@
 """bald and BaldAccumulator against plain torch in float64, and every promise of their contract."""
 
+import importlib
 import math
 
 import numpy as np
@@ -15,6 +16,7 @@ from logit_cases import (
     LAYOUTS,
     NAN,
     VALUES,
+    OnDevice,
     image_sizes,
     instruction_set,
     logits,
@@ -23,10 +25,13 @@ from logit_cases import (
     threads,
 )
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ralx.ops import BaldAccumulator, BaldScores, bald
 from ralx.ops._reference import split_regions, upsample_ref
-from ralx.ops.bald import bald_ref
+from ralx.ops.bald import _update_ref, _zero_sums, bald_ref
+
+bald_module = importlib.import_module("ralx.ops.bald")  # ralx.ops.bald is the function
 
 
 @pytest.fixture(params=ISAS, ids=lambda isa: isa.name)
@@ -226,6 +231,7 @@ def test_generators_are_taken_one_at_a_time() -> None:
 
 
 X = random_logits(2, 1, 3, 8, 8)
+LARGE = r"must have a product of at most 2147483647, got "
 PAIR = r"must be two integers \(height, width\), each at least 1, got "
 REJECTED = [
     (TypeError, (X.numpy(),), {}, r"logits must be a torch.Tensor, got numpy.ndarray"),
@@ -261,6 +267,12 @@ REJECTED = [
     (TypeError, (list(X),), {"size": 8}, rf"size {PAIR}8"),
     (TypeError, (X,), {"align_corners": None}, r"align_corners must be True or False, got None"),
     (TypeError, (list(X),), {"align_corners": None}, r"align_corners must be True or False, got None"),
+    (ValueError, (X,), {"size": (2**31, 2**31)}, rf"size {LARGE}\(2147483648, 2147483648\)"),
+    (ValueError, (list(X),), {"size": (2**63, 1)}, rf"size {LARGE}\(9223372036854775808, 1\)"),
+    (ValueError, (list(X), (2**63, 1)), {}, rf"region_size {LARGE}\(9223372036854775808, 1\)"),
+    (TypeError, ("abc",), {}, r"logits must be a torch.Tensor, got builtins.str"),
+    (TypeError, ({"out": X[0]},), {}, r"logits must be a torch.Tensor, got builtins.str"),
+    (TypeError, (np.array(1.0),), {}, r"logits must be a tensor .* or an iterable of passes .* got ndarray"),
 ]
 
 
@@ -290,10 +302,61 @@ def test_a_refused_pass_leaves_the_accumulator_as_it_was() -> None:
     assert torch.equal(accumulator.compute().region_sum, bald(X, (4, 4)).region_sum)
 
 
+def test_other_devices_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"logits must be on the CPU or a CUDA device, got xpu"):
+        bald(OnDevice(X, "xpu"))
+    with pytest.raises(ValueError, match=r"logits must be on the CPU or a CUDA device, got xpu"):
+        BaldAccumulator().update(OnDevice(X[0], "xpu"))
+
+
+def test_a_generators_own_error_is_left_alone() -> None:
+    def passes():
+        yield X[0]
+        raise KeyError("no such file")
+
+    with pytest.raises(KeyError, match="no such file"):
+        bald(passes())
+
+
+def accumulated(passes) -> BaldScores:
+    accumulator = BaldAccumulator((4, 4))
+    for one_pass in passes:
+        accumulator.update(one_pass)
+    return accumulator.compute()
+
+
+def test_passes_without_data_give_outputs_without_data() -> None:
+    expected = [t.shape for t in bald(X, (4, 4))]
+    for function in (accumulated, lambda x: bald(x, (4, 4))):
+        assert [(t.shape, t.device.type) for t in function(X.to("meta"))] == [(s, "meta") for s in expected]
+        with FakeTensorMode() as mode:
+            assert [t.shape for t in function(mode.from_tensor(X))] == expected
+
+
+def test_a_negated_view_is_read_as_negated() -> None:
+    negated = -X
+    for function in (accumulated, lambda x: bald(x, (4, 4))):
+        assert torch.equal(function(X.neg()._neg_view()).bald_map, bald(X, (4, 4)).bald_map)
+        assert torch.equal(function(X._neg_view()).bald_map, bald(negated, (4, 4)).bald_map)
+
+
+def test_passes_may_come_from_inside_and_outside_inference_mode(monkeypatch) -> None:
+    for update in (bald_module._update_op, _update_ref):  # _update_ref is what a CUDA device runs
+        monkeypatch.setattr(bald_module, "_update_op", update)
+        accumulator = BaldAccumulator((4, 4))
+        with torch.inference_mode():
+            accumulator.update(X[0])
+        accumulator.update(X[1])
+        assert torch.allclose(accumulator.compute().bald_map, bald(X).bald_map, atol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_opcheck(dtype) -> None:
     x = random_logits(3, 2, 5, 8, 9).to(dtype)
     torch.library.opcheck(torch.ops.ralx.bald.default, (x, (4, 4), (11, 12), True))
+    sums = _zero_sums(x[0], (11, 12))
+    torch.library.opcheck(torch.ops.ralx.bald_update.default, (x[0], True, *sums))
+    torch.library.opcheck(torch.ops.ralx.bald_compute.default, (*sums, 3, (4, 4)))
 
 
 @pytest.mark.parametrize("region_size", [None, (4, 4)])

@@ -246,13 +246,30 @@ REJECTED = [
         {"num_classes": 4},
         r"num_classes must be the number of classes of the logits, got 4 .* \[1, 3, 8, 8\]",
     ),
-    (ValueError, {"num_classes": 0, "prediction": T}, r"num_classes must be at least 1, got 0"),
+    (ValueError, {"num_classes": 0, "prediction": T}, r"num_classes must be in 1..46340, got 0"),
     (TypeError, {"num_classes": 3.0}, r"num_classes must be an integer, got 3.0"),
     (TypeError, {"num_classes": True}, r"num_classes must be an integer, got True"),
     (TypeError, {"ignore_index": None}, r"ignore_index must be an integer, got None"),
     (TypeError, {"size": 8}, rf"size {PAIR}8"),
     (ValueError, {"size": (8, 0)}, rf"size {PAIR}\(8, 0\)"),
     (TypeError, {"align_corners": "no"}, r"align_corners must be True or False, got 'no'"),
+    (
+        ValueError,
+        {"num_classes": 2**40, "prediction": T},
+        r"num_classes must be in 1..46340, got 1099511627776",
+    ),
+    (ValueError, {"num_classes": 46341, "prediction": T}, r"num_classes must be in 1..46340, got 46341"),
+    (ValueError, {"ignore_index": 2**63}, r"ignore_index must be in -\d+..\d+, got 9223372036854775808"),
+    (
+        ValueError,
+        {"ignore_index": -(10**30)},
+        r"ignore_index must be in -\d+..\d+, got -1000000000000000000000",
+    ),
+    (
+        ValueError,
+        {"size": (2**63, 1)},
+        r"size must have a product of at most 2147483647, got \(9223372036854775808",
+    ),
 ]
 
 
@@ -261,6 +278,17 @@ def test_bad_input_is_refused(error, changed, text) -> None:
     arguments = {"prediction": X, "target": T, "num_classes": 3} | changed
     with pytest.raises(error, match=text):
         confusion_matrix(**arguments)
+
+
+def test_integers_may_be_numpys_and_ignore_index_any_of_64_bits() -> None:
+    target = torch.tensor([[[0, 2**63 - 1], [-(2**63), 199]]])
+    prediction = torch.tensor([[[0, 0], [0, 199]]])
+    for ignored, other in ((2**63 - 1, -(2**63)), (-(2**63), 2**63 - 1)):
+        counts = confusion_matrix(
+            prediction, target.where(target != other, 0), np.uint8(200), ignore_index=ignored
+        )
+        assert counts.shape == (200, 200) and counts[0, 0] == 2 and counts[199, 199] == 1
+    assert confusion_matrix(prediction, prediction, 200, ignore_index=np.uint8(199)).sum() == 3
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

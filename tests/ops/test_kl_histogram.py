@@ -339,6 +339,25 @@ def test_cuda_agrees_with_the_cpu() -> None:
         assert_histograms(result, divergences(p, q, 1e-7), 32, range)
 
 
+def test_numbers_may_be_numpys() -> None:
+    p, q = rows(4, 3, 0), rows(5, 3, 1)
+    result = kl_histogram(p, q, bins=np.int32(4), range=(np.float32(0), np.int64(2)), eps=np.float32(0.25))
+    assert torch.equal(result, kl_histogram(p, q, bins=4, range=(0, 2), eps=0.25))
+
+
+@pytest.mark.parametrize("function", [kl_histogram, kl_histogram_ref])
+@pytest.mark.parametrize("range", [None, (0.0, 16.2)])
+def test_what_is_negative_once_normalised_makes_nan(isa, function, range) -> None:
+    good = torch.tensor([[0.5, 0.25, 0.25]])
+    for bad in ([1.5, -0.5, 0.5], [-1.5, 0.5, 0.5]):
+        result = function(torch.cat([torch.tensor([bad]), good]), good, range=range)
+        assert result.isnan().all(1).tolist() == [True, False]
+        assert function(good, torch.tensor([bad]), range=range).isnan().all()
+    # Smoothing may lift a number above 0, and a row of negative numbers normalises like its opposite.
+    lifted = torch.tensor([[0.5, 0.5, -1e-8], [-2.0, -1.0, -1.0]])
+    assert not function(lifted, good, range=range).isnan().any()
+
+
 GOOD = torch.rand(4, 3)
 
 
@@ -374,6 +393,13 @@ GOOD = torch.rand(4, 3)
         ({"eps": math.nan}, ValueError, r"eps must be finite and at least 0, got nan"),
         ({"eps": math.inf}, ValueError, r"eps must be finite and at least 0, got inf"),
         ({"eps": "small"}, TypeError, r"eps must be a number, got 'small'"),
+        ({"eps": np.float32(math.inf)}, ValueError, r"eps must be finite and at least 0, got inf"),
+        ({"eps": True}, TypeError, r"eps must be a number, got True"),
+        ({"eps": 10**400}, ValueError, r"eps must be finite and at least 0, got 10000"),
+        ({"range": (0, 10**400)}, ValueError, r"range must have low < high, both finite, got \(0, 10000"),
+        ({"range": (-(10**400), 0)}, ValueError, r"range must have low < high, both finite, got \(-10000"),
+        ({"range": (2**53, 2**53 + 1)}, ValueError, r"range must have low < high, both finite, got"),
+        ({"range": (-1.5e308, 1.5e308)}, ValueError, r"range must have low < high, both finite, got"),
     ],
 )
 def test_rejections(arguments, error, message) -> None:

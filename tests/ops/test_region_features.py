@@ -15,6 +15,7 @@ from logit_cases import (
     LAYOUTS,
     NAN,
     VALUES,
+    OnDevice,
     image_sizes,
     instruction_set,
     logits,
@@ -24,6 +25,7 @@ from logit_cases import (
     undecided,
 )
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ralx import _C
 from ralx.ops import RegionFeatures, region_features
@@ -333,6 +335,7 @@ def test_sizes_may_be_lists_and_numpy_integers() -> None:
 
 
 X = random_logits(1, 3, 16, 16)
+LARGE = r"must have a product of at most 2147483647, got "
 PAIR = r"must be two integers \(height, width\), each at least 1, got "
 REJECTED = [
     (TypeError, {"logits": X.numpy()}, r"logits must be a torch.Tensor, got numpy.ndarray"),
@@ -383,6 +386,12 @@ REJECTED = [
     (TypeError, {"size": (16.0, 16)}, rf"size {PAIR}\(16.0, 16\)"),
     (ValueError, {"size": (16, 0)}, rf"size {PAIR}\(16, 0\)"),
     (TypeError, {"align_corners": 1}, r"align_corners must be True or False, got 1"),
+    (ValueError, {"size": (2**31, 2**31)}, rf"size {LARGE}\(2147483648, 2147483648\)"),
+    (ValueError, {"size": (2**63, 1)}, rf"size {LARGE}\(9223372036854775808, 1\)"),
+    (ValueError, {"size": (np.int32(2**16), np.int32(2**16))}, rf"size {LARGE}.*65536.*65536"),
+    (ValueError, {"region_size": (2**70, 8)}, rf"region_size {LARGE}\(1180591620717411303424, 8\)"),
+    (ValueError, {"cells": (1, 2**70)}, rf"cells {LARGE}\(1, 1180591620717411303424\)"),
+    (TypeError, {"logits": X.to_mkldnn()}, r"logits must be a dense .* got layout torch._mkldnn"),
 ]
 
 
@@ -391,6 +400,24 @@ def test_bad_input_is_refused(error, changed, text) -> None:
     arguments = {"logits": X, "region_size": (8, 8)} | changed
     with pytest.raises(error, match=text):
         region_features(arguments.pop("logits"), arguments.pop("region_size"), **arguments)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 2**16, 2**16), (1, 2**31, 8, 8)])
+def test_more_than_32_bits_count_is_refused(shape) -> None:
+    with pytest.raises(ValueError, match=r"logits must have at most 2147483647 classes and pixels an image"):
+        region_features(torch.zeros(1, 1, 1, 1).expand(shape), (8, 8))
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+def test_nested_tensors_are_refused(layout) -> None:
+    with pytest.raises(TypeError, match=r"logits must be a dense \(strided\) tensor, got a nested tensor"):
+        region_features(torch.nested.nested_tensor([X[0]], layout=layout), (8, 8))
+
+
+def test_other_devices_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"logits must be on the CPU or a CUDA device, got xpu"):
+        region_features(OnDevice(X, "xpu"), (8, 8))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -410,6 +437,19 @@ def test_compiles_into_one_graph(dynamic) -> None:
     for shape in ((1, 3, 16, 16), (2, 3, 20, 12)):
         x = random_logits(*shape).requires_grad_()
         assert torch.equal(compiled(x), features(x))
+
+
+def test_tensors_without_data_give_outputs_without_data() -> None:
+    expected = [t.shape for t in region_features(X, (8, 8))]
+    assert [(t.shape, t.device.type) for t in region_features(X.to("meta"), (8, 8))] == [
+        (shape, "meta") for shape in expected
+    ]
+    with FakeTensorMode() as mode:
+        assert [t.shape for t in region_features(mode.from_tensor(X), (8, 8))] == expected
+
+
+def test_a_negated_view_is_read_as_negated() -> None:
+    assert torch.equal(region_features(X._neg_view(), (8, 8)).vector(), region_features(-X, (8, 8)).vector())
 
 
 def test_wrong_tensors_do_not_reach_the_kernel() -> None:

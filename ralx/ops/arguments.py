@@ -1,5 +1,6 @@
-"""Checks shared by the ops. Each error names the argument, the rule and what was given."""
+"""Checks of what ralx is given. Each error names the argument, the rule and what it got."""
 
+import math
 import numbers
 from collections.abc import Callable
 from typing import Any
@@ -10,14 +11,20 @@ from torch import Tensor
 FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 LABELS = (torch.uint8, torch.int16, torch.int32, torch.int64)
 
+# The kernels count pixels, classes and bins in 32 bits: no such number, nor the product of a pair, is larger.
+LIMIT = 2**31 - 1
+
 
 def check_tensor(name: str, value: object) -> Tensor:
     if not isinstance(value, Tensor):
         raise TypeError(
             f"{name} must be a torch.Tensor, got {type(value).__module__}.{type(value).__qualname__}"
         )
-    if value.layout != torch.strided:
-        raise TypeError(f"{name} must be a dense (strided) tensor, got layout {value.layout}")
+    if value.is_nested or value.layout != torch.strided:
+        got = "a nested tensor" if value.is_nested else f"layout {value.layout}"
+        raise TypeError(f"{name} must be a dense (strided) tensor, got {got}")
+    if not (value.is_cpu or value.is_cuda or value.is_meta):
+        raise ValueError(f"{name} must be on the CPU or a CUDA device, got {value.device}")
     return value
 
 
@@ -44,40 +51,56 @@ def check_same_device(name: str, value: Tensor, other_name: str, other: Tensor) 
 
 
 def check_logits(name: str, value: object, axes: str = "N, C, h, w") -> Tensor:
-    """Floating-point logits with at least one class and at least one pixel; other axes may be empty."""
+    """Floating-point logits of 1..LIMIT classes and pixels an image; other axes may be empty."""
     logits = check_tensor(name, value)
     check_rank(name, logits, axes)
     check_floating(name, logits)
-    if logits.shape[-3] < 1:
+    classes, height, width = logits.shape[-3:]
+    if classes < 1:
         raise ValueError(f"{name} must have at least one class, got shape {list(logits.shape)}")
-    if logits.shape[-2] < 1 or logits.shape[-1] < 1:
+    if height < 1 or width < 1:
         raise ValueError(f"{name} must have at least one pixel, got shape {list(logits.shape)}")
+    if classes > LIMIT or height * width > LIMIT:
+        raise ValueError(
+            f"{name} must have at most {LIMIT} classes and pixels an image, got shape {list(logits.shape)}"
+        )
     return logits
 
 
 def _is_integer(value: object) -> bool:
     """An integer of Python, NumPy or a traced graph; True and False are none."""
+    if type(value) is int:  # the rest takes half a microsecond
+        return True
     return isinstance(value, (numbers.Integral, torch.SymInt)) and not isinstance(value, bool)
 
 
-def check_integer(name: str, value: Any) -> int:
+def _plain(value: Any) -> Any:
+    """Python's integer of any other, a traced one left as it is: products of NumPy's would wrap around."""
+    return value if isinstance(value, (int, torch.SymInt)) else int(value)
+
+
+def check_integer(name: str, value: Any, low: int = 1, high: int = LIMIT) -> int:
     if not _is_integer(value):
         raise TypeError(f"{name} must be an integer, got {value!r}")
-    return value
+    if not low <= value <= high:
+        raise ValueError(f"{name} must be in {low}..{high}, got {value}")
+    return _plain(value)
 
 
 def check_pair(name: str, value: Any) -> tuple[int, int]:
-    """Two integers, each at least 1: (height, width)."""
+    """(height, width): two integers, each at least 1, of a product of at most LIMIT."""
     rule = f"{name} must be two integers (height, width), each at least 1"
     if not isinstance(value, (tuple, list)):
         raise TypeError(f"{rule}, got {value!r}")
     if len(value) != 2:
         raise ValueError(f"{rule}, got {value!r}")
-    height, width = value
-    if not _is_integer(height) or not _is_integer(width):
+    if not _is_integer(value[0]) or not _is_integer(value[1]):
         raise TypeError(f"{rule}, got {value!r}")
+    height, width = _plain(value[0]), _plain(value[1])
     if height < 1 or width < 1:
         raise ValueError(f"{rule}, got {value!r}")
+    if height * width > LIMIT:
+        raise ValueError(f"{name} must have a product of at most {LIMIT}, got {value!r}")
     return height, width
 
 
@@ -110,6 +133,37 @@ def check_flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, got {value!r}")
     return value
+
+
+def _check_number(name: str, value: Any) -> float:
+    number = isinstance(value, (numbers.Real, torch.SymInt, torch.SymFloat))
+    if not number or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    try:
+        return float(value)
+    except OverflowError:  # an integer beyond every float
+        return math.inf
+
+
+def check_eps(eps: Any) -> float:
+    number = _check_number("eps", eps)
+    if not 0 <= number < math.inf:
+        raise ValueError(f"eps must be finite and at least 0, got {eps}")
+    return number
+
+
+def check_range(name: str, value: Any) -> tuple[float, float] | None:
+    if value is None:
+        return None
+    rule = f"{name} must be two numbers (low, high) or None"
+    if not isinstance(value, (tuple, list)):
+        raise TypeError(f"{rule}, got {value!r}")
+    if len(value) != 2:
+        raise ValueError(f"{rule}, got {value!r}")
+    low, high = _check_number(name, value[0]), _check_number(name, value[1])
+    if not (low < high and high - low < math.inf):
+        raise ValueError(f"{name} must have low < high, both finite, got {value!r}")
+    return low, high
 
 
 def register(schema: str, *, cpu: Callable, cuda: Callable, fake: Callable) -> Callable:
