@@ -11,7 +11,16 @@ from ralx.config import Config
 from ralx.datasets import SegmentationDataset, Splits, choose_cells, scaled_region
 from ralx.dqn import DQNAgent, epsilon_at
 from ralx.features import Featurizer, gather_regions
-from ralx.loop import Chooser, Game, Observer, PolicyLearner, Stopwatch, fit, select_regions
+from ralx.loop import (
+    Chooser,
+    Game,
+    Observer,
+    PolicyLearner,
+    Stopwatch,
+    fit,
+    refuse_not_finite,
+    select_regions,
+)
 from ralx.metrics import class_counts, distribution_entropy
 from ralx.monitor import Monitor
 from ralx.policy import load_policy, save_policy
@@ -263,6 +272,7 @@ class Experiment:
                     candidates,
                     self.config.inference_batch_size,
                 )
+            refuse_not_finite(scores)
             return chosen_regions(candidates, pick(scores))
 
         return choose
@@ -299,6 +309,7 @@ class Experiment:
             game.trainer,
             lambda generator: self.segmenters.train_epoch(game.trainer, game.dataset, generator, game.pool),
             lambda: self.segmenters.reward_miou(game.trainer),
+            lr_option="segmenter_lr" if self.config.final_lr is None else "final_lr",
             name=f"{method}, seed {seed}, {budget} regions",
             piece=piece,
             key=("final", method, seed, budget),

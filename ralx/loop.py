@@ -11,6 +11,7 @@ import copy
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -116,7 +117,7 @@ class Game:
         self.labelled_distributions = torch.cat(
             [self.labelled_distributions, distribution.to(self.labelled_distributions.device)]
         )
-        loss = train_on_regions(
+        train_on_regions(
             self.trainer,
             self.dataset,
             regions,
@@ -125,7 +126,6 @@ class Game:
             batch_size=self.batch_size,
             generator=generator,
         )
-        refuse_nan(loss, f"after {self.pool.num_labelled} labelled regions")
 
     def state_dict(self) -> State:
         return join_states(trainer=self.trainer.state_dict(), pool=self.pool.state_dict()) | {
@@ -179,6 +179,7 @@ class Observer:
                 self.batch_size,
             )
             actions = self.featurizer.action(regions, game.labelled_distributions)
+        refuse_not_finite(state, actions)
         return Observation(candidates, state, actions)
 
     def _state(self) -> Tensor:
@@ -258,9 +259,9 @@ class PolicyLearner:
                 per_sub_action=not self.one_coin,
             )
             regions = chosen_regions(self.observation.candidates, chosen)
-        with watch("train"):
+        with watch("train"), self._naming("segmenter_lr"):
             self.game.label(regions, generator)
-        with watch("reward"):
+        with watch("reward"), self._naming("segmenter_lr"):
             miou = self.measure()
         first_whole = self.whole_first_reward and step == 0
         reward = self.reward_scale * (miou - (0.0 if first_whole else self.miou))
@@ -268,8 +269,10 @@ class PolicyLearner:
         self.replay_buffer.record(chosen, reward, done)
         if not done:
             self._observe(generator)
-        with watch("learn"):
+        with watch("learn"), self._naming("dqn_lr"):
             learned = self.agent.learn(self.replay_buffer, generator)
+            if done:
+                self._refuse_diverged_network()
         self._advance(miou, done, epsilon)
         return {
             "seed": self.seed,
@@ -293,8 +296,18 @@ class PolicyLearner:
 
     def _observe(self, generator: torch.Generator) -> None:
         query_size = min(self.query_size, self.budget - self.game.pool.num_labelled)
-        self.observation = self.observe(self.game, query_size, self.pool_size, generator)
+        with self._naming("segmenter_lr"):
+            self.observation = self.observe(self.game, query_size, self.pool_size, generator)
         self.replay_buffer.observe(self.observation.state, self.observation.actions)
+
+    def _naming(self, option: str) -> AbstractContextManager[None]:
+        return naming_divergence(option, f"seed {self.seed}, episode {self.episode}, step {self.step}")
+
+    def _refuse_diverged_network(self) -> None:
+        """FloatingPointError where the update that no loss has followed yet spoilt the query network."""
+        weights = self.agent.query_network.state_dict().values()
+        if not all(tensor.isfinite().all() for tensor in weights):
+            raise FloatingPointError("the query network has diverged: its weights hold NaN or infinities")
 
     def _advance(self, miou: float, done: bool, epsilon: float) -> None:
         self.miou = miou
@@ -368,8 +381,9 @@ def select_regions(
             labelled = game.pool.num_labelled
             budget = next(b for b in budgets if b > labelled)
             generator = stream("select", *name, labelled)
-            regions = choose(game, min(query_size, budget - labelled), generator)
-            game.label(regions, generator)
+            with naming_divergence("segmenter_lr", f"{name[0]}, seed {name[1]}, {labelled} regions labelled"):
+                regions = choose(game, min(query_size, budget - labelled), generator)
+                game.label(regions, generator)
             if game.pool.num_labelled == budget:
                 at_budget(budget)
             run.checkpoint.save(piece, lambda: (game.state_dict(), None))
@@ -381,6 +395,7 @@ def fit(
     train: Callable[[torch.Generator], float],
     measure: Callable[[], float],
     *,
+    lr_option: str,
     name: str,
     piece: str,
     key: tuple[str | int, ...],
@@ -394,6 +409,7 @@ def fit(
     Args:
         train: one epoch, drawing from the generator it gets; the mean loss.
         measure: mIoU on D_R, a fraction.
+        lr_option: what its learning rate is called, for the error where it diverges.
         name: what the training is called on the screen.
         piece: what it is called in the checkpoint.
         key: names its random stream.
@@ -407,18 +423,20 @@ def fit(
         best_weights = parts["best"]
     else:
         epoch = best_epoch = 0
-        best, best_weights = measure(), copy.deepcopy(trainer.segmenter.state_dict())
+        with naming_divergence(name, "before its first epoch"):
+            best = measure()
+        best_weights = copy.deepcopy(trainer.segmenter.state_dict())
 
     def state() -> tuple[State, tuple[int, int, float]]:
         return join_states(trainer=trainer.state_dict(), best=best_weights), (epoch, best_epoch, best)
 
     with monitor.task(name, max_epochs, epoch) as update:
         while epoch < max_epochs and epoch - best_epoch < patience:
-            loss = train(stream("fit", *key, epoch))
-            refuse_nan(loss, f"in epoch {epoch + 1} of {name}")
+            with naming_divergence(lr_option, f"{name}, epoch {epoch + 1}"):
+                loss = train(stream("fit", *key, epoch))
+                miou = measure()
             trainer.end_epoch()
             epoch += 1
-            miou = measure()
             if miou > best:
                 best, best_epoch = miou, epoch
                 best_weights = copy.deepcopy(trainer.segmenter.state_dict())
@@ -428,10 +446,19 @@ def fit(
     return best
 
 
-def refuse_nan(loss: float, when: str) -> None:
-    """RunError where the loss is NaN or infinite: going on would only spread it."""
-    if not abs(loss) < float("inf"):
-        raise RunError(f"the segmenter's loss is {loss} {when}: lower its learning rate")
+@contextlib.contextmanager
+def naming_divergence(option: str, when: str) -> Iterator[None]:
+    """A FloatingPointError inside becomes a RunError that names what to change and when it happened."""
+    try:
+        yield
+    except FloatingPointError as error:
+        raise RunError(f"{option}: {error} ({when})") from error
+
+
+def refuse_not_finite(*features: Tensor) -> None:
+    """FloatingPointError where a feature or score is NaN or infinite, which finite logits never give."""
+    if not all(tensor.isfinite().all() for tensor in features):
+        raise FloatingPointError("the segmenter has diverged: what its logits give holds NaN or infinities")
 
 
 def join_states(**states: State) -> State:

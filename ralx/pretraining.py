@@ -114,7 +114,7 @@ class Pretraining:
             "theta0",
             [splits.pretrain_set] if self.config.gta5 else [splits.pretrain_set, splits.state_set],
             start=None,
-            lr=self.config.source_lr,
+            lr_option="source_lr",
             patience=self.config.source_patience,
         )
 
@@ -125,7 +125,7 @@ class Pretraining:
             "theta0_prime",
             [self.splits.train_set],
             start=self.theta0,
-            lr=self.config.target_lr,
+            lr_option="target_lr",
             patience=self.config.target_patience,
         )
 
@@ -135,7 +135,7 @@ class Pretraining:
             "full_supervision",
             [self.splits.full_set],
             start=self.theta0,
-            lr=self.config.target_lr,
+            lr_option="target_lr",
             patience=self.config.full_patience,
         )
 
@@ -145,13 +145,14 @@ class Pretraining:
         datasets: Sequence[SegmentationDataset],
         *,
         start: State | None,
-        lr: float,
+        lr_option: str,
         patience: int,
     ) -> State:
         """Train on `datasets` from `start`, or take the result from the cache; note it in reference.json.
 
         Returns the state of a new trainer at these weights.
         """
+        lr = getattr(self.config, lr_option)
         piece = f"{name}-{self._fingerprint(datasets, start, lr, patience)}"
         path = self.cache / f"{piece}.safetensors"
         trainer = self.segmenters.new_trainer(lr)
@@ -167,6 +168,7 @@ class Pretraining:
                     self.segmenters.train_epoch(trainer, data, generator) for data in datasets
                 ),
                 lambda: self.segmenters.reward_miou(trainer),
+                lr_option=lr_option,
                 name=name,
                 piece=piece,
                 key=(name, self.config.seed),

@@ -16,7 +16,7 @@ from ralx.loop import (
     Stopwatch,
     fit,
     join_states,
-    refuse_nan,
+    refuse_not_finite,
     select_regions,
     split_states,
 )
@@ -134,6 +134,7 @@ def test_fit_stops_early_and_keeps_the_best_weights(run, mious, patience, best, 
         trainer,
         train,
         measure,
+        lr_option="target_lr",
         name="a training",
         piece="training",
         key=("t",),
@@ -148,12 +149,35 @@ def test_fit_stops_early_and_keeps_the_best_weights(run, mious, patience, best, 
         assert after == pytest.approx(before * 0.998**2)
 
 
-@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
-def test_a_loss_that_is_no_number_stops_the_run(loss):
-    with pytest.raises(
-        RunError, match=r"the segmenter's loss is (nan|inf) in epoch 3: lower its learning rate"
-    ):
-        refuse_nan(loss, "in epoch 3")
+def diverge(*_):
+    raise FloatingPointError("the segmenter has diverged")
+
+
+@pytest.mark.parametrize(
+    ("train", "mious", "message"),
+    [
+        (lambda generator: 0.0, [diverge], "a training: the .* diverged .before its first epoch"),
+        (diverge, [float], "source_lr: the segmenter has diverged .a training, epoch 1"),
+        (lambda generator: 0.0, [float, float, diverge], "source_lr: the .* diverged .a training, epoch 2"),
+    ],
+    ids=["start", "training", "measure"],
+)
+def test_a_training_that_diverges_names_its_learning_rate(run, train, mious, message):
+    measures = iter(mious)
+    with pytest.raises(RunError, match=message):
+        fit(
+            make_trainer(),
+            train,
+            lambda: next(measures)(),
+            lr_option="source_lr",
+            name="a training",
+            piece="training",
+            key=("t",),
+            patience=5,
+            max_epochs=5,
+            run=run,
+            monitor=Monitor(),
+        )
 
 
 def test_labelling_reveals_only_the_chosen_regions_and_trains_on_them():
@@ -290,12 +314,85 @@ def test_the_policy_of_the_best_greedy_episode_is_kept(run, epsilons, kept):
     assert same == [episode == kept for episode in range(3)]
 
 
+def spoil(module):
+    with torch.no_grad():
+        next(module.parameters()).fill_(float("nan"))
+
+
+def test_a_diverged_segmenter_is_not_taken_for_a_diverged_query_network(run):
+    learner = make_learner([0.1] * 8)
+    label = learner.game.label
+    learner.game.label = lambda regions, generator: (
+        label(regions, generator),
+        spoil(learner.game.trainer.segmenter),
+    )
+    with pytest.raises(
+        RunError, match=r"segmenter_lr: the segmenter has diverged.*seed 0, episode 0, step 0"
+    ):
+        learner.run(run, Monitor())
+
+
+def test_a_segmenter_that_diverges_in_training_names_its_rate(run):
+    learner = make_learner([0.1] * 8)
+    learner.game.trainer._optimizer.param_groups[0]["lr"] = 1e30
+    learner.start_state["lr"] = torch.tensor(1e30, dtype=torch.float64)
+    expected = r"segmenter_lr: .* no finite norm at a learning rate of 1e\+30.*episode 0, step 0"
+    with pytest.raises(RunError, match=expected):
+        learner.run(run, Monitor())
+
+
+def test_a_query_network_that_diverges_names_its_rate(run):
+    learner = make_learner([0.1] * 8)
+    learner.agent.optimizer.param_groups[0]["lr"] = 1e30
+    with pytest.raises(RunError, match=r"dqn_lr: td_loss is .*seed 0, episode 0, step"):
+        learner.run(run, Monitor())
+
+
+def test_a_last_update_that_spoils_the_query_network_is_an_error(run):
+    learner = make_learner([0.1] * 8)
+    learn, calls = learner.agent.learn, itertools.count(1)
+
+    def learn_and_spoil(*arguments):
+        learned = learn(*arguments)
+        if next(calls) == 6:  # the last step of the last episode
+            spoil(learner.agent.query_network)
+        return learned
+
+    learner.agent.learn = learn_and_spoil
+    with pytest.raises(RunError, match=r"dqn_lr: the query network has diverged: .*episode 1, step 2"):
+        learner.run(run, Monitor())
+
+
+def test_a_segmenter_that_diverges_while_regions_are_selected_names_its_rate(run):
+    def choose(game, query_size, generator):
+        refuse_not_finite(torch.tensor([0.5, float("inf")]))
+
+    with pytest.raises(
+        RunError, match=r"segmenter_lr: the segmenter has.*uniform, seed 0, 0 regions labelled"
+    ):
+        select_regions(
+            make_game(),
+            choose,
+            (5,),
+            3,
+            name=("uniform", 0),
+            piece="game",
+            run=run,
+            monitor=Monitor(),
+            at_budget=lambda budget: None,
+        )
+
+
 @pytest.mark.parametrize("stop_after", range(1, 6))
 def test_learning_goes_on_exactly_from_any_step(tmp_path, stop_after):
     mious = [0.10, 0.12, 0.20, 0.15, 0.10, 0.11, 0.30, 0.25]
 
     class Killed(BaseException):
         pass
+
+    forgotten = []
+    monitor = Monitor()
+    monitor.forget = lambda curves, first_step: forgotten.append((curves, first_step))
 
     def play(folder, learner, steps=None):
         with open_run(folder, {}, resume=True) as run:
@@ -309,13 +406,14 @@ def test_learning_goes_on_exactly_from_any_step(tmp_path, stop_after):
                     raise Killed
 
             run.append_step = append_and_stop
-            return learner.run(run, Monitor()), read_steps(run)
+            return learner.run(run, monitor), read_steps(run)
 
     policy, steps = play(tmp_path / "whole", make_learner(mious))
     with pytest.raises(Killed):
         play(tmp_path / "killed", make_learner(mious), stop_after)
     measured = stop_after + (1 if stop_after <= 3 else 2)  # one at the start of each episode as well
     again, steps_again = play(tmp_path / "killed", make_learner(mious[measured:]))
+    assert forgotten == [("learn-seed0", 1), ("learn-seed0", 1), ("learn-seed0", stop_after + 1)]
     assert all(torch.equal(policy[name], again[name]) for name in policy)
     for before, after in zip(steps, steps_again, strict=True):
         assert {**before, "seconds": 0} == {**after, "seconds": 0}

@@ -224,24 +224,24 @@ def test_an_unknown_option_ends_with_code_2(tmp_path, capsys):
 
 
 def test_a_diverging_segmenter_is_an_error_and_earlier_results_stay(finished, tmp_path):
-    whole, _ = finished
     out = tmp_path / "run"
-    options = [
-        "--cache",
-        str(whole / "cache"),
-        "--methods",
-        "uniform",
-        "--num-seeds",
-        "1",
-        "--final-lr",
-        "1e30",
-    ]
+    options = ["--cache", str(finished[0] / "cache"), "--methods", "uniform", "--num-seeds", "1"]
+    options += ["--final-lr", "1e30"]
     code, output = train(out, *options)
-    assert code == 1 and "the segmenter's loss is" in output and "lower its learning rate" in output
+    assert code == 1 and "final_lr: the segmenter has diverged: its " in output
+    assert "at a learning rate of 1e+30; try a lower one (uniform, seed 0, 3 regions, epoch 1)" in output
     selections = contents(out / "selections")
     assert selections and not (out / "results.json").exists()
     assert train(out, *options, "--resume")[0] == 1
     assert contents(out / "selections") == selections
+
+
+@pytest.mark.parametrize("option", ["source_lr", "target_lr", "segmenter_lr", "dqn_lr"])
+def test_what_diverges_names_its_learning_rate(finished, tmp_path, capsys, option):
+    cache = ["--cache", str(finished[0] / "cache")]
+    changed = [f"--{option.replace('_', '-')}", "1e30"]
+    assert main(["--out", str(tmp_path / "run"), *TINY, *cache, *changed]) == 1
+    assert f"ralx-train: {option}: " in capsys.readouterr().err
 
 
 def test_a_folder_with_another_run_is_left_untouched(finished, capsys):

@@ -1,5 +1,6 @@
 """Running a segmenter without training it: predictions, MC passes, and the confusion matrix of a data set."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -92,13 +93,18 @@ def evaluate(
 ) -> Tensor:
     """Confusion matrix of a whole data set: int64 [C, C] on the segmenter's device, rows are targets, ignored
     pixels left out.
+
+    Raises:
+        FloatingPointError: a logit is NaN or +inf (-inf is a class that the segmenter rules out).
     """
     device = device_of(segmenter)
     num_classes = len(dataset.classes)
     total = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
+    usable = torch.ones((), dtype=torch.bool, device=device)
     for index in torch.arange(len(dataset)).split(batch_size):
         images, labels = dataset.batch(index)
         logits = predict(segmenter, images, precision=precision)
+        usable &= (logits < math.inf).all()
         total += confusion_matrix(
             logits,
             labels.to(device),
@@ -107,4 +113,6 @@ def evaluate(
             size=(labels.shape[-2], labels.shape[-1]),
             align_corners=True,
         )
+    if not usable:
+        raise FloatingPointError("the segmenter has diverged: its logits hold NaN or infinities")
     return total

@@ -96,6 +96,18 @@ class SegmenterTrainer:
             for layer in dropout_layers(self.segmenter):
                 layer.eval()
 
+    def refuse_divergence(self, loss: float) -> None:
+        """FloatingPointError where `loss`, the weights or the running statistics are NaN or infinite, or so
+        large that their norm is."""
+        learned = [tensor for tensor in self.segmenter.state_dict().values() if tensor.is_floating_point()]
+        found = f"loss is {loss}" if not math.isfinite(loss) else None
+        if not found and not nn.utils.get_total_norm(learned).isfinite():
+            found = "weights have no finite norm"
+        if found:
+            raise FloatingPointError(
+                f"the segmenter has diverged: its {found} at a learning rate of {self.lr:g}; try a lower one"
+            )
+
     def end_epoch(self) -> None:
         """Decay the learning rate: twice, see `lr_decay`."""
         self._optimizer.param_groups[0]["lr"] *= self.lr_decay * self.lr_decay
@@ -193,7 +205,10 @@ def train_on_regions(
         crop_size: h, w; cut down to the image where it is larger.
 
     Returns:
-        the mean loss; NaN if any batch gave NaN.
+        the mean loss.
+
+    Raises:
+        FloatingPointError: the segmenter has diverged.
     """
     if not len(regions):
         raise ValueError("regions: expected at least one, got none")
@@ -218,7 +233,10 @@ def train_epoch(
     that has a labelled region, around a random one of them, with the labels of labelled regions only.
 
     Returns:
-        the mean loss; NaN if any batch gave NaN.
+        the mean loss.
+
+    Raises:
+        FloatingPointError: the segmenter has diverged.
     """
     crop_size = fit_crop(crop_size, dataset.image_size)
     if pool is None:
@@ -275,7 +293,9 @@ def _train_pass(
             if pixels is not None:
                 labels = labels.masked_fill(~pixels.at(batch.image, rows, cols), trainer.ignore_index)
             total += trainer.step(images, labels) * (last - first)
-    return total.item() / n
+    loss = total.item() / n
+    trainer.refuse_divergence(loss)
+    return loss
 
 
 def _even_batches(n: int, batch_size: int) -> list[tuple[int, int]]:

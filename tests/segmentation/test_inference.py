@@ -127,3 +127,18 @@ class TestEvaluate:
         whole = evaluate(segmenter, dataset, batch_size=len(dataset))
         assert torch.equal(evaluate(segmenter, dataset, batch_size=1), whole)
         assert segmenter.training
+
+    @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+    def test_a_logit_that_is_no_number_is_an_error(self, segmenter, dataset, bad):
+        with torch.no_grad():
+            segmenter.classifier.bias[1] = bad
+        with pytest.raises(
+            FloatingPointError, match="the segmenter has diverged: its logits hold NaN or inf"
+        ):
+            evaluate(segmenter, dataset, batch_size=4)
+
+    def test_a_class_that_is_ruled_out_is_none(self, segmenter, dataset):
+        with torch.no_grad():
+            segmenter.classifier.bias[1] = float("-inf")
+        confusion = evaluate(segmenter, dataset, batch_size=4)
+        assert confusion[:, 1].sum() == 0 and confusion.sum() == dataset.label_data.numel()

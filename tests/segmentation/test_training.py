@@ -339,18 +339,21 @@ class TestPasses:
         loss = train_epoch(trainer, data, crop_size=CROP, batch_size=4, generator=seeded(0))
         assert loss == pytest.approx((2 * 1.0 + 3 * 2.0) / 5)
 
-    def test_nan_in_the_first_batch_shows_in_the_result(self, dataset, segmenter):
-        trainer = trainer_of(segmenter)
-        losses = iter([float("nan"), 1.0])
+    @pytest.mark.parametrize("first", ["nan", "inf"])
+    def test_a_loss_of_the_first_batch_that_is_no_number_is_an_error(self, dataset, segmenter, first):
+        trainer = trainer_of(segmenter, lr=0.5)
+        losses = iter([float(first), 1.0])
         trainer.step = lambda images, labels: torch.tensor(next(losses))
-        loss = train_epoch(trainer, dataset, crop_size=CROP, batch_size=3, generator=seeded(0))
-        assert loss != loss
+        expected = f"the segmenter has diverged: its loss is {first} at a learning rate of 0.5; try a lower"
+        with pytest.raises(FloatingPointError, match=expected):
+            train_epoch(trainer, dataset, crop_size=CROP, batch_size=3, generator=seeded(0))
 
-    def test_diverged_weights_give_nan(self, dataset, segmenter):
-        with torch.no_grad():
-            segmenter.classifier.weight[0, 0] = float("nan")
-        loss = train_epoch(trainer_of(segmenter), dataset, crop_size=CROP, batch_size=3, generator=seeded(0))
-        assert loss != loss
+    def test_a_last_step_that_spoils_the_weights_is_an_error(self, dataset, segmenter):
+        # The loss of the only batch is computed before the step, and is a number.
+        with pytest.raises(FloatingPointError, match=r"its weights have no finite norm at a .* of 1e\+30"):
+            train_epoch(
+                trainer_of(segmenter, lr=1e30), dataset, crop_size=CROP, batch_size=99, generator=seeded(0)
+            )
 
     def test_nothing_is_read_back_per_batch(self, dataset, segmenter):
         """The number of values that Python reads from tensors doesn't grow with the number of batches."""
