@@ -110,12 +110,21 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
+    except (SafetensorError, OSError) as error:
         raise ValueError(f"weights: {path} can't be read: {error}") from error
-    except Exception as error:  # pickle.UnpicklingError, and whatever a damaged pickle provokes
-        raise ValueError(f"weights: {path} should hold tensors by name and nothing else: {error}") from error
-    if not isinstance(loaded, Mapping) or not all(isinstance(t, Tensor) for t in loaded.values()):
+    except Exception as error:
+        # A damaged pickle can provoke anything, and torch's own text advises to let the file run code.
+        raise ValueError(
+            f"weights: {path} should be a torch file of tensors by name and nothing else, "
+            "got one that is damaged or holds other things"
+        ) from error
+    if not isinstance(loaded, Mapping):
         raise ValueError(f"weights: {path} should hold tensors by name, got {type(loaded).__name__}")
+    for name, tensor in loaded.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise ValueError(
+                f"weights: {path} should hold tensors by name, got {type(tensor).__name__} by {name!r}"
+            )
     return dict(loaded)
 
 

@@ -149,14 +149,44 @@ class TestWeights:
                 return os.mkdir, (str(tmp_path / "ran"),)
 
         torch.save({"classifier.weight": Harmful()}, tmp_path / "harmful.pth")
-        with pytest.raises(ValueError, match=r"harmful\.pth should hold tensors by name and nothing else"):
+        with pytest.raises(ValueError, match=r"harmful\.pth should be a torch file of tensors by name"):
             build_segmenter("fpn-small", 2, weights=tmp_path / "harmful.pth")
         assert not (tmp_path / "ran").exists()
 
-    def test_file_of_something_else(self, tmp_path):
-        torch.save([torch.zeros(2)], tmp_path / "list.pth")
-        with pytest.raises(ValueError, match=r"list\.pth should hold tensors by name, got list"):
-            build_segmenter("fpn-small", 2, weights=tmp_path / "list.pth")
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"",
+            b"hello\n",
+            b"# a readme\nkey: value\n",
+            b"]." * 3,
+            b"0" * 300,
+            b"a",
+            b"\x89PNG\r\n\x1a\n",
+            b"0.",
+        ],
+    )
+    def test_file_that_torch_did_not_write(self, tmp_path, content):
+        (tmp_path / "x.pth").write_bytes(content)
+        expected = (
+            r"^weights: \S*x\.pth should be a torch file of tensors by name and nothing else, "
+            "got one that is damaged or holds other things$"
+        )
+        with pytest.raises(ValueError, match=expected):
+            build_segmenter("fpn-small", 2, weights=tmp_path / "x.pth")
+
+    @pytest.mark.parametrize(
+        ("content", "found"),
+        [
+            ([torch.zeros(2)], "list"),
+            ({0: torch.zeros(2)}, "Tensor by 0"),
+            ({"state_dict": {"a": torch.zeros(2)}}, "dict by 'state_dict'"),
+        ],
+    )
+    def test_file_of_something_else(self, tmp_path, content, found):
+        torch.save(content, tmp_path / "x.pth")
+        with pytest.raises(ValueError, match=rf"x\.pth should hold tensors by name, got {found}$"):
+            build_segmenter("fpn-small", 2, weights=tmp_path / "x.pth")
 
 
 @pytest.mark.parametrize(
