@@ -13,7 +13,9 @@ from ralx.datasets.errors import DataError
 from ralx.datasets.geometry import Size
 
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
-_IMAGE_MODES = ("L", "P", "RGB", "RGBA")
+# Modes of 8 bits a channel, read as red, green and blue: grey three times, a palette by its colours, without
+# transparency. Other modes would lose bits or need a colour profile.
+_IMAGE_MODES = ("L", "LA", "P", "PA", "RGB", "RGBA")
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, zlib.error, Image.DecompressionBombError)
 _PNG_END, _JPEG_END = b"IEND\xaeB`\x82", b"\xff\xd9"
 _TAIL_BYTES = 1024
@@ -53,19 +55,19 @@ def image_files(folder: Path, meaning: str) -> dict[str, Path]:
     return dict(sorted(files.items()))
 
 
-def image_header(path: Path) -> Size:
-    """(height, width) from the header. DataError: missing, not an image, or cut off at the end."""
+def image_header(path: Path) -> tuple[Size, str]:
+    """(height, width) and Pillow's mode from the header. DataError: missing, no image, or cut off."""
     if not path.is_file():
         raise DataError(f"{path}: expected an image file, found nothing")
     try:
         with Image.open(path) as image:
-            size, kind = (image.height, image.width), image.format
+            size, mode, kind = (image.height, image.width), image.mode, image.format
         tail = _tail(path)
     except _UNREADABLE as error:
         raise DataError(f"{path}: expected a readable PNG or JPEG image: {error}") from error
     if (kind == "PNG" and _PNG_END not in tail) or (kind == "JPEG" and _JPEG_END not in tail):
         raise DataError(f"{path}: expected a whole {kind} image, found one that is truncated")
-    return size
+    return size, mode
 
 
 def _tail(path: Path) -> bytes:
@@ -126,7 +128,7 @@ class FolderSource:
         """The size that the first readable image has, and all are expected to have."""
         for file in self.files:
             try:
-                return image_header(file.image)
+                return image_header(file.image)[0]
             except DataError:
                 continue
         raise DataError(
@@ -135,14 +137,19 @@ class FolderSource:
 
     def check(self, index: int) -> None:
         file = self.files[index]
-        size = image_header(file.image)
+        size, mode = image_header(file.image)
+        if mode not in _IMAGE_MODES:
+            raise DataError(
+                f"{file.image}: expected an image in colour, grey or a palette with 8 bits a channel, "
+                f"found Pillow's mode {mode}"
+            )
         if not self._accepts(size):
             raise DataError(
                 f"{file.image}: expected {_text(self.native_size)} as its neighbours, found {_text(size)}"
             )
         if not file.label.is_file():
             raise DataError(f"{file.label}: expected the labels of {file.image.name}, found nothing")
-        label_size = image_header(file.label)
+        label_size, _ = image_header(file.label)
         if label_size != size:
             raise DataError(f"{file.label}: expected {_text(size)} as its image, found {_text(label_size)}")
 
@@ -150,10 +157,7 @@ class FolderSource:
         return self.read_image(index), self.read_label(index)
 
     def read_image(self, index: int) -> np.ndarray:
-        path = self.files[index].image
-        image = decode(path)
-        if image.mode not in _IMAGE_MODES:
-            raise DataError(f"{path}: expected 8-bit colours, found mode {image.mode}")
+        image = decode(self.files[index].image)
         return np.asarray(self._resized(image.convert("RGB"), Image.Resampling.BILINEAR))
 
     def read_label(self, index: int) -> np.ndarray:

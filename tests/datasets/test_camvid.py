@@ -208,6 +208,40 @@ def test_a_palette_label_is_read_by_its_indices(camvid_tree):
     assert load(camvid_tree).eval_set.labels(torch.tensor([0])).unique().tolist() == [9]
 
 
+@pytest.mark.parametrize(
+    ("mode", "pixel", "colour"),
+    [
+        ("L", 7, (7, 7, 7)),
+        ("LA", (7, 0), (7, 7, 7)),  # grey; transparency doesn't count
+        ("P", 1, (10, 20, 30)),
+        ("RGBA", (1, 2, 3, 0), (1, 2, 3)),
+    ],
+)
+def test_a_grey_or_palette_image_is_read_in_its_colours(camvid_tree, mode, pixel, colour):
+    image = Image.new(mode, SIZE[::-1], pixel)
+    if mode == "P":
+        image.putpalette([0, 0, 0, 10, 20, 30])
+    image.save(camvid_tree[0] / "train" / "train_5.png")
+    pixels = load(camvid_tree).eval_set.images(torch.tensor([0]))
+    assert pixels.shape == (1, 3, *SIZE)
+    assert pixels.flatten(2).unique(dim=2).squeeze().tolist() == list(colour)
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix", "found"), [("I;16", "png", "I;16"), ("1", "png", "1"), ("CMYK", "jpg", "CMYK")]
+)
+@pytest.mark.parametrize("limit", [None, 0])
+def test_an_image_of_other_depth_or_colours_is_refused(camvid_tree, mode, suffix, found, limit):
+    """Also where the pixels don't fit in memory and an image is decoded in the middle of a training."""
+    (camvid_tree[0] / "train" / "train_5.png").unlink()
+    Image.new(mode, SIZE[::-1]).save(camvid_tree[0] / "train" / f"train_5.{suffix}")
+    expected = (
+        rf"train_5\.{suffix}: expected an image in colour, grey or a palette .*, found .* mode {found}$"
+    )
+    with pytest.raises(DataError, match=expected):
+        load(camvid_tree, memory_limit=limit)
+
+
 def test_the_authors_lists_are_in_the_package():
     lists = read_split_lists("camvid")
     assert {key: len(names) for key, names in lists.items()} == {"d_s": 10, "d_t": 100, "d_v": 257}
