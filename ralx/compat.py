@@ -43,6 +43,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ralx.ops import bald, confusion_matrix, kl_histogram, region_features
+from ralx.ops.arguments import (
+    check_floating,
+    check_integer,
+    check_logits,
+    check_pair,
+    check_rank,
+    check_tensor,
+)
 
 ABSENT = 1e-7  # what a class bin holds where no pixel has the class
 KL_BINS = 32
@@ -66,29 +74,37 @@ def compute_state(
             (a list of T such logits, anything). Left in eval mode.
         region_candidates: (image, x, y) of each candidate, x and y multiples of the region's size.
         candidate_set: `get_specific_item(image)` gives (image, ...); for "ralis" also `state_subset`, the
-        state
-            set's images, and `get_subset_state(i)`, which gives (image, _, _, _, [(x, y), ...]).
-        train_set: `num_classes`, and `balance_cl`, the class distributions of the labelled regions, [L][C
-        + 1]. num_groups: K, how many pools. reg_sz: (width, height).
+            state set's images, and `get_subset_state(i)`, which gives (image, _, _, _, [(x, y), ...]).
+        train_set: `num_classes`, and `balance_cl`, the class distributions of the labelled regions,
+            [L][C + 1].
+        num_groups: K, how many pools.
+        reg_sz: (width, height).
 
     Returns:
         A dict and the candidates in the same order, int64 [K, M, 3]. "pool" of the dict is float32 [K, M,
         D] on the CPU, "subset" float32 [regions of the state set, C + 1 + 192], or None where the
         algorithm is not "ralis". D = C + 1 + 192 + 64 for "ralis", else 1: the mean entropy or BALD of
         the region's pixels, or 0 for "random".
+
+    Raises:
+        TypeError, ValueError: naming the argument, the rule and what was given, as every function here does.
     """
-    net.eval()
-    candidates = np.asarray(sorted(tuple(c) for c in region_candidates), dtype=np.int64).reshape(-1, 3)
-    if num_groups < 1 or not len(candidates):
-        raise ValueError(
-            f"num_groups and the number of candidates must be >= 1, got {num_groups} and {len(candidates)}"
-        )
+    _check_net(net).eval()
+    candidates = _sorted_candidates(region_candidates)
+    num_groups = check_integer("num_groups", num_groups)
+    reg_sz = check_pair("reg_sz", reg_sz, "(width, height)")
     if args.al_algorithm == "random":
         rows = torch.zeros(len(candidates), 1)
     elif args.al_algorithm == "entropy":
         rows = _candidate_rows(_mean_entropy, net, candidates, candidate_set, reg_sz)
     elif args.al_algorithm == "bald":
-        rows = _candidate_rows(_mean_bald(args.bald_iter), net, candidates, candidate_set, reg_sz)
+        rows = _candidate_rows(
+            _mean_bald(check_integer("args.bald_iter", args.bald_iter)),
+            net,
+            candidates,
+            candidate_set,
+            reg_sz,
+        )
     elif args.al_algorithm == "ralis":
         rows = _candidate_rows(_region_features, net, candidates, candidate_set, reg_sz)
         labelled = _labelled_rows(train_set.balance_cl, train_set.num_classes)
@@ -119,15 +135,16 @@ def create_feature_vector_3H_region_kl(
     `pred_region` [h, w] holds predicted class ids, `ent_region` [h, w] the pixels' entropy in nats;
     `reg_sz` is (width, height).
     """
-    predicted = torch.as_tensor(pred_region).flatten().long()
-    if predicted.numel() and (predicted.min() < 0 or predicted.max() > num_classes):
+    num_classes = check_integer("num_classes", num_classes)
+    cell = _cell_size(reg_sz)
+    predicted = _region_map("pred_region", pred_region, reg_sz).flatten().long()
+    entropy = _region_map("ent_region", ent_region, reg_sz).detach()[None]
+    if predicted.min() < 0 or predicted.max() > num_classes:
         raise ValueError(
             f"pred_region must hold class ids in 0..{num_classes}, "
             f"got {int(predicted.min())}..{int(predicted.max())}"
         )
     counts = torch.bincount(predicted, minlength=num_classes + 1).double()
-    cell = _cell_size(reg_sz)
-    entropy = torch.as_tensor(ent_region).detach()[None]
     pooled = [-F.max_pool2d(-entropy, cell), F.avg_pool2d(entropy, cell), F.max_pool2d(entropy, cell)]
     return torch.cat([_present(counts), *[p.flatten().double().cpu() for p in pooled]]).tolist()
 
@@ -149,6 +166,10 @@ def create_feature_vector_3H_region_kl_sim(
 def add_kl_pool2(state: Tensor, n_cl: int = 19) -> Tensor:
     """Adds to every candidate of `state` [K, M, D], whose first n_cl + 1 numbers are class bins, the
     histogram of the KL divergences to all K·M candidates, itself included: [K, M, D + 32]."""
+    check_floating("state", check_tensor("state", state))
+    check_rank("state", state, "K, M, D")
+    if state.shape[2] <= check_integer("n_cl", n_cl):
+        raise ValueError(f"state must begin with n_cl + 1 = {n_cl + 1} bins, got shape {list(state.shape)}")
     predicted = state[:, :, : n_cl + 1]
     return torch.cat([state, _kl_bins(predicted, predicted.flatten(0, 1)).to(state.dtype)], dim=2)
 
@@ -156,7 +177,9 @@ def add_kl_pool2(state: Tensor, n_cl: int = 19) -> Tensor:
 def compute_entropy_seg(args: Any, im_t: Tensor, net: nn.Module) -> Tensor:
     """Entropy of every pixel in nats, float32 [N, H, W] on the CPU, for one image [3, H, W] or several
     [N, 3, H, W]. `args` is not used. Leaves `net` in eval mode."""
-    net.eval()
+    if check_tensor("im_t", im_t).dim() not in (3, 4):
+        raise ValueError(f"im_t must be [3, H, W] or [N, 3, H, W], got shape {list(im_t.shape)}")
+    _check_net(net).eval()
     logits = _logits(net, im_t if im_t.dim() == 4 else im_t.unsqueeze(0))
     pixels = (logits.shape[2], logits.shape[3])
     # One region of one cell per pixel: any of the three pooled maps is the entropy itself.
@@ -166,6 +189,7 @@ def compute_entropy_seg(args: Any, im_t: Tensor, net: nn.Module) -> Tensor:
 def compute_bald(predictions: Tensor) -> tuple[Tensor, Tensor]:
     """Mutual information in nats [1, H, W] and the class of the mean prediction, int64 [1, H, W], from the
     probabilities [T, C, H, W] of T passes over one image."""
+    check_logits("predictions", predictions, "T, C, H, W")
     passes = predictions.log().unsqueeze(1)  # softmax turns the logarithm of a probability back into it
     return bald(passes).bald_map, predictions.mean(0).argmax(0).unsqueeze(0)
 
@@ -184,6 +208,16 @@ def confusion_matrix_pytorch(
     `output_flatten` and `target_flatten` are integer tensors of one length; pixels where either lies outside
     0..C-1, void among them, are left out. Returns `cm`.
     """
+    num_classes = check_integer("num_classes", num_classes)
+    for name, value in (("output_flatten", output_flatten), ("target_flatten", target_flatten)):
+        check_rank(name, check_tensor(name, value), "pixels")
+    if len(output_flatten) != len(target_flatten):
+        raise ValueError(
+            "output_flatten and target_flatten must have one length, "
+            f"got {len(output_flatten)} and {len(target_flatten)}"
+        )
+    if check_tensor("cm", cm).shape != (num_classes, num_classes):
+        raise ValueError(f"cm must be [{num_classes}, {num_classes}], got shape {list(cm.shape)}")
     known = (target_flatten >= 0) & (target_flatten < num_classes)
     known &= (output_flatten >= 0) & (output_flatten < num_classes)
     target = target_flatten.long().where(known, num_classes)
@@ -192,6 +226,31 @@ def confusion_matrix_pytorch(
         output.view(1, 1, -1), target.view(1, 1, -1), num_classes, ignore_index=num_classes
     )
     return cm.add_(counts.T.to(cm))
+
+
+def _check_net(net: nn.Module) -> nn.Module:
+    if not isinstance(net, nn.Module):
+        raise TypeError(f"net must be a torch.nn.Module, got {type(net).__name__}")
+    return net
+
+
+def _sorted_candidates(region_candidates: list[tuple[int, int, int]]) -> np.ndarray:
+    """int64 [number of candidates, 3]."""
+    candidates = sorted(tuple(candidate) for candidate in region_candidates)
+    if not candidates:
+        raise ValueError("region_candidates must hold at least one candidate, got none")
+    for candidate in candidates:
+        if len(candidate) != 3:
+            raise ValueError(f"region_candidates must be (image, x, y) each, got {candidate}")
+    return np.asarray(candidates, dtype=np.int64)
+
+
+def _region_map(name: str, value: Tensor, reg_sz: tuple[int, int]) -> Tensor:
+    """What one region's pixels hold, of reg_sz = (width, height); NumPy arrays may stand for tensors."""
+    pixels = check_tensor(name, torch.from_numpy(value) if isinstance(value, np.ndarray) else value)
+    if pixels.shape != tuple(reg_sz[::-1]):
+        raise ValueError(f"{name} must be [{reg_sz[1]}, {reg_sz[0]}] as reg_sz, got {list(pixels.shape)}")
+    return pixels
 
 
 def _candidate_rows(compute, net, candidates, candidate_set, reg_sz) -> Tensor:
@@ -274,7 +333,7 @@ def _labelled_rows(balance_cl: list[list[float]], num_classes: int) -> Tensor:
 
 def _cell_size(reg_sz: tuple[int, int]) -> tuple[int, int]:
     """(height, width) in pixels of what one pooled entropy covers."""
-    if min(reg_sz) < CELLS:
+    if min(check_pair("reg_sz", reg_sz, "(width, height)")) < CELLS:
         raise ValueError(f"reg_sz must be at least {CELLS} in both directions, got {tuple(reg_sz)}")
     return reg_sz[1] // CELLS, reg_sz[0] // CELLS
 

@@ -3,12 +3,17 @@
 import torch
 from torch import Tensor
 
+from ralx.ops.arguments import check_floating, check_ignore_index, check_integer, check_labels, check_tensor
+
 
 def iou(confusion: Tensor) -> Tensor:
     """Intersection over union of every class, float64 [C], from a confusion matrix [C, C], rows targets.
 
     A class that no target pixel has is absent and gets NaN, even where it was predicted.
     """
+    check_tensor("confusion", confusion)
+    if confusion.is_complex() or confusion.dtype == torch.bool:
+        raise TypeError(f"confusion must be of integers or floating-point numbers, got {confusion.dtype}")
     if confusion.dim() != 2 or confusion.shape[0] != confusion.shape[1]:
         raise ValueError(f"confusion must be [C, C], got {list(confusion.shape)}")
     counts = confusion.double()
@@ -25,14 +30,14 @@ def mean_iou(confusion: Tensor) -> float:
 
 
 def class_counts(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
-    """Pixels per class, int64 [K, C], of integer label maps [K, ...]; `ignore_index` is left out.
+    """Pixels per class, int64 [K, C], of label maps [K, ...], uint8, int16, int32 or int64; `ignore_index` is
+    left out.
 
     ValueError where another label lies outside 0..C-1.
     """
-    if labels.is_floating_point() or labels.dtype == torch.bool:
-        raise TypeError(f"labels must be an integer tensor, got {labels.dtype}")
-    if num_classes < 1:
-        raise ValueError(f"num_classes must be >= 1, got {num_classes}")
+    check_labels("labels", check_tensor("labels", labels))
+    num_classes = check_integer("num_classes", num_classes)
+    ignore_index = check_ignore_index(ignore_index)
     if labels.dim() < 2:
         raise ValueError(f"labels must be [K, ...] with one row per region, got {list(labels.shape)}")
     flat = labels.flatten(1).long()
@@ -63,6 +68,7 @@ def distribution_entropy(distribution: Tensor) -> float:
     Zeros, the distribution of nothing, have entropy 0. ValueError where the numbers are negative or sum to
     neither 1 nor 0.
     """
+    check_floating("distribution", check_tensor("distribution", distribution))
     if distribution.dim() != 1:
         raise ValueError(f"distribution must be [C], got {list(distribution.shape)}")
     p = distribution.double()

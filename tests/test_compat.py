@@ -218,6 +218,13 @@ def test_feature_vector_of_one_region(setting):
     np.testing.assert_allclose(vector, expected, atol=1e-5)
 
 
+def test_feature_vector_takes_numpy_maps_and_a_list_for_the_region():
+    predicted, entropy = region_maps(11, (80, 90))
+    vector = compat.create_feature_vector_3H_region_kl(predicted, entropy, 11, (80, 90))
+    same = compat.create_feature_vector_3H_region_kl(predicted.numpy(), entropy.numpy(), 11, [80, 90])
+    assert same == vector
+
+
 @pytest.mark.parametrize("labelled", [0, 1, 9])
 def test_feature_vector_of_one_candidate(labelled):
     predicted, entropy = region_maps(19, (128, 128))
@@ -308,10 +315,16 @@ def test_rejections():
         ValueError, match="al_algorithm must be random, entropy, bald or ralis, got 'coreset'"
     ):
         state("coreset")
-    with pytest.raises(ValueError, match=r"number of candidates must be >= 1, got 1 and 0"):
+    with pytest.raises(ValueError, match="region_candidates must hold at least one candidate, got none"):
         state(candidates=())
-    with pytest.raises(ValueError, match=r"num_groups .* must be >= 1, got 0 and 1"):
+    with pytest.raises(ValueError, match=r"region_candidates must be \(image, x, y\) each, got \(0, 80\)"):
+        state(candidates=[(0, 80), (90, 0), (80, 90)])
+    with pytest.raises(ValueError, match=r"num_groups must be in 1\.\.\d+, got 0"):
         state(groups=0)
+    with pytest.raises(TypeError, match=r"args\.bald_iter must be an integer, got '3'"):
+        state("bald", bald_iter="3")
+    with pytest.raises(TypeError, match=r"net must be a torch\.nn\.Module, got function"):
+        state(net=lambda images: images)
     with pytest.raises(ValueError, match=r"480 x 360 image, x and y multiples of \(80, 90\), got \[80, 80\]"):
         state(candidates=[(0, 0, 0), (0, 80, 80)])
     with pytest.raises(ValueError, match=r"got \[480, 0\]"):
@@ -319,6 +332,94 @@ def test_rejections():
     with pytest.raises(ValueError, match="net must have dropout for al_algorithm bald"):
         state("bald", net=Net(11, dropout=False), bald_iter=3)
     with pytest.raises(ValueError, match=r"pred_region must hold class ids in 0\.\.11, got 0\.\.12"):
-        compat.create_feature_vector_3H_region_kl(torch.tensor([[0.0, 12.0]]), torch.zeros(8, 8), 11, (8, 8))
+        compat.create_feature_vector_3H_region_kl(12 * torch.eye(8), torch.zeros(8, 8), 11, (8, 8))
     with pytest.raises(ValueError, match=r"reg_sz must be at least 8 in both directions, got \(7, 90\)"):
         compat.create_feature_vector_3H_region_kl(torch.zeros(90, 7), torch.zeros(90, 7), 11, (7, 90))
+
+
+MAP = torch.zeros(9, 8)
+
+
+@pytest.mark.parametrize(
+    ("error", "function", "arguments", "message"),
+    [
+        (
+            TypeError,
+            "create_feature_vector_3H_region_kl",
+            (None, MAP, 11, (8, 9)),
+            "pred_region must be a torch",
+        ),
+        (
+            TypeError,
+            "create_feature_vector_3H_region_kl",
+            (MAP, None, 11, (8, 9)),
+            "ent_region must be a torch",
+        ),
+        (
+            ValueError,
+            "create_feature_vector_3H_region_kl",
+            (MAP, MAP, 11, (9, 8)),
+            r"pred_region must be \[8, 9\] as reg_sz, got \[9, 8\]",
+        ),
+        (
+            ValueError,
+            "create_feature_vector_3H_region_kl",
+            (MAP, MAP[:8], 11, (8, 9)),
+            r"ent_region must be \[9, 8\] as reg_sz, got \[8, 8\]",
+        ),
+        (
+            TypeError,
+            "create_feature_vector_3H_region_kl",
+            (MAP, MAP, 11, 8),
+            r"reg_sz must be two integers \(width, height\), each at least 1, got 8",
+        ),
+        (
+            TypeError,
+            "create_feature_vector_3H_region_kl",
+            (MAP, MAP, "11", (8, 9)),
+            "num_classes must be an integer, got '11'",
+        ),
+        (TypeError, "add_kl_pool2", (np.zeros((1, 2, 20)),), r"state must be a torch\.Tensor, got numpy"),
+        (ValueError, "add_kl_pool2", (torch.ones(2, 20),), r"state must be \[K, M, D\], got shape \[2, 20\]"),
+        (
+            ValueError,
+            "add_kl_pool2",
+            (torch.ones(1, 2, 19),),
+            r"state must begin with n_cl \+ 1 = 20 bins, got shape \[1, 2, 19\]",
+        ),
+        (
+            ValueError,
+            "compute_entropy_seg",
+            (None, MAP, Net(3)),
+            r"im_t must be \[3, H, W\] or .* got shape \[9, 8\]",
+        ),
+        (
+            TypeError,
+            "compute_entropy_seg",
+            (None, MAP[None], None),
+            r"net must be a torch\.nn\.Module, got NoneType",
+        ),
+        (ValueError, "compute_bald", (MAP,), r"predictions must be \[T, C, H, W\], got shape \[9, 8\]"),
+        (
+            ValueError,
+            "confusion_matrix_pytorch",
+            (torch.zeros(3, 2), MAP[0].long(), MAP[0].long(), 3),
+            r"cm must be \[3, 3\], got shape \[3, 2\]",
+        ),
+        (
+            ValueError,
+            "confusion_matrix_pytorch",
+            (torch.zeros(3, 3), MAP[0].long(), MAP[0, :7].long(), 3),
+            "output_flatten and target_flatten must have one length, got 8 and 7",
+        ),
+        (
+            ValueError,
+            "confusion_matrix_pytorch",
+            (torch.zeros(3, 3), MAP.long(), MAP.long(), 3),
+            r"output_flatten must be \[pixels\], got shape \[9, 8\]",
+        ),
+    ],
+)
+def test_bad_arguments_are_named(error, function, arguments, message):
+    with pytest.raises(error, match=message):
+        getattr(compat, function)(*arguments)

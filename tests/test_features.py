@@ -333,7 +333,7 @@ def test_gather_regions_takes_scores_too():
 
 def test_gather_regions_rejects():
     candidates = torch.tensor([[0, 1]])
-    with pytest.raises(TypeError, match="candidates must be a torch.Tensor, got builtins.list"):
+    with pytest.raises(TypeError, match=r"candidates must be a torch\.Tensor, got builtins.list"):
         gather_regions(rows_of, lambda i: i, GRID, [[0, 1]], 2)
     with pytest.raises(ValueError, match=r"candidates must be \[K, M\] and not empty, got \[2\]"):
         gather_regions(rows_of, lambda i: i, GRID, candidates[0], 2)

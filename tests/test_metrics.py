@@ -51,6 +51,10 @@ def test_counts_beyond_float32_stay_exact():
 
 
 def test_iou_rejects_other_shapes():
+    with pytest.raises(TypeError, match=r"confusion must be a torch\.Tensor, got builtins\.list"):
+        mean_iou([[1, 0], [0, 1]])
+    with pytest.raises(TypeError, match=r"confusion must be of integers .* got torch\.bool"):
+        iou(torch.eye(2, dtype=torch.bool))
     with pytest.raises(ValueError, match=r"confusion must be \[C, C\], got \[2, 3\]"):
         iou(torch.zeros(2, 3))
 
@@ -88,12 +92,18 @@ def test_class_counts_reject():
         class_counts(torch.tensor([[3, 11]]), 11, 255)
     with pytest.raises(ValueError, match=r"got \[-1\]"):
         class_counts(torch.tensor([[3, -1]]), 11, 255)
-    with pytest.raises(TypeError, match=r"labels must be an integer tensor, got torch\.float32"):
+    with pytest.raises(TypeError, match=r"labels must be uint8, int16, .* got torch\.float32"):
         class_counts(torch.zeros(1, 4), 11, 255)
     with pytest.raises(ValueError, match=r"labels must be \[K, \.\.\.\] .* got \[4\]"):
         class_counts(torch.zeros(4, dtype=torch.int64), 11, 255)
-    with pytest.raises(ValueError, match="num_classes must be >= 1, got 0"):
+    with pytest.raises(ValueError, match=r"num_classes must be in 1\.\.\d+, got 0"):
         class_counts(torch.zeros(1, 4, dtype=torch.int64), 0, 255)
+    with pytest.raises(TypeError, match=r"labels must be a torch\.Tensor, got builtins\.list"):
+        class_counts([[3, 11]], 11, 255)
+    with pytest.raises(TypeError, match=r"num_classes must be an integer, got 11\.0"):
+        class_distribution(torch.tensor([[3]]), 11.0, 255)
+    with pytest.raises(ValueError, match=r"ignore_index must be in -\d+\.\.\d+, got 10000"):
+        class_counts(torch.tensor([[3]]), 11, 10**30)
 
 
 def test_distribution_entropy_in_nats():
@@ -112,3 +122,7 @@ def test_distribution_entropy_rejects_what_is_no_distribution():
         distribution_entropy(torch.tensor([math.nan, 1.0]))
     with pytest.raises(ValueError, match=r"distribution must be \[C\], got \[1, 2\]"):
         distribution_entropy(torch.ones(1, 2) / 2)
+    with pytest.raises(TypeError, match=r"distribution must be a torch\.Tensor, got builtins\.list"):
+        distribution_entropy([0.5, 0.5])
+    with pytest.raises(TypeError, match=r"distribution must be float32, .* got torch\.int64"):
+        distribution_entropy(torch.tensor([1, 0]))

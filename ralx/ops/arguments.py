@@ -87,21 +87,26 @@ def check_integer(name: str, value: Any, low: int = 1, high: int = LIMIT) -> int
     return _plain(value)
 
 
-def check_pair(name: str, value: Any) -> tuple[int, int]:
-    """(height, width): two integers, each at least 1, of a product of at most LIMIT."""
-    rule = f"{name} must be two integers (height, width), each at least 1"
+def check_ignore_index(value: Any) -> int:
+    """Any label that int64 holds."""
+    return check_integer("ignore_index", value, -(2**63), 2**63 - 1)
+
+
+def check_pair(name: str, value: Any, order: str = "(height, width)") -> tuple[int, int]:
+    """Two integers, each at least 1, of a product of at most LIMIT."""
+    rule = f"{name} must be two integers {order}, each at least 1"
     if not isinstance(value, (tuple, list)):
         raise TypeError(f"{rule}, got {value!r}")
     if len(value) != 2:
         raise ValueError(f"{rule}, got {value!r}")
     if not _is_integer(value[0]) or not _is_integer(value[1]):
         raise TypeError(f"{rule}, got {value!r}")
-    height, width = _plain(value[0]), _plain(value[1])
-    if height < 1 or width < 1:
+    first, second = _plain(value[0]), _plain(value[1])
+    if first < 1 or second < 1:
         raise ValueError(f"{rule}, got {value!r}")
-    if height * width > LIMIT:
+    if first * second > LIMIT:
         raise ValueError(f"{name} must have a product of at most {LIMIT}, got {value!r}")
-    return height, width
+    return first, second
 
 
 def check_size(size: Any, logits: Tensor) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from ralx.ops._reference import computed, upsample_ref
 from ralx.ops.arguments import (
     LIMIT,
     check_flag,
+    check_ignore_index,
     check_integer,
     check_labels,
     check_logits,
@@ -56,7 +57,7 @@ def confusion_matrix(
     check_tensor("prediction", prediction)
     check_tensor("target", target)
     num_classes = check_integer("num_classes", num_classes, high=_MAX_CLASSES)
-    ignore_index = check_integer("ignore_index", ignore_index, -(2**63), 2**63 - 1)
+    ignore_index = check_ignore_index(ignore_index)
     check_flag("align_corners", align_corners)
     if prediction.is_floating_point():
         check_logits("prediction", prediction)
