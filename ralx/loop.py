@@ -23,6 +23,7 @@ from ralx.dqn import DQNAgent
 from ralx.features import Featurizer, gather_regions
 from ralx.metrics import class_distribution
 from ralx.monitor import Monitor
+from ralx.policy import MOSTLY_GREEDY
 from ralx.pool import Oracle, RegionGrid, RegionPool, chosen_regions
 from ralx.randomness import stream
 from ralx.replay_buffer import ReplayBuffer
@@ -30,8 +31,6 @@ from ralx.run_dir import RunDirectory, RunError
 from ralx.segmentation import Precision, SegmenterTrainer, autocast, normalise, train_on_regions
 
 State = dict[str, Tensor]
-
-MOSTLY_GREEDY = 0.5  # the largest ε at which an episode tells how good the query network is
 
 
 class Stopwatch:

@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -617,7 +618,7 @@ def step(episode, number, miou, *, seed=0, reward=1.0, **others):
     return STEP | {"seed": seed, "episode": episode, "step": number, "miou": miou, "reward": reward} | others
 
 
-def test_learning_curves_sum_rewards_and_mark_the_best_episode():
+def test_learning_curves_sum_rewards_and_mark_the_kept_policy():
     steps = [
         step(0, 0, 0.30, reward=1.0),
         step(0, 1, 0.32, reward=2.0, td_loss=0.5, q_mean=1.0),
@@ -628,12 +629,37 @@ def test_learning_curves_sum_rewards_and_mark_the_best_episode():
     axes = learning_curves(run_of(steps=steps)).axes
     assert axes[0].lines[0].get_xydata() == pytest.approx(np.array([[0, 3], [1, 7]]))
     assert axes[1].lines[0].get_xydata() == pytest.approx(np.array([[0, 32], [1, 40]]))
-    assert labelled_lines(axes[1])["best episode"].get_xydata() == pytest.approx(np.array([[1, 40]]))
+    assert labelled_lines(axes[1])["kept policy"].get_xydata() == pytest.approx(np.array([[1, 40]]))
     assert axes[3].lines[0].get_xdata() == pytest.approx([0, 0.5, 1, 1.5, 2])
     assert axes[4].lines[0].get_xydata() == pytest.approx(
         np.array([[0.5, 0.5], [1, 0.4], [1.5, 0.3], [2, 0.3]])
     )
     assert len(axes[5].lines[0].get_xdata()) == 4
+
+
+@pytest.mark.parametrize(
+    ("epsilons", "kept"),
+    [
+        ([0.5, 0.4, 0.1], 0),  # the best
+        ([0.9, 0.4, 0.1], 1),  # the best of those that the network played itself
+        ([0.9, 0.9, 0.9], 2),  # chance alone: the last
+    ],
+)
+def test_the_star_is_on_the_episode_whose_policy_is_kept(epsilons, kept):
+    """The same cases as for the loop, which keeps it."""
+    mious = [0.5, 0.3, 0.2]
+    steps = [step(n, 0, mious[n], seed=4, epsilon=epsilons[n]) for n in range(3)]
+    star = labelled_lines(learning_curves(run_of(steps=steps)).axes[1])["kept policy"]
+    assert star.get_xydata() == pytest.approx(np.array([[kept, 100 * mious[kept]]]))
+
+
+def test_tables_with_a_column_per_class_are_set_smaller_and_numbers_keep_their_percent_sign(full_run):
+    page = (full_run / "report" / "index.html").read_text(encoding="utf-8")
+    captions = re.findall(r'<table class="wide">\n<caption>([^<,\[]*)', page)
+    assert captions == ["Test IoU by class ", "Share of the selected pixels by class "]
+    figure_captions = re.findall(r"<figcaption>(.*?)</figcaption>", page)
+    assert "96\N{NO-BREAK SPACE}% of it" in figure_captions[0]
+    assert not any(" %" in caption for caption in figure_captions)
 
 
 def test_learning_curves_without_a_single_update():

@@ -6,6 +6,7 @@ from typing import Any
 
 import matplotlib.style
 
+from ralx.policy import MOSTLY_GREEDY
 from ralx.report.comparison import miou_vs_budget, per_class_iou, selected_classes
 from ralx.report.learning import learning_curves, step_seconds
 from ralx.report.page import Section, miou_tables, per_class_table, render_page, selected_tables
@@ -110,8 +111,8 @@ def _sections(run: Run, pictures: Any | None) -> list[Section]:
             "learning_curves.png",
             learning_curves(run),
             "Pale: each seed. Bold: their mean, smoothed over a tenth of the points. The star marks the"
-            " episode with the best mIoU on D_R, whose policy is kept. Shading on the upper right: ± "
-            "std over episodes.",
+            f" episode whose policy is kept: the best on D_R with ε at most {MOSTLY_GREEDY:g}, or the last "
+            "where none is. Shading on the upper right: ± std over episodes.",
             "steps.jsonl",
         ),
         Section(

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ralx.policy import MOSTLY_GREEDY
 from ralx.report.records import Record, Run
 from ralx.report.style import INK, PALE, method_style, new_figure
 
@@ -22,7 +23,7 @@ def learning_curves(run: Run) -> Figure | None:
     final = [(seed, episode, steps[-1]["miou"] * 100) for (seed, episode), steps in episodes.items()]
     _curve(panels[0, 0], _returns(episodes), "Episode return", "sum of rewards")
     _curve(panels[0, 1], final, "Reward-set mIoU after the episode", "mIoU [%]")
-    _mark_best(panels[0, 1], final)
+    _mark_kept(panels[0, 1], episodes)
     _within_episode(panels[0, 2], list(episodes.values()))
     _curve(panels[1, 0], _by_step(run.steps, "epsilon"), "Exploration rate ε", "ε", smooth=False)
     panels[1, 0].set_ylim(0, 1)
@@ -102,21 +103,23 @@ def running_mean(values: np.ndarray, window: int) -> np.ndarray:
     return (total[high] - total[low]) / (high - low)
 
 
-def _mark_best(axes: Axes, final: Sequence[Point]) -> None:
-    """A star on each seed's best episode: its policy is the one that is kept."""
-    best = [
-        max((point for point in final if point[0] == seed), key=lambda point: (point[2], -point[1]))
-        for seed in sorted({point[0] for point in final})
-    ]
+def _mark_kept(axes: Axes, episodes: Mapping[tuple[int, int], list[Record]]) -> None:
+    """A star on each seed's episode whose policy is kept: the best of those that it played itself."""
+    last = [steps[-1] for steps in episodes.values()]
+    kept = []
+    for seed in sorted({step["seed"] for step in last}):
+        own = [step for step in last if step["seed"] == seed]
+        played = [step for step in own if step["epsilon"] <= MOSTLY_GREEDY] or own[-1:]
+        kept.append(max(played, key=lambda step: (step["miou"], -step["episode"])))
     axes.plot(
-        [point[1] for point in best],
-        [point[2] for point in best],
+        [step["episode"] for step in kept],
+        [step["miou"] * 100 for step in kept],
         ls="",
         marker="*",
         ms=12,
         color=INK,
         mec="white",
-        label="best episode",
+        label="kept policy",
     )
     axes.legend(loc="best", handletextpad=0.2)
 

@@ -58,6 +58,8 @@ th.text, td.text { text-align: left; }
 thead th { border-bottom: 1.5px solid #222; }
 tbody + tbody { border-top: 1px solid #bbb; }
 table { border-bottom: 1.5px solid #222; }
+table.wide { font-size: 0.8em; }
+.wide th, .wide td { padding: 0.25em 0.35em; }
 .std { color: #777; font-size: 0.88em; }
 """.strip()
 
@@ -112,7 +114,7 @@ def _section(section: Section) -> str:
     if section.figure is None:
         parts.append(f'<p class="missing">Not drawn: this needs {escape(section.needs)}.</p>')
     else:
-        alt, caption = escape(section.title), escape(section.caption)
+        alt, caption = escape(section.title), escape(section.caption.replace(" %", "\N{NO-BREAK SPACE}%"))
         parts.append(
             f'<figure>\n<img src="{section.file}" alt="{alt}">\n<figcaption>{caption}</figcaption>\n</figure>'
         )
@@ -148,11 +150,13 @@ def _head(names: Iterable[str], text_columns: int = 1) -> str:
     return f"<thead><tr>{''.join(cells)}</tr></thead>"
 
 
-def _table(caption: str, head: str, groups: Iterable[Sequence[str]]) -> str:
-    """A table whose row groups are set apart by a line; rows are ready HTML."""
+def _table(caption: str, head: str, groups: Iterable[Sequence[str]], *, wide: bool = False) -> str:
+    """A table whose row groups are set apart by a line; rows are ready HTML. `wide` ones are set smaller."""
     bodies = "\n".join("<tbody>\n" + "\n".join(rows) + "\n</tbody>" for rows in groups if rows)
+    kind = ' class="wide"' if wide else ""
     return (
-        f'<div class="scroll"><table>\n<caption>{escape(caption)}</caption>\n{head}\n{bodies}\n</table></div>'
+        f'<div class="scroll"><table{kind}>\n<caption>{escape(caption)}</caption>\n{head}\n{bodies}\n'
+        "</table></div>"
     )
 
 
@@ -232,7 +236,7 @@ def per_class_table(run: Run) -> str:
     groups = [_class_group(run.results, budget, classes) for budget in budgets_of(run.results)]
     groups.append(_class_references(run.references, classes))
     head = _head(["regions", "method", *classes, "mIoU"], text_columns=2)
-    return _table(f"Test IoU by class [%], {seeds_text(run.results)}", head, groups)
+    return _table(f"Test IoU by class [%], {seeds_text(run.results)}", head, groups, wide=True)
 
 
 def _class_group(results: Sequence[Record], budget: int, classes: Sequence[str]) -> list[str]:
@@ -274,7 +278,7 @@ def selected_tables(run: Run) -> str:
         cells = "".join(_cell(stat, digits=2) for stat in stats)
         rows.append(f'<tr><td class="text">{escape(method)}</td>{cells}</tr>')
     caption = f"Share of the selected pixels by class [%] at {budget:,} regions, {seeds_text(run.results)}"
-    shares = _table(caption, _head(["method", *classes]), [rows])
+    shares = _table(caption, _head(["method", *classes]), [rows], wide=True)
     entropies = budget_table(
         run.results, "Entropy of the selected classes [nats]", entropy_of, scale=1.0, digits=2
     )
