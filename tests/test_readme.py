@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from ralx.cli import parse
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+PACKAGE = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
 def test_the_python_example_gives_the_shapes_it_names():
@@ -27,6 +29,20 @@ def test_the_python_example_gives_the_shapes_it_names():
         assert list(eval(name, names).shape) == shape
         line = next(line for line in code.splitlines() if line.startswith(name))
         assert str(shape) in line
+
+
+def test_the_versions_it_names_are_those_that_install():
+    [(first, last)] = re.findall(r"Python 3\.(\d+) to 3\.(\d+)", README)
+    assert PACKAGE["project"]["requires-python"] == f">=3.{first},<3.{int(last) + 1}"
+    [(first, last)] = re.findall(r"torch 2\.(\d+) to 2\.(\d+)", README)
+    assert f"torch>=2.{first},<2.{int(last) + 1}" in PACKAGE["project"]["dependencies"]
+
+
+def test_it_names_every_tool_of_a_build_without_a_network():
+    [tools] = re.findall(r"Without a\s+network, once (.*?) are there", README, re.DOTALL)
+    for tool in PACKAGE["build-system"]["requires"]:
+        assert re.match(r"\w+", tool)[0] in tools
+    assert "setuptools 77 or newer" in tools and "setuptools>=77" in PACKAGE["build-system"]["requires"]
 
 
 @pytest.mark.parametrize("command", re.findall(r"^ralx-train .*$", README, re.MULTILINE))
