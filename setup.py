@@ -1,15 +1,23 @@
 """Builds ralx._C with CMake. CMakeLists.txt owns sources and compiler flags, pyproject.toml all the rest."""
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
 
+import setuptools
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
+
+# Without build isolation nobody checks this, and an older one, as Python 3.11 puts into a new environment, only
+# complains of pyproject.toml.
+[OLDEST] = re.findall(r'^requires = \["setuptools>=(\d+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+if int(setuptools.__version__.split(".")[0]) < int(OLDEST):
+    sys.exit(f"ralx builds with setuptools {OLDEST} or newer, this is {setuptools.__version__}")
 
 
 class CMakeBuild(build_ext):

@@ -1,5 +1,6 @@
 """The source package holds all that builds and tests ralx, the wheel all that runs it."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -48,3 +49,11 @@ def test_the_wheel_holds_the_package_with_its_data_and_nothing_else(clone: Path,
     assert any(name.endswith(".json") for name in expected)
     run_setup(clone, "build_py", "--build-lib", str(tmp_path / "lib"))
     assert files_under(tmp_path / "lib") == expected
+
+
+def test_an_older_setuptools_is_named(clone: Path) -> None:
+    code = "import runpy, setuptools; setuptools.__version__ = '65.5.0'; runpy.run_path('setup.py')"
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=clone, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert re.match(r"ralx builds with setuptools \d+ or newer, this is 65\.5\.0$", result.stderr.strip())
