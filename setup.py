@@ -13,9 +13,9 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
 
-# Without build isolation nobody checks this, and an older one, as Python 3.11 puts into a new environment, only
-# complains of pyproject.toml.
-[OLDEST] = re.findall(r'^requires = \["setuptools>=(\d+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+# Without build isolation nobody checks this, and an older one, as Python 3.11 puts into a new environment,
+# only complains of pyproject.toml.
+[OLDEST] = re.findall(r'requires = \["setuptools>=(\d+)"', (ROOT / "pyproject.toml").read_text())
 if int(setuptools.__version__.split(".")[0]) < int(OLDEST):
     sys.exit(f"ralx builds with setuptools {OLDEST} or newer, this is {setuptools.__version__}")
 
