@@ -1,25 +1,41 @@
-"""bald beside eager torch. Work: the logits of all passes, read once."""
+"""bald of stacked passes. Work: the logits of all passes, read once. Limit: torch.exp of them."""
 
 from collections.abc import Callable
 
 import eager
-import torch
+import limits
+import published
+from checks import FLIPPED, NEAR, NEAR_SUM, same_features
+from inputs import first_part, make_logits
+from results import COMPILED, EAGER, PUBLISHED, Work
 from sizes import BaldCase
-from timings import Baseline, Work
+from timings import Alternative, Comparison
 
 from ralx.ops import bald
 
 
-def bench_bald(case: BaldCase, compare: Callable[..., None]) -> None:
+def make(case: BaldCase) -> Comparison:
     scene = case.scene
-    torch.manual_seed(0)
-    logits = torch.randn(case.passes, scene.images, scene.classes, *scene.logits) * 3
+    logits = make_logits(case, case.passes)
+    part, part_scene, share = first_part(logits, scene)
+
+    def check(ours, theirs) -> None:
+        same_features(ours, theirs, (NEAR, NEAR_SUM, FLIPPED))
+
+    alternatives = [
+        Alternative(PUBLISHED, lambda: published.bald(part, part_scene), check, share),
+        Alternative(EAGER, lambda: eager.bald(logits, scene), check),
+    ]
+    if case.compiled:
+        compiled = eager.compiled(eager.bald_at_once)
+        alternatives.append(Alternative(COMPILED, lambda: compiled(logits, scene), check))
+    alternatives.append(limits.exp(logits, scene))
 
     def run():
         return bald(logits, scene.region, size=scene.size, align_corners=True)
 
-    def baseline():
-        return eager.bald(logits, scene)
+    return Comparison(run, Work(logits.nbytes, "B"), alternatives)
 
-    torch.testing.assert_close(run()[0], baseline()[0], rtol=1e-4, atol=1e-4)
-    compare(case.name, run, Work(logits.nbytes, "B"), [Baseline("eager torch", baseline)])
+
+def bench_bald(case: BaldCase, compare: Callable[..., None]) -> None:
+    compare(case, make)

@@ -1,4 +1,4 @@
-"""The features of one active-learning step beside eager torch, from logits that are given.
+"""The features of one active-learning step, from logits that are given.
 
 The state set's regions, the candidates' regions, and the candidates' KL histograms to the labelled regions
 and to each other. Work: the logits, read once.
@@ -7,9 +7,11 @@ and to each other. Work: the logits, read once.
 from collections.abc import Callable
 
 import eager
+import published
 import torch
+from results import COMPILED, EAGER, PUBLISHED, Work
 from sizes import Scene, StepCase
-from timings import Baseline, Work
+from timings import Alternative, Comparison
 from torch import Tensor, nn
 
 from ralx.features import KL_RANGE, Featurizer
@@ -28,39 +30,54 @@ class GivenLogits(nn.Module):
         return self.logits
 
 
-def make_logits(scene: Scene) -> Tensor:
-    return torch.randn(scene.images, scene.classes, *scene.logits) * 3
-
-
-def bench_step(case: StepCase, compare: Callable[..., None]) -> None:
+def make(case: StepCase) -> Comparison:
     torch.manual_seed(0)
     state_logits, candidate_logits = make_logits(case.state), make_logits(case.candidates)
     labelled = torch.rand(case.labelled, case.state.classes).softmax(1)
     chosen = torch.randperm(case.candidates.regions)[: case.pools * case.pool_size]
+    pools = case.pools, case.pool_size
     state = Featurizer(GivenLogits(state_logits), case.state.region, kl_bins=KL_BINS)
     candidates = Featurizer(GivenLogits(candidate_logits), case.candidates.region, kl_bins=KL_BINS)
     # All that the featurizer asks of its images is their size.
     state_images = torch.empty(0, 3, *case.state.image)
     candidate_images = torch.empty(0, 3, *case.candidates.image)
 
-    def run():
+    def run() -> tuple[Tensor, Tensor]:
         regions = candidates.regions(candidate_images).flatten(0, 1)[chosen]
-        action = candidates.action(regions.unflatten(0, (case.pools, case.pool_size)), labelled)
-        return state.state(state_images), action
+        return state.state(state_images), candidates.action(regions.unflatten(0, pools), labelled)
 
-    def eager_vectors(logits: Tensor, scene: Scene) -> Tensor:
-        parts = eager.region_features(logits, scene)[:4]
-        return torch.cat([part.flatten(2) for part in parts], dim=2).flatten(0, 1)
-
-    def baseline():
-        regions = eager_vectors(candidate_logits, case.candidates)[chosen]
+    def step(region_features: Callable, kl_histogram: Callable) -> tuple[Tensor, Tensor]:
+        regions = vectors(region_features(candidate_logits, case.candidates))[chosen]
         predicted = regions[:, : case.candidates.classes]
-        kl = [eager.kl_histogram(predicted, q, KL_BINS, KL_RANGE) for q in (labelled, predicted)]
-        action = torch.cat([regions, *kl], dim=1).unflatten(0, (case.pools, case.pool_size))
-        return eager_vectors(state_logits, case.state), action
+        kl = [kl_histogram(predicted, q, KL_BINS, KL_RANGE) for q in (labelled, predicted)]
+        action = torch.cat([regions, *kl], dim=1).unflatten(0, pools)
+        return vectors(region_features(state_logits, case.state)), action
 
-    for ours, theirs in zip(run(), baseline(), strict=True):
-        assert ours.shape == theirs.shape
-        assert (ours - theirs).abs().mean() < 1e-3
+    alternatives = [
+        Alternative(PUBLISHED, lambda: step(published.region_features, published.kl_histogram), check),
+        Alternative(EAGER, lambda: step(eager.region_features, eager.kl_histogram), check),
+    ]
+    if case.compiled:
+        features, kl_histogram = eager.compiled(eager.region_features), eager.compiled_kl_histogram()
+        alternatives.append(Alternative(COMPILED, lambda: step(features, kl_histogram), check))
     work = Work(state_logits.nbytes + candidate_logits.nbytes, "B")
-    compare(case.name, run, work, [Baseline("eager torch", baseline)])
+    return Comparison(run, work, alternatives)
+
+
+def make_logits(scene: Scene) -> Tensor:
+    return torch.randn(scene.images, scene.classes, *scene.logits) * 3
+
+
+def vectors(features: tuple[Tensor, ...]) -> Tensor:
+    """[N·R, C + 3·8·8]"""
+    return torch.cat([part.flatten(2) for part in features[:4]], dim=2).flatten(0, 1)
+
+
+def check(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> None:
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine.shape == other.shape
+        assert (mine - other).abs().mean() < 1e-3
+
+
+def bench_step(case: StepCase, compare: Callable[..., None]) -> None:
+    compare(case, make)

@@ -1,25 +1,32 @@
-"""`pytest bench/ --benchmark`: every op beside its baselines, timed in turn within one process.
+"""`pytest bench/ --benchmark`: every op beside its alternatives, timed in turn within one process.
 
     --benchmark   run the benchmarks (without it they are skipped)
     --small       small inputs, for CI
     --json FILE   keep the results
 
-Each round runs every baseline once and then the op, so that a machine that slows down slows all of them. The
-table at the end gives minimum and median, and the median over the rounds of (time of the baseline / time of
-the op).
+The alternatives of a case are the published algorithm's loops (published.py), eager torch and torch.compile
+(eager.py), and a limit (limits.py). A round runs each of them and the op once, see timings.py. The table at
+the end gives minimum and median, the median over the rounds of (time of the alternative / time of the op),
+and the peak of extra memory, see memory.py; after a full run also which bars were met, see bars.py.
+
+    python bench/readme.py FILE    the main cases and the bars as Markdown, from what --json kept
+    python bench/picture.py FILE   the main cases as a picture
 """
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sizes
-from timings import Baseline, Result, Work, as_text, describe_machine, measure
+import torch
+from machine import describe_machine
+from memory import extra_bytes
+from results import Report, Result, save
+from table import as_text
+from timings import Comparison, measure
 
-SECONDS_PER_CASE = {"small": 1.0, "full": 10.0}
+SECONDS_PER_CASE = {"small": 0.2, "full": 4.0}
 RESULTS: list[Result] = []
 
 
@@ -33,7 +40,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("python_files", "bench_*.py")
     config.addinivalue_line("python_functions", "bench_*")
-    config.option.benchmark_quiet = True  # pytest-benchmark's own table, which lacks the baselines
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -41,21 +47,29 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case" in metafunc.fixturenames:
         op = metafunc.module.__name__.removeprefix("bench_")
         table = sizes.SMALL if metafunc.config.getoption("small_benchmarks") else sizes.FULL
-        metafunc.parametrize("case", table[op], ids=lambda case: case.name)
+        metafunc.parametrize("case", table[op], ids=lambda case: case.name.replace("×", "x"))
 
 
 @pytest.fixture
 def compare(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """compare(case name, op, work, baselines): times them in turn and keeps the result for the table."""
+    """compare(case, make): times what `make(case)` gives and keeps the result for the table."""
     if not request.config.getoption("run_benchmarks"):
         # Nothing is switched off: plain `pytest` over the whole tree shouldn't spend minutes on timing.
         pytest.skip("run with --benchmark")
-    benchmark = request.getfixturevalue("benchmark")
     seconds = SECONDS_PER_CASE["small" if request.config.getoption("small_benchmarks") else "full"]
     op = request.module.__name__.removeprefix("bench_")
 
-    def compare(case: str, run: Callable[[], object], work: Work, baselines: list[Baseline]) -> None:
-        RESULTS.append(measure(benchmark, op, case, run, work, baselines, seconds))
+    def compare(case: sizes.Case, make: Callable[[Any], Comparison]) -> None:
+        given = torch.get_num_threads()
+        threads = min(case.threads, given)
+        extra = extra_bytes(op, case, threads)
+        torch.set_num_threads(threads)
+        try:
+            RESULTS.append(measure(op, case.name, threads, make(case), extra, seconds))
+        finally:
+            torch.set_num_threads(given)
+            if case.compiled:
+                torch.compiler.reset()  # what is compiled for this case serves no other
 
     return compare
 
@@ -63,16 +77,10 @@ def compare(request: pytest.FixtureRequest) -> Callable[..., None]:
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     if not RESULTS:
         return
-    machine = describe_machine()
-    report = {
-        "machine": machine,
-        "small": config.getoption("small_benchmarks"),
-        "results": [asdict(result) for result in RESULTS],
-    }
+    report = Report(describe_machine(), config.getoption("small_benchmarks"), RESULTS)
     terminalreporter.section("ralx benchmarks")
-    terminalreporter.write_line(", ".join(f"{name} {value}" for name, value in machine.items()))
-    terminalreporter.write_line(as_text(RESULTS))
+    terminalreporter.write_line(as_text(report))
     path = config.getoption("benchmark_results")
     if path:
-        path.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        save(report, path)
         terminalreporter.write_line(f"kept in {path}")

@@ -1,6 +1,7 @@
-"""The inputs of every benchmark, in one place: the paper's data sets, and small ones for CI."""
+"""The inputs of every benchmark, in one place: per op a base case and each axis varied from it, not all
+combinations. FULL has the data sets' shapes; SMALL, for CI, the same axes on inputs that take no time."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 
@@ -27,35 +28,70 @@ class Scene(NamedTuple):
         rows, cols = (whole // part for whole, part in zip(self.image, self.region, strict=True))
         return self.images * rows * cols
 
+    def quarter(self) -> "Scene":
+        """The same images from logits at a quarter of their resolution."""
+        return self._replace(logits=(self.image[0] // 4, self.image[1] // 4))
 
-@dataclass(frozen=True)
-class SceneCase:
+    def part(self) -> "Scene":
+        """What slow loops are timed on: the first image; of a single one its top row of regions, which is
+        possible at native size only."""
+        if self.images > 1 or self.size:
+            return self._replace(images=1)
+        rows = self.region[0], self.image[1]
+        return self._replace(logits=rows, image=rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
     name: str
-    scene: Scene
+    threads: int = 2
+    compiled: bool = True  # torch.compile among the alternatives; it takes seconds to compile
 
 
-@dataclass(frozen=True)
-class BaldCase:
-    name: str
+@dataclass(frozen=True, kw_only=True)
+class SceneCase(Case):
+    """Random logits; with `one_class` the first class wins at every pixel."""
+
     scene: Scene
+    dtype: str = "float32"
+    channels_last: bool = False
+    one_class: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaldCase(SceneCase):
     passes: int
 
 
-@dataclass(frozen=True)
-class KlCase:
-    name: str
+@dataclass(frozen=True, kw_only=True)
+class KlCase(Case):
+    """p [rows, classes] and q [reference, classes], or q = p. With `one_class` all rows are the same one-hot
+    row; with `slices` they lie inside wider rows, as class_hist lies inside the regions' features."""
+
     rows: int
-    reference: int
     classes: int
-    range: tuple[float, float] | None
+    reference: int | None = None
+    range: tuple[float, float] | None = None
     bins: int = 32
+    dtype: str = "float32"
+    one_class: bool = False
+    slices: bool = False
 
 
-@dataclass(frozen=True)
-class StepCase:
+@dataclass(frozen=True, kw_only=True)
+class ActionCase(Case):
+    """K pools of M candidates whose features are given, L labelled regions."""
+
+    pools: int
+    pool_size: int
+    labelled: int
+    classes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepCase(Case):
     """State set and candidates' images of one step; K·M candidates, L labelled regions."""
 
-    name: str
     state: Scene
     candidates: Scene
     pools: int
@@ -63,48 +99,117 @@ class StepCase:
     labelled: int
 
 
-CAMVID = Scene(10, 11, (90, 120), (360, 480), (90, 80))
-CAMVID_NATIVE = CAMVID._replace(logits=CAMVID.image)
-CITYSCAPES = Scene(2, 19, (256, 512), (1024, 2048), (128, 128))
-CITYSCAPES_NATIVE = CITYSCAPES._replace(images=1, logits=CITYSCAPES.image)
-TINY = CAMVID._replace(images=2)
-TINY_NATIVE = CAMVID_NATIVE._replace(images=2)
-FIXED = (0.0, 16.2)
+def scene_axes(base: SceneCase) -> list[SceneCase]:
+    """The base case, then each axis varied from it: dtype, layout, skew, resolution, threads."""
+    return [
+        base,
+        varied(base, "bfloat16", dtype="bfloat16"),
+        varied(base, "float16", dtype="float16"),
+        varied(base, "channels_last", channels_last=True),
+        varied(base, "one class", one_class=True),
+        varied(base, "upsampled ×4", scene=base.scene.quarter()),
+        varied(base, "1 thread", threads=1),
+    ]
+
+
+def kl_axes(base: KlCase, range: tuple[float, float]) -> list[KlCase]:
+    """The base case, which has each row's own range, then each axis varied from it: range, q = p, dtype,
+    layout, skew, threads."""
+    fixed = varied(base, "fixed range", range=range)
+    return [
+        base,
+        fixed,
+        varied(base, "q = p", reference=None),
+        varied(fixed, "q = p", reference=None),
+        varied(base, "bfloat16", dtype="bfloat16"),
+        varied(base, "float16", dtype="float16"),
+        varied(base, "slices of wider rows", slices=True),
+        varied(fixed, "one class", one_class=True),
+        varied(base, "1 thread", threads=1),
+    ]
+
+
+def varied(base, what: str, **changes):
+    return replace(base, name=f"{base.name}, {what}", **changes)
+
+
+def compiled_once(cases: list) -> list:
+    """torch.compile for the first case alone."""
+    return [cases[0], *(replace(case, compiled=False) for case in cases[1:])]
+
+
+CAMVID = Scene(4, 11, (360, 480), (360, 480), (90, 80))
+CITYSCAPES = Scene(1, 19, (1024, 2048), (1024, 2048), (128, 128))
+ADE20K = Scene(1, 150, (512, 512), (512, 512), (128, 128))
+TINY = Scene(2, 11, (64, 96), (64, 96), (32, 32))
+FIXED = (0.0, 16.2)  # nats, as ralx.features has it
 
 SCENES = [
-    SceneCase("CamVid, 10 images", CAMVID_NATIVE),
-    SceneCase("CamVid, 10 images, upsampled ×4", CAMVID),
-    SceneCase("Cityscapes, 1 image", CITYSCAPES_NATIVE),
-    SceneCase("Cityscapes, 2 images, upsampled ×4", CITYSCAPES),
+    *scene_axes(SceneCase(name="CamVid 4×11×360×480", scene=CAMVID)),
+    SceneCase(name="Cityscapes 1×19×1024×2048", scene=CITYSCAPES),
+    SceneCase(name="ADE20K-like 1×150×512×512", scene=ADE20K),
 ]
-SMALL_SCENES = [
-    SceneCase("CamVid, 2 images", TINY_NATIVE),
-    SceneCase("CamVid, 2 images, upsampled ×4", TINY),
-]
+TINY_SCENES = compiled_once(scene_axes(SceneCase(name="2×11×64×96", scene=TINY)))
 
 FULL = {
-    "region_features": SCENES,
+    "region_features": [
+        *SCENES,
+        SceneCase(name="Cityscapes 1×19×1024×2048, upsampled ×4", scene=CITYSCAPES.quarter()),
+        # Label maps, edge="keep" and region scores: a Case of their own each, and what it means in inputs.py.
+    ],
     "confusion_matrix": SCENES,
     "bald": [
-        BaldCase("CamVid, 2 images, 20 passes", TINY_NATIVE, 20),
-        BaldCase("CamVid, 2 images, 20 passes, upsampled ×4", TINY, 20),
-        BaldCase("Cityscapes, 1 image, 20 passes, upsampled ×4", CITYSCAPES._replace(images=1), 20),
+        *scene_axes(
+            BaldCase(name="CamVid 2×11×360×480, 20 passes", scene=CAMVID._replace(images=2), passes=20)
+        ),
+        BaldCase(name="Cityscapes 1×19×1024×2048, 4 passes", scene=CITYSCAPES, passes=4),
+        BaldCase(name="ADE20K-like 1×150×512×512, 4 passes", scene=ADE20K, passes=4),
     ],
     "kl_histogram": [
-        KlCase("CamVid's pools, 480×480×11", 480, 480, 11, FIXED),
-        KlCase("2560×2560×19, own range", 2560, 2560, 19, None),
-        KlCase("2560×2560×19, fixed range", 2560, 2560, 19, FIXED),
-        KlCase("Cityscapes' pools, 5120×5120×19", 5120, 5120, 19, FIXED),
+        *kl_axes(KlCase(name="2560×2560×19", rows=2560, reference=2560, classes=19), FIXED),
+        KlCase(name="CamVid's pools 480×480×11, fixed range, q = p", rows=480, classes=11, range=FIXED),
+        KlCase(name="ADE20K-like 2560×2560×150", rows=2560, reference=2560, classes=150),
+        KlCase(name="Cityscapes' pools 25600×25600×19", rows=25600, reference=25600, classes=19),
+        KlCase(
+            name="Cityscapes' pools 25600×25600×19, fixed range",
+            rows=25600,
+            reference=25600,
+            classes=19,
+            range=FIXED,
+        ),
     ],
-    "step": [StepCase("CamVid", CAMVID, CAMVID._replace(images=100), 24, 20, 480)],
+    "action": [
+        ActionCase(name="CamVid", pools=24, pool_size=20, labelled=480, classes=11),
+        ActionCase(name="Cityscapes", pools=256, pool_size=100, labelled=3840, classes=19),
+    ],
+    "step": [
+        StepCase(
+            name="CamVid",
+            state=CAMVID.quarter()._replace(images=10),
+            candidates=CAMVID.quarter()._replace(images=100),
+            pools=24,
+            pool_size=20,
+            labelled=480,
+        )
+    ],
 }
 SMALL = {
-    "region_features": SMALL_SCENES,
-    "confusion_matrix": SMALL_SCENES,
-    "bald": [BaldCase("CamVid, 1 image, 5 passes, upsampled ×4", TINY._replace(images=1), 5)],
-    "kl_histogram": [
-        KlCase("480×480×11, own range", 480, 480, 11, None),
-        KlCase("480×480×11, fixed range", 480, 480, 11, FIXED),
+    "region_features": TINY_SCENES,
+    "confusion_matrix": TINY_SCENES,
+    "bald": compiled_once(scene_axes(BaldCase(name="2×11×64×96, 3 passes", scene=TINY, passes=3))),
+    "kl_histogram": compiled_once(
+        kl_axes(KlCase(name="256×128×11", rows=256, reference=128, classes=11), FIXED)
+    ),
+    "action": [ActionCase(name="4×32 candidates", pools=4, pool_size=32, labelled=64, classes=11)],
+    "step": [
+        StepCase(
+            name="4 images",
+            state=TINY.quarter(),
+            candidates=TINY.quarter()._replace(images=4),
+            pools=4,
+            pool_size=4,
+            labelled=16,
+            compiled=False,
+        )
     ],
-    "step": [StepCase("CamVid, fewer images", TINY, CAMVID, 6, 20, 100)],
 }
