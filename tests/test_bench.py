@@ -1,0 +1,168 @@
+"""The benchmark's own rules: what a round holds, what counts as met, what a report gives away."""
+
+import importlib
+import re
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+sys.path.append(str(ROOT / "bench"))
+bars, machine, memory, results, sizes, table, timings = (
+    importlib.import_module(name)
+    for name in ("bars", "machine", "memory", "results", "sizes", "table", "timings")
+)
+OP, EAGER, COMPILED = timings.OP, results.EAGER, results.COMPILED
+WORK = results.Work(1e6, "B")
+
+
+def result(op="bald", case="some", seconds=1.0, extra_bytes=None, **ratios):
+    """A result whose alternatives took `ratios` times as long, by name."""
+    alternatives = [
+        results.Timing(name, name == "copy", 1.0, 3, seconds * ratio, seconds * ratio, ratio, None)
+        for name, ratio in ratios.items()
+    ]
+    return results.Result(op, case, 2, WORK, 3, seconds, seconds, extra_bytes, alternatives, {})
+
+
+@pytest.fixture
+def given_seconds(monkeypatch):
+    """A call takes as many seconds as it returns."""
+    monkeypatch.setattr(timings, "timed", lambda run: run())
+
+
+def test_every_case_has_a_name_of_its_own():
+    for op, cases in [*sizes.FULL.items(), *sizes.SMALL.items()]:
+        names = [case.name for case in cases]
+        assert len(set(names)) == len(names), op
+
+
+def test_every_bar_names_a_case_and_an_alternative_that_are_run():
+    for bar in bars.BARS:
+        assert bar.case in {case.name for case in sizes.FULL[bar.op]}, bar
+        make = importlib.import_module(f"bench_{bar.op}").make
+        alternatives = {each.name for case in sizes.SMALL[bar.op] for each in make(case).alternatives}
+        assert bar.against in {"", *alternatives}, bar
+
+
+def test_small_runs_compile_one_case_per_op():
+    assert all(sum(case.compiled for case in cases) <= 1 for cases in sizes.SMALL.values())
+
+
+@pytest.mark.parametrize(
+    ("quantity", "limit", "measured", "verdict"),
+    [
+        (bars.TIME, 0.5, result(copy=2.0), "met"),
+        (bars.TIME, 0.5, result(copy=1.0), "missed by 2.00 ×"),
+        (bars.SPEEDUP, 3, result(copy=3.5), "met"),
+        (bars.SPEEDUP, 3, result(copy=2.0), "missed by 1.50 ×"),
+        (bars.SECONDS, 2, result(seconds=1.9), "met"),
+        (bars.SECONDS, 2, result(seconds=3.0), "missed by 1.50 ×"),
+        (bars.EXTRA, 50, result(extra_bytes=49_000_000), "met"),
+        (bars.EXTRA, 50, result(extra_bytes=55_000_000), "missed by 1.10 ×"),
+        (bars.EXTRA_SHARE, 0.05, result(extra_bytes=0), "met"),
+        (bars.EXTRA_SHARE, 0.05, result(extra_bytes=100_000), "missed by 2.00 ×"),
+        (bars.TIME, 0.5, result(), "not measured"),
+        (bars.EXTRA, 50, result(), "not measured"),
+        (bars.SECONDS, 2, result(case="another"), "not measured"),
+    ],
+)
+def test_a_bar_is_met_or_missed_by_how_much(quantity, limit, measured, verdict):
+    bar = bars.Bar("bald", "some", quantity, limit, "copy")
+    [judged] = bars.judge([measured], [bar])
+    assert judged.text == verdict
+
+
+def test_the_bars_follow_a_full_run_alone():
+    full = results.Report({}, False, [result()])
+    assert "not measured" in table.as_text(full)
+    assert "not measured" not in table.as_text(replace(full, small=True))
+
+
+def test_slow_alternatives_leave_the_rounds_early_and_the_op_is_in_all(given_seconds):
+    alternatives = [timings.Alternative("slow", lambda: 5.0), timings.Alternative("fast", lambda: 0.1)]
+    rounds = timings.run_rounds(lambda: 0.2, alternatives, seconds=3.0)
+    assert [sorted(each) for each in rounds[:4]] == [["fast", OP, "slow"]] * 3 + [["fast", OP]]
+    assert sum("fast" in each for each in rounds) == pytest.approx(10, abs=1)  # 3 s shared by three
+    assert all(OP in each for each in rounds)
+    assert len({tuple(each) for each in rounds[:3]}) > 1, "always in the same order"
+
+
+def test_a_share_is_scaled_up_and_compared_round_by_round(given_seconds):
+    took = iter([1.0, 2.0, 4.0] * 10)
+    alternative = timings.Alternative("loops", lambda: 0.5, lambda ours, theirs: None, share=0.25)
+    comparison = timings.Comparison(lambda: next(took), WORK, [alternative])
+    next(took), next(took)  # the check's call is the third: rounds start at 1.0
+    [timing] = timings.measure("bald", "some", 1, comparison, {"loops": 7}, seconds=0.1).alternatives
+    assert (timing.seconds_median, timing.ratio, timing.rounds) == (2.0, 1.0, 3)  # of 2/1, 2/2, 2/4
+    assert (timing.share, timing.extra_bytes, timing.limit) == (0.25, 7, False)
+
+
+def test_what_cannot_be_compiled_is_told_and_the_rest_is_timed():
+    def fail():
+        raise timings.CannotCompile("no compiler")
+
+    alternatives = [timings.Alternative(COMPILED, fail), timings.Alternative("copy", lambda: None)]
+    comparison = timings.Comparison(lambda: None, WORK, alternatives)
+    measured = timings.measure("bald", "some", 1, comparison, {}, seconds=0.0)
+    assert measured.not_run == {COMPILED: "no compiler"}
+    assert [each.name for each in measured.alternatives] == ["copy"]
+    assert "torch.compile can't: no compiler" in table.as_text(results.Report({}, True, [measured]))
+
+
+def test_an_alternative_that_gives_something_else_is_not_timed():
+    def same(ours, theirs):
+        assert ours == theirs, "not the same"
+
+    comparison = timings.Comparison(lambda: 1, WORK, [timings.Alternative(EAGER, lambda: 2, same)])
+    with pytest.raises(AssertionError, match="not the same"):
+        timings.measure("bald", "some", 1, comparison, {}, seconds=0.0)
+
+
+needs_proc = pytest.mark.skipif(not memory.CLEAR_REFS.exists(), reason="Linux tells peak memory in /proc")
+
+
+@needs_proc
+def test_extra_memory_is_scratch_without_the_output():
+    torch = importlib.import_module("torch")
+
+    def call():
+        scratch = np.ones(64_000_000, np.uint8)
+        return torch.ones(40_000_000, dtype=torch.uint8), [torch.from_numpy(scratch[:1].copy())]
+
+    assert memory.peak_of(call) == pytest.approx(64e6, abs=2e6)
+    assert memory.peak_of(lambda: torch.ones(40_000_000, dtype=torch.uint8)) < 2e6
+
+
+@needs_proc
+def test_extra_memory_of_a_case_is_measured_in_a_process_of_its_own():
+    case = replace(sizes.SMALL["bald"][0], scene=sizes.CAMVID)
+    map_bytes = 4 * sizes.CAMVID.pixels  # eager torch holds several of them for each class
+    extra = memory.extra_bytes("bald", case, threads=1)
+    assert extra[EAGER] > 2 * case.scene.classes * map_bytes
+    assert extra[OP] < map_bytes
+
+
+def test_a_report_is_read_back_and_names_neither_host_nor_folder(tmp_path):
+    report = results.Report(machine.describe_machine(), True, [result(copy=0.5)])
+    results.save(report, tmp_path / "cpu.json")
+    assert results.load(tmp_path / "cpu.json") == report
+    text = (tmp_path / "cpu.json").read_text()
+    assert not re.search(rf"\b{re.escape(socket.gethostname())}\b", text)
+    assert str(ROOT) not in text and str(Path.home()) not in text
+
+
+def test_the_picture_and_the_table_come_from_the_json_by_one_command(tmp_path):
+    report = results.Report(machine.describe_machine(), True, [result(**{EAGER: 3.0, "copy": 0.5})])
+    results.save(report, tmp_path / "cpu.json")
+    file = str(tmp_path / "cpu.json")
+    for script in ("picture", "readme"):
+        command = [sys.executable, str(ROOT / "bench" / f"{script}.py"), file]
+        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert (tmp_path / "cpu.png").read_bytes().startswith(b"\x89PNG")
+    assert "| `bald`, some | 1 s | 2.00 × copy |  | 3 × |" in printed
