@@ -10,13 +10,12 @@ import torch
 from checks import same_histograms
 from inputs import FEATURES
 from results import COMPILED, EAGER, PUBLISHED, Work
-from sizes import ActionCase
+from sizes import KL_BINS, ActionCase
 from timings import Alternative, Comparison
 from torch import Tensor, nn
 
 from ralx.features import KL_RANGE, Featurizer
 
-KL_BINS = 32
 LOOP_ROWS = 32  # of the candidates, that the loop is timed on; each costs the same
 
 

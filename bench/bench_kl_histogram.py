@@ -10,7 +10,7 @@ import torch
 from checks import same_histograms
 from inputs import make_rows
 from results import COMPILED, EAGER, PUBLISHED, Work
-from sizes import KlCase
+from sizes import KL_BINS, KlCase
 from timings import Alternative, Comparison
 
 from ralx.ops import kl_histogram
@@ -23,21 +23,21 @@ def make(case: KlCase) -> Comparison:
     part = p[:LOOP_ROWS]
 
     def run():
-        return kl_histogram(p, q, bins=case.bins, range=case.range)
+        return kl_histogram(p, q, bins=KL_BINS, range=case.range)
 
     alternatives = [
         Alternative(
             PUBLISHED,
-            lambda: published.kl_histogram(part, q, case.bins, case.range),
+            lambda: published.kl_histogram(part, q, KL_BINS, case.range),
             same_histograms,
             len(part) / len(p),
         ),
-        Alternative(EAGER, lambda: eager.kl_histogram(p, q, case.bins, case.range), same_histograms),
+        Alternative(EAGER, lambda: eager.kl_histogram(p, q, KL_BINS, case.range), same_histograms),
     ]
     if case.compiled:
         compiled = eager.compiled_kl_histogram()
         alternatives.append(
-            Alternative(COMPILED, lambda: compiled(p, q, case.bins, case.range), same_histograms)
+            Alternative(COMPILED, lambda: compiled(p, q, KL_BINS, case.range), same_histograms)
         )
     alternatives += [limits.gemm(p, q), limits.gemm(p, q, dtype=torch.float64)]
     return Comparison(run, Work(2 * len(p) * len(q) * case.classes, "flop"), alternatives)

@@ -10,13 +10,11 @@ import eager
 import published
 import torch
 from results import COMPILED, EAGER, PUBLISHED, Work
-from sizes import Scene, StepCase
+from sizes import KL_BINS, Scene, StepCase
 from timings import Alternative, Comparison
 from torch import Tensor, nn
 
 from ralx.features import KL_RANGE, Featurizer
-
-KL_BINS = 32
 
 
 class GivenLogits(nn.Module):
