@@ -23,12 +23,12 @@ class Quantity:
 
 def ratio(result: Result, against: str) -> float | None:
     timing = result.alternative(against)
-    return timing and timing.ratio
+    return timing.ratio if timing else None
 
 
 def time_in(result: Result, against: str) -> float | None:
     times = ratio(result, against)
-    return times and 1 / times
+    return 1 / times if times else None
 
 
 def extra(result: Result, _: str) -> float | None:
@@ -116,7 +116,7 @@ def judge(results: list[Result], bars: list[Bar] = BARS) -> list[Verdict]:
 
 
 def verdict(bar: Bar, result: Result | None) -> Verdict:
-    measured = result and bar.quantity.of(result, bar.against)
+    measured = bar.quantity.of(result, bar.against) if result else None
     if measured is None:
         return Verdict(bar, None, None)
     shortfall = bar.limit / measured if bar.quantity.more_is_better else measured / bar.limit

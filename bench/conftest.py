@@ -9,6 +9,8 @@ The alternatives of a case are the published algorithm's loops (published.py), e
 the end gives minimum and median, the median over the rounds of (time of the alternative / time of the op),
 and the peak of extra memory, see memory.py; after a full run also which bars were met, see bars.py.
 
+pytest-benchmark times the op; its options (--benchmark-json, --benchmark-compare, ...) are about that alone.
+
     python bench/readme.py FILE    the main cases and the bars as Markdown, from what --json kept
     python bench/picture.py FILE   the main cases as a picture
 """
@@ -40,6 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("python_files", "bench_*.py")
     config.addinivalue_line("python_functions", "bench_*")
+    config.option.benchmark_quiet = True  # pytest-benchmark's own table, which lacks the alternatives
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -50,22 +53,27 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("case", table[op], ids=lambda case: case.name.replace("×", "x"))
 
 
-@pytest.fixture
-def compare(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """compare(case, make): times what `make(case)` gives and keeps the result for the table."""
-    if not request.config.getoption("run_benchmarks"):
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if not item.config.getoption("run_benchmarks"):
         # Nothing is switched off: plain `pytest` over the whole tree shouldn't spend minutes on timing.
         pytest.skip("run with --benchmark")
+
+
+@pytest.fixture
+def compare(request: pytest.FixtureRequest, benchmark: Any) -> Callable[..., None]:
+    """compare(case, make): times what `make(case)` gives and keeps the result for the table."""
     seconds = SECONDS_PER_CASE["small" if request.config.getoption("small_benchmarks") else "full"]
     op = request.module.__name__.removeprefix("bench_")
 
     def compare(case: sizes.Case, make: Callable[[Any], Comparison]) -> None:
+        if benchmark.disabled:
+            pytest.skip("pytest-benchmark times nothing with --benchmark-disable or with workers in parallel")
         given = torch.get_num_threads()
         threads = min(case.threads, given)
         extra = extra_bytes(op, case, threads)
         torch.set_num_threads(threads)
         try:
-            RESULTS.append(measure(op, case.name, threads, make(case), extra, seconds))
+            RESULTS.append(measure(benchmark, op, case.name, threads, make(case), extra, seconds))
         finally:
             torch.set_num_threads(given)
             if case.compiled:

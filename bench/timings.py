@@ -1,9 +1,9 @@
-"""Times an op and its alternatives in turn."""
+"""Times an op and its alternatives in turn: the op by pytest-benchmark, the alternatives around it."""
 
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,12 +39,19 @@ class Comparison:
 
 
 def measure(
-    op: str, case: str, threads: int, comparison: Comparison, extra: dict[str, int], seconds: float
+    benchmark: Any,
+    op: str,
+    case: str,
+    threads: int,
+    comparison: Comparison,
+    extra: dict[str, int],
+    seconds: float,
 ) -> Result:
-    """Checks the alternatives' results, then times them for about `seconds`. `extra`: their extra bytes."""
+    """Checks the alternatives' results, then times them for about `seconds`. `benchmark`: pytest-benchmark's
+    fixture, which times the op; `extra`: extra bytes by name."""
     not_run = first_calls(comparison)
     alternatives = [each for each in comparison.alternatives if each.name not in not_run]
-    rounds = run_rounds(comparison.run, alternatives, seconds)
+    rounds = run_rounds(benchmark, comparison.run, alternatives, seconds)
     own = [each[OP] for each in rounds]
     return Result(
         op=op,
@@ -77,29 +84,50 @@ def first_calls(comparison: Comparison) -> dict[str, str]:
 
 
 def run_rounds(
-    run: Callable[[], Any], alternatives: list[Alternative], seconds: float
+    benchmark: Any, run: Callable[[], Any], alternatives: list[Alternative], seconds: float
 ) -> list[dict[str, float]]:
     """Seconds by name of each round. A round runs the op and every alternative that has time left of its
     share of `seconds`, once each, in an order of its own: nobody always finds the same caches, and a machine
     that slows down slows all of them."""
-    order = random.Random(0)
-    runs = {OP: run} | {each.name: each.run for each in alternatives}
-    waiting = [each.name for each in alternatives]
-    spent: dict[str, list[float]] = {name: [] for name in runs}
-    rounds = []
-    while waiting:
-        names = [OP, *waiting]
-        order.shuffle(names)
-        rounds.append({name: timed(runs[name]) for name in names})
-        for name, taken in rounds[-1].items():
-            spent[name].append(taken)
-        waiting = [name for name in waiting if not is_done(spent[name], seconds / len(runs))]
+    share = seconds / (len(alternatives) + 1)
+    number = rounds_within(share, min(timed(each.run) for each in alternatives))
+    rounds: list[dict[str, float]] = []
+
+    def take_turns() -> Iterator[None]:
+        """Runs the alternatives of round after round, and waits wherever it is the op's turn."""
+        order = random.Random(0)
+        runs = {each.name: each.run for each in alternatives}
+        spent: dict[str, list[float]] = {name: [] for name in runs}
+        for _ in range(number):
+            names = [OP, *(name for name in runs if not is_done(spent[name], share))]
+            order.shuffle(names)
+            took = {}
+            for name in names:
+                if name == OP:
+                    yield
+                    took[name] = benchmark.stats.stats.data[-1]
+                else:
+                    took[name] = timed(runs[name])
+                    spent[name].append(took[name])
+            rounds.append(took)
+
+    def own() -> None:
+        run()  # its result is freed while the clock runs, as the alternatives' are
+
+    turns = take_turns()
+    benchmark.pedantic(own, setup=lambda: next(turns, None), rounds=number)
+    next(turns, None)  # who comes after the op in the last round
     return rounds
 
 
-def is_done(spent: list[float], seconds: float) -> bool:
+def rounds_within(seconds: float, fastest: float) -> int:
+    """Enough for the alternative whose call takes the `fastest` seconds."""
     fewest, most = ROUNDS
-    return len(spent) >= most or (len(spent) >= fewest and sum(spent) >= seconds)
+    return min(max(int(seconds / fastest), fewest), most)
+
+
+def is_done(spent: list[float], seconds: float) -> bool:
+    return len(spent) >= ROUNDS[0] and sum(spent) >= seconds
 
 
 def timed(run: Callable[[], object]) -> float:

@@ -1,12 +1,16 @@
 """The benchmark's own rules: what a round holds, what counts as met, what a report gives away."""
 
 import importlib
+import json
+import os
 import re
 import socket
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,10 +34,45 @@ def result(op="bald", case="some", seconds=1.0, extra_bytes=None, **ratios):
     return results.Result(op, case, 2, WORK, 3, seconds, seconds, extra_bytes, alternatives, {})
 
 
+class Clock:
+    """Stands still between calls of what `takes` some seconds."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def takes(self, *seconds):
+        """A function that takes each of `seconds` in turn, again and again."""
+        durations = cycle(seconds)
+
+        def run():
+            self.now += next(durations)
+
+        return run
+
+    def perf_counter(self):
+        return self.now
+
+
+class Fixture:
+    """pytest-benchmark's, on a clock that is given."""
+
+    def __init__(self, clock):
+        self.clock = clock
+        self.stats = SimpleNamespace(stats=SimpleNamespace(data=[]))
+
+    def pedantic(self, target, setup, rounds):
+        for _ in range(rounds):
+            setup()
+            start = self.clock.now
+            target()
+            self.stats.stats.data.append(self.clock.now - start)
+
+
 @pytest.fixture
-def given_seconds(monkeypatch):
-    """A call takes as many seconds as it returns."""
-    monkeypatch.setattr(timings, "timed", lambda run: run())
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(timings, "time", clock)
+    return clock
 
 
 def test_every_case_has_a_name_of_its_own():
@@ -84,44 +123,44 @@ def test_the_bars_follow_a_full_run_alone():
     assert "not measured" not in table.as_text(replace(full, small=True))
 
 
-def test_slow_alternatives_leave_the_rounds_early_and_the_op_is_in_all(given_seconds):
-    alternatives = [timings.Alternative("slow", lambda: 5.0), timings.Alternative("fast", lambda: 0.1)]
-    rounds = timings.run_rounds(lambda: 0.2, alternatives, seconds=3.0)
+def test_slow_alternatives_leave_the_rounds_early_and_the_op_is_in_all(clock):
+    slow, fast = clock.takes(5.0), clock.takes(0.1)
+    alternatives = [timings.Alternative("slow", slow), timings.Alternative("fast", fast)]
+    rounds = timings.run_rounds(Fixture(clock), clock.takes(0.2), alternatives, seconds=3.0)
     assert [sorted(each) for each in rounds[:4]] == [["fast", OP, "slow"]] * 3 + [["fast", OP]]
     assert sum("fast" in each for each in rounds) == pytest.approx(10, abs=1)  # 3 s shared by three
-    assert all(OP in each for each in rounds)
-    assert len({tuple(each) for each in rounds[:3]}) > 1, "always in the same order"
+    assert all(each[OP] == pytest.approx(0.2) for each in rounds)
+    assert len({list(each).index(OP) for each in rounds[:3]}) > 1, "always in the same order"
 
 
-def test_a_share_is_scaled_up_and_compared_round_by_round(given_seconds):
-    took = iter([1.0, 2.0, 4.0] * 10)
-    alternative = timings.Alternative("loops", lambda: 0.5, lambda ours, theirs: None, share=0.25)
-    comparison = timings.Comparison(lambda: next(took), WORK, [alternative])
-    next(took), next(took)  # the check's call is the third: rounds start at 1.0
-    [timing] = timings.measure("bald", "some", 1, comparison, {"loops": 7}, seconds=0.1).alternatives
+def test_a_share_is_scaled_up_and_compared_round_by_round(clock):
+    alternative = timings.Alternative("loops", clock.takes(0.5), lambda ours, theirs: None, share=0.25)
+    comparison = timings.Comparison(clock.takes(1.0, 2.0, 4.0), WORK, [alternative])
+    measured = timings.measure(Fixture(clock), "bald", "some", 1, comparison, {"loops": 7}, seconds=0.1)
+    [timing] = measured.alternatives
     assert (timing.seconds_median, timing.ratio, timing.rounds) == (2.0, 1.0, 3)  # of 2/1, 2/2, 2/4
     assert (timing.share, timing.extra_bytes, timing.limit) == (0.25, 7, False)
 
 
-def test_what_cannot_be_compiled_is_told_and_the_rest_is_timed():
+def test_what_cannot_be_compiled_is_told_and_the_rest_is_timed(clock):
     def fail():
         raise timings.CannotCompile("no compiler")
 
-    alternatives = [timings.Alternative(COMPILED, fail), timings.Alternative("copy", lambda: None)]
-    comparison = timings.Comparison(lambda: None, WORK, alternatives)
-    measured = timings.measure("bald", "some", 1, comparison, {}, seconds=0.0)
+    alternatives = [timings.Alternative(COMPILED, fail), timings.Alternative("copy", clock.takes(1.0))]
+    comparison = timings.Comparison(clock.takes(1.0), WORK, alternatives)
+    measured = timings.measure(Fixture(clock), "bald", "some", 1, comparison, {}, seconds=0.0)
     assert measured.not_run == {COMPILED: "no compiler"}
     assert [each.name for each in measured.alternatives] == ["copy"]
     assert "torch.compile can't: no compiler" in table.as_text(results.Report({}, True, [measured]))
 
 
-def test_an_alternative_that_gives_something_else_is_not_timed():
+def test_an_alternative_that_gives_something_else_is_not_timed(clock):
     def same(ours, theirs):
         assert ours == theirs, "not the same"
 
     comparison = timings.Comparison(lambda: 1, WORK, [timings.Alternative(EAGER, lambda: 2, same)])
     with pytest.raises(AssertionError, match="not the same"):
-        timings.measure("bald", "some", 1, comparison, {}, seconds=0.0)
+        timings.measure(Fixture(clock), "bald", "some", 1, comparison, {}, seconds=0.0)
 
 
 needs_proc = pytest.mark.skipif(not memory.CLEAR_REFS.exists(), reason="Linux tells peak memory in /proc")
@@ -166,3 +205,28 @@ def test_the_picture_and_the_table_come_from_the_json_by_one_command(tmp_path):
         printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert (tmp_path / "cpu.png").read_bytes().startswith(b"\x89PNG")
     assert "| `bald`, some | 1 s | 2.00 × copy |  | 3 × |" in printed
+
+
+def run_one_benchmark(*options):
+    """What pytest prints."""
+    file = str(ROOT / "bench" / "bench_kl_histogram.py")
+    command = [sys.executable, "-m", "pytest", file, "--benchmark", "--small", "-k", "bfloat16", *options]
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=alone).stdout
+
+
+def test_pytest_benchmark_times_the_op(tmp_path):
+    kept, theirs = tmp_path / "kept.json", tmp_path / "theirs.json"
+    printed = run_one_benchmark(f"--json={kept}", f"--benchmark-json={theirs}", "--benchmark-only")
+    stats = [each["stats"] for each in json.loads(theirs.read_text())["benchmarks"]]
+    [own] = results.load(kept).results
+    assert [(each["rounds"], each["min"], each["median"]) for each in stats] == [
+        (own.rounds, own.seconds_min, own.seconds_median)
+    ]
+    assert "ralx benchmarks" in printed and "Outliers" not in printed, "pytest-benchmark's table is quiet"
+
+
+def test_nothing_is_timed_where_pytest_benchmark_is_switched_off():
+    assert "pytest-benchmark times nothing with --benchmark-disable" in run_one_benchmark(
+        "--benchmark-disable"
+    )
