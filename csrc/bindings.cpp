@@ -102,13 +102,26 @@ struct type_caster<ralx::Extent> {
   }
 };
 
+// (margin, least_confidence, neighbourhood) → Scores
+template <>
+struct type_caster<ralx::Scores> {
+  PYBIND11_TYPE_CASTER(ralx::Scores, const_name("tuple[bool, bool, int]"));
+
+  bool load(handle source, bool /*convert*/) {
+    if (!isinstance<sequence>(source) || len(source) != 3) return false;
+    const auto scores = reinterpret_borrow<sequence>(source);
+    value = {to_int(object(scores[0])) != 0, to_int(object(scores[1])) != 0, to_int(object(scores[2]))};
+    return true;
+  }
+};
+
 // BadLabel → (kind, position, value)
 template <>
 struct type_caster<ralx::BadLabel> {
   PYBIND11_TYPE_CASTER(ralx::BadLabel, const_name("tuple[str, int, int]"));
 
   static handle cast(const ralx::BadLabel& bad, return_value_policy, handle) {
-    static const char* const kinds[] = {"", "target", "prediction"};
+    static const char* const kinds[] = {"", "target", "prediction", "region"};
     return make_tuple(kinds[bad.kind], bad.position, bad.value).release();
   }
 };
@@ -125,6 +138,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("confusion_matrix", RALX_KERNEL(confusion_matrix), without_gil());
   m.def("kl_histogram", RALX_KERNEL(kl_histogram), without_gil());
   m.def("region_features", RALX_KERNEL(region_features), without_gil());
+  m.def("label_map_features", RALX_KERNEL(label_map_features), without_gil());
 
   // For tests and comparisons: each CPU uses its widest instruction set otherwise.
   py::enum_<ralx::Isa>(m, "Isa")

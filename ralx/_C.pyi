@@ -1,5 +1,6 @@
 """The C++ kernels; ralx.ops checks what they are given."""
 
+from collections.abc import Sequence
 from enum import Enum
 
 from torch import Tensor
@@ -7,6 +8,7 @@ from torch import Tensor
 def bald(
     logits: Tensor,
     region_size: tuple[int, int],
+    keep_edge: bool,
     align_corners: bool,
     bald_map: Tensor,
     region_sum: Tensor,
@@ -21,6 +23,7 @@ def bald_compute(
     sum_entropy: Tensor,
     passes: int,
     region_size: tuple[int, int],
+    keep_edge: bool,
     bald_map: Tensor,
     region_sum: Tensor,
     class_hist: Tensor,
@@ -42,15 +45,19 @@ def kl_histogram(
 def region_features(
     logits: Tensor,
     region_size: tuple[int, int],
+    keep_edge: bool,
     size: tuple[int, int],
     align_corners: bool,
-    class_hist: Tensor,
-    entropy_min: Tensor,
-    entropy_avg: Tensor,
-    entropy_max: Tensor,
-    entropy_sum: Tensor,
-    threads: int,
+    scores: Sequence[int],
+    *outputs_and_threads: Tensor | int,
 ) -> None: ...
+def label_map_features(
+    logits: Tensor,
+    regions: Tensor,
+    align_corners: bool,
+    scores: Sequence[int],
+    *outputs_and_threads: Tensor | int,
+) -> tuple[str, int, int]: ...
 
 class Isa(Enum):
     baseline = 0

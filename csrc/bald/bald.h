@@ -11,8 +11,9 @@ namespace ralx {
 //   bald_map[n, y, x]   = H(mean over t of p[t]) - mean over t of H(p[t])
 //   region_sum[n, r]    = sum of bald_map over region r
 //   class_hist[n, r, c] = fraction of the region's pixels where class c has the largest mean p
-// Outputs are contiguous float32. T passes of logits, all at once:
-using BaldKernel = void(const TensorView& logits /* [T, N, C, h, w] */, Extent region_size,
+// Regions tile the image as in region_features. Outputs are contiguous float32. T passes of logits, all at
+// once:
+using BaldKernel = void(const TensorView& logits /* [T, N, C, h, w] */, Extent region_size, bool keep_edge,
                         bool align_corners, const TensorView& bald_map, const TensorView& region_sum,
                         const TensorView& class_hist, int threads);
 
@@ -22,8 +23,8 @@ using BaldUpdateKernel = void(const TensorView& logits /* [N, C, h, w] */, bool 
                               const TensorView& sum_p, const TensorView& sum_entropy, int threads);
 
 using BaldComputeKernel = void(const TensorView& sum_p, const TensorView& sum_entropy, int64_t passes,
-                               Extent region_size, const TensorView& bald_map, const TensorView& region_sum,
-                               const TensorView& class_hist, int threads);
+                               Extent region_size, bool keep_edge, const TensorView& bald_map,
+                               const TensorView& region_sum, const TensorView& class_hist, int threads);
 
 }  // namespace ralx
 

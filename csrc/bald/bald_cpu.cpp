@@ -2,7 +2,6 @@
 
 #include <omp.h>
 
-#include "common/pixel_blocks.h"
 #include "common/region_grid.h"
 #include "common/region_totals.h"
 
@@ -14,43 +13,82 @@ constexpr int64_t kSumBytes = 512 * 1024;
 // More rows at once save little: upsampling stretches a row of the source again for each group of rows.
 constexpr int64_t kMostRows = 8;
 
-int64_t blocks_in(int64_t width) { return (width + kBlock - 1) / kBlock; }
-
-// Σp [C, kBlock] and ΣH [kBlock] += those of a block of logits, which is overwritten.
 template <typename Real>
-void add_pass(Real* __restrict block, int64_t classes, Real* __restrict sum_p, int64_t class_stride,
-              Real* __restrict sum_entropy, int64_t count) {
-  Real z[kBlock], entropy[kBlock];
-  int32_t label[kBlock];
-  block_softmax_entropy(block, classes, z, entropy, label);
-#pragma omp simd
-  for (int i = 0; i < kBlock; ++i) z[i] = 1 / z[i];
-  for (int64_t c = 0; c < classes; ++c) {
-    const Real* e = block + c * kBlock;
-    Real* sum = sum_p + c * class_stride;
-#pragma omp simd
-    for (int64_t i = 0; i < count; ++i) sum[i] += e[i] * z[i];
-  }
-#pragma omp simd
-  for (int64_t i = 0; i < count; ++i) sum_entropy[i] += entropy[i];
+int64_t blocks_in(int64_t width) {
+  return (width + kBlock<Real> - 1) / kBlock<Real>;
 }
+
+// Of one pass over a block of pixels: 2^t per class [C, kBlock<Real>], and 1 / z [kBlock<Real>], by which
+// they are p.
+template <typename Real>
+class BlockPass {
+ public:
+  BlockPass(int64_t classes, Arena& arena)
+      : classes_(classes), e_(arena.take<Real>(classes * kBlock<Real>)) {}
+
+  // Σp [C, kBlock<Real>] and ΣH [kBlock<Real>] += those of a block of logits.
+  void add(Block<Real> block, Real* sum_p, int64_t class_stride, Real* sum_entropy, int64_t count) {
+    BlockSums<Real> sums;
+    V entropy[kVectorsPerBlock], one_over_z[kVectorsPerBlock];
+    block_softmax(block, classes_, sums,
+                  [&](int64_t c, int v, V, V e) { store(e_ + c * kBlock<Real> + v * kLanes<Real>, e); });
+    for (int v = 0; v < kVectorsPerBlock; ++v) {
+      one_over_z[v] = reciprocal(sums.z[v]);
+      entropy[v] = softmax_entropy(sums.z[v], sums.tz[v], one_over_z[v]);
+      one_over_z[v] =
+          entropy[v] == entropy[v] ? one_over_z[v] : entropy[v];  // where one class is NaN, all are
+    }
+    if (count == kBlock<Real>)
+      add_whole(sum_p, class_stride, sum_entropy, entropy, one_over_z);
+    else
+      add_part(sum_p, class_stride, sum_entropy, entropy, one_over_z, count);
+  }
+
+ private:
+  using V = Vector<Real>;
+
+  void add_whole(Real* sum_p, int64_t class_stride, Real* sum_entropy, const V* entropy,
+                 const V* one_over_z) {
+    for (int v = 0; v < kVectorsPerBlock; ++v) {
+      const int64_t at = v * kLanes<Real>;
+      store(sum_entropy + at, load(sum_entropy + at) + entropy[v]);
+      for (int64_t c = 0; c < classes_; ++c) {
+        Real* sum = sum_p + c * class_stride + at;
+        store(sum, load(sum) + load(e_ + c * kBlock<Real> + at) * one_over_z[v]);
+      }
+    }
+  }
+
+  void add_part(Real* sum_p, int64_t class_stride, Real* sum_entropy, const V* entropy, const V* one_over_z,
+                int64_t count) {
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t v = i / kLanes<Real>, lane = i % kLanes<Real>;
+      sum_entropy[i] += entropy[v][lane];
+      for (int64_t c = 0; c < classes_; ++c)
+        sum_p[c * class_stride + i] += e_[c * kBlock<Real> + i] * one_over_z[v][lane];
+    }
+  }
+
+  const int64_t classes_;
+  Real* const e_;
+};
 
 // bald[i] and label[i] of a block of pixels from the sums over T passes.
 template <typename Real>
-void mutual_information(const Real* __restrict sum_p, const Real* __restrict sum_entropy, int64_t classes,
-                        int64_t passes, Real* __restrict bald, int32_t* __restrict label) {
+void mutual_information(Block<Real> sum_p, const Real* sum_entropy, int64_t classes, int64_t passes,
+                        Real* bald, int32_t* label) {
+  using V = Vector<Real>;
   const Real weight = 1 / static_cast<Real>(passes);
-  Real largest[kBlock];
+  Real largest[kBlock<Real>];
   block_argmax(sum_p, classes, largest, label);
-#pragma omp simd
-  for (int i = 0; i < kBlock; ++i) bald[i] = -sum_entropy[i] * weight;
-  for (int64_t c = 0; c < classes; ++c) {
-    const Real* sum = sum_p + c * kBlock;
-#pragma omp simd
-    for (int i = 0; i < kBlock; ++i) {
-      const Real p = sum[i] * weight;
-      bald[i] -= p * log_positive(p);
+  for (int v = 0; v < kVectorsPerBlock; ++v) {
+    const int64_t at = v * kLanes<Real>;
+    V entropy = {};
+    for (int64_t c = 0; c < classes; ++c) {
+      const V p = load(sum_p.pixels + c * sum_p.class_stride + at) * weight;
+      entropy -= p * log2_positive(p);
     }
+    store(bald + at, entropy * static_cast<Real>(kLn2) - load(sum_entropy + at) * weight);
   }
 }
 
@@ -62,13 +100,15 @@ struct RowGroups {
 
   RowGroups(int64_t height, int64_t rows_per_group, const RegionGrid& grid)
       : height(height), rows_per_group(rows_per_group), bands(grid.rows), band_height(grid.region.height),
-        per_band(up(band_height)), per_image(bands * per_band + up(height - bands * band_height)) {}
+        per_band(up(band_height)),
+        per_image(bands * per_band + (height > bands * band_height ? up(height - bands * band_height) : 0)) {}
 
   // In the image, counted from its top.
   Rows rows(int64_t group) const {
     const int64_t band = min_of(group / per_band, bands);  // the last one is no band: rows of no region
-    const int64_t begin = band * band_height + (group - band * per_band) * rows_per_group;
-    return {begin, min_of(begin + rows_per_group, band < bands ? (band + 1) * band_height : height)};
+    const int64_t end = band < bands ? min_of((band + 1) * band_height, height) : height;
+    const int64_t begin = min_of(band * band_height + (group - band * per_band) * rows_per_group, end);
+    return {begin, min_of(begin + rows_per_group, end)};
   }
 
   int64_t up(int64_t rows) const { return (rows + rows_per_group - 1) / rows_per_group; }
@@ -82,9 +122,9 @@ class RowSink {
  public:
   RowSink(const RegionGrid& grid, int64_t width, int64_t classes, Arena& arena)
       : counts(grid, classes, arena), grid_(grid), width_(width), classes_(classes),
-        bald_(arena.take<Real>(width + kBlock)), label_(arena.take<int32_t>(width + kBlock)) {}
+        bald_(arena.take<Real>(width + kBlock<Real>)), label_(arena.take<int32_t>(width + kBlock<Real>)) {}
 
-  void finish_block(int64_t x, const Real* sum_p, const Real* sum_entropy, int64_t passes) {
+  void finish_block(int64_t x, Block<Real> sum_p, const Real* sum_entropy, int64_t passes) {
     mutual_information(sum_p, sum_entropy, classes_, passes, bald_ + x, label_ + x);
   }
 
@@ -92,7 +132,7 @@ class RowSink {
     for (int64_t x = 0; x < width_; ++x) bald_map[x] = static_cast<float>(bald_[x]);
     const Real* bald = bald_;
     for (int64_t col = 0; col < grid_.cols; ++col)
-      for (int64_t x = 0; x < grid_.region.width; ++x) sums[col] += static_cast<double>(*bald++);
+      for (int64_t x = 0; x < grid_.width(col); ++x) sums[col] += static_cast<double>(*bald++);
     counts.add_row(label_);
   }
 
@@ -110,20 +150,21 @@ template <typename Real>
 class StackedRows {
  public:
   StackedRows(const LogitSource<Real>& source, int64_t passes, int64_t most_rows, Arena& arena)
-      : source_(source), passes_(passes), blocks_(blocks_in(source.width)), reader_(source, arena),
-        sum_p_(arena.take<Real>(most_rows * blocks_ * source.classes * kBlock)),
-        sum_entropy_(arena.take<Real>(most_rows * blocks_ * kBlock)) {}
+      : source_(source), passes_(passes), blocks_(blocks_in<Real>(source.width)), reader_(source, arena),
+        pass_(source.classes, arena),
+        sum_p_(arena.take<Real>(most_rows * blocks_ * source.classes * kBlock<Real>)),
+        sum_entropy_(arena.take<Real>(most_rows * blocks_ * kBlock<Real>)) {}
 
   void gather(int64_t image, RowGroups::Rows rows) {
     const int64_t count = (rows.end - rows.begin) * blocks_;
-    for (int64_t i = 0; i < count * source_.classes * kBlock; ++i) sum_p_[i] = 0;
-    for (int64_t i = 0; i < count * kBlock; ++i) sum_entropy_[i] = 0;
+    for (int64_t i = 0; i < count * source_.classes * kBlock<Real>; ++i) sum_p_[i] = 0;
+    for (int64_t i = 0; i < count * kBlock<Real>; ++i) sum_entropy_[i] = 0;
     for (int64_t t = 0; t < passes_; ++t) {
       int64_t block = 0;
       for (int64_t y = rows.begin; y < rows.end; ++y) {
         reader_.seek(t * source_.images + image, y);
-        for (int64_t x = 0; x < source_.width; x += kBlock, ++block)
-          add_pass(reader_.read(x), source_.classes, sum_p(block), kBlock, sum_entropy(block), kBlock);
+        for (int64_t x = 0; x < source_.width; x += kBlock<Real>, ++block)
+          pass_.add(reader_.read(x), sum_p(block), kBlock<Real>, sum_entropy(block), kBlock<Real>);
       }
     }
   }
@@ -131,18 +172,20 @@ class StackedRows {
   // Row y of the rows gathered, counted from the first.
   void finish(int64_t y, RowSink<Real>& sink) {
     for (int64_t i = 0; i < blocks_; ++i)
-      sink.finish_block(i * kBlock, sum_p(y * blocks_ + i), sum_entropy(y * blocks_ + i), passes_);
+      sink.finish_block(i * kBlock<Real>, {sum_p(y * blocks_ + i), kBlock<Real>},
+                        sum_entropy(y * blocks_ + i), passes_);
   }
 
  private:
-  Real* sum_p(int64_t block) { return sum_p_ + block * source_.classes * kBlock; }
-  Real* sum_entropy(int64_t block) { return sum_entropy_ + block * kBlock; }
+  Real* sum_p(int64_t block) { return sum_p_ + block * source_.classes * kBlock<Real>; }
+  Real* sum_entropy(int64_t block) { return sum_entropy_ + block * kBlock<Real>; }
 
   const LogitSource<Real>& source_;
   const int64_t passes_, blocks_;
   LogitReader<Real> reader_;
-  Real* const sum_p_;        // [rows, blocks, C, kBlock]
-  Real* const sum_entropy_;  // [rows, blocks, kBlock]
+  BlockPass<Real> pass_;
+  Real* const sum_p_;        // [rows, blocks, C, kBlock<Real>]
+  Real* const sum_entropy_;  // [rows, blocks, kBlock<Real>]
 };
 
 // The passes have gone by: their sums lie in memory.
@@ -158,11 +201,11 @@ class StreamedRows {
   }
 
   void finish(int64_t y, RowSink<Real>& sink) {
-    Real block_entropy[kBlock] = {};
+    Real block_entropy[kBlock<Real>] = {};
     const Real* entropy = sum_entropy_ + (image_ * source_.height + begin_ + y) * source_.width;
     reader_.seek(image_, begin_ + y);
-    for (int64_t x = 0; x < source_.width; x += kBlock) {
-      const int64_t count = min_of(kBlock, source_.width - x);
+    for (int64_t x = 0; x < source_.width; x += kBlock<Real>) {
+      const int64_t count = min_of(kBlock<Real>, source_.width - x);
       for (int64_t i = 0; i < count; ++i) block_entropy[i] = entropy[x + i];
       sink.finish_block(x, reader_.read(x), block_entropy, passes_);
     }
@@ -182,14 +225,14 @@ struct Outputs {
 
 // make_rows(most_rows, arena) makes a StackedRows or StreamedRows; each thread has its own.
 template <typename Real, typename MakeRows>
-void compute(const LogitSource<Real>& source, Extent region_size, const Outputs& out, int threads,
-             const MakeRows& make_rows) {
+void compute(const LogitSource<Real>& source, Extent region_size, bool keep_edge, const Outputs& out,
+             int threads, const MakeRows& make_rows) {
   const int64_t row_bytes =
-      blocks_in(source.width) * kBlock * source.classes * static_cast<int64_t>(sizeof(Real));
+      blocks_in<Real>(source.width) * kBlock<Real> * source.classes * static_cast<int64_t>(sizeof(Real));
   const int64_t most_rows = row_bytes * kMostRows < kSumBytes ? kMostRows : kSumBytes / row_bytes;
-  const RegionGrid grid({source.height, source.width}, region_size);
+  const RegionGrid grid({source.height, source.width}, region_size, keep_edge);
   const RowGroups groups(source.height, most_rows > 0 ? most_rows : 1, grid);
-  RegionTotals totals(grid, source.classes, source.images * groups.per_image);
+  RegionTotals totals(grid, source.classes, source.images * groups.per_image, 1);
   ThreadScratch scratch(threads, [&](Arena& arena) {
     make_rows(groups.rows_per_group, arena);
     RowSink<Real>(grid, source.width, source.classes, arena);
@@ -216,8 +259,10 @@ void compute(const LogitSource<Real>& source, Extent region_size, const Outputs&
 #pragma omp for schedule(static) nowait
     for (int64_t band = 0; band < source.images * grid.rows; ++band) {
       const int64_t first = band / grid.rows * groups.per_image + band % grid.rows * groups.per_band;
-      totals.add_up(first, first + groups.per_band, out.region_sum + band * grid.cols,
-                    out.class_hist + band * grid.cols * source.classes);
+      const int64_t last = first + groups.per_band;
+      totals.add_up(0, first, last, out.region_sum + band * grid.cols);
+      totals.add_up_classes(band % grid.rows, first, last,
+                            out.class_hist + band * grid.cols * source.classes);
     }
   }
 }
@@ -229,12 +274,13 @@ Outputs outputs(const TensorView& bald_map, const TensorView& region_sum, const 
 
 }  // namespace
 
-void bald(const TensorView& logits, Extent region_size, bool align_corners, const TensorView& bald_map,
-          const TensorView& region_sum, const TensorView& class_hist, int threads) {
+void bald(const TensorView& logits, Extent region_size, bool keep_edge, bool align_corners,
+          const TensorView& bald_map, const TensorView& region_sum, const TensorView& class_hist,
+          int threads) {
   dispatch_real(logits.dtype, [&](auto real) {
     using Real = decltype(real);
     const LogitSource<Real> source(logits, {bald_map.sizes[1], bald_map.sizes[2]}, align_corners);
-    compute(source, region_size, outputs(bald_map, region_sum, class_hist), threads,
+    compute(source, region_size, keep_edge, outputs(bald_map, region_sum, class_hist), threads,
             [&](int64_t most_rows, Arena& arena) {
               return StackedRows<Real>(source, logits.sizes[0], most_rows, arena);
             });
@@ -249,31 +295,34 @@ void bald_update(const TensorView& logits, bool align_corners, const TensorView&
     const int64_t pixels = source.height * source.width;
     Real* const p = static_cast<Real*>(sum_p.data);
     Real* const entropy = static_cast<Real*>(sum_entropy.data);
-    const auto make_reader = [&](Arena& arena) { return LogitReader<Real>(source, arena); };
-    ThreadScratch scratch(threads, make_reader);
+    ThreadScratch scratch(threads, [&](Arena& arena) {
+      LogitReader<Real>(source, arena);
+      BlockPass<Real>(source.classes, arena);
+    });
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
       Arena arena = scratch.arena(omp_get_thread_num());
-      LogitReader<Real> reader = make_reader(arena);
+      LogitReader<Real> reader(source, arena);
+      BlockPass<Real> pass(source.classes, arena);
 #pragma omp for schedule(static)
       for (int64_t row = 0; row < source.images * source.height; ++row) {
         const int64_t image = row / source.height, y = row % source.height;
         reader.seek(image, y);
-        for (int64_t x = 0; x < source.width; x += kBlock)
-          add_pass(reader.read(x), source.classes, p + image * source.classes * pixels + y * source.width + x,
-                   pixels, entropy + row * source.width + x, min_of(kBlock, source.width - x));
+        for (int64_t x = 0; x < source.width; x += kBlock<Real>)
+          pass.add(reader.read(x), p + image * source.classes * pixels + y * source.width + x, pixels,
+                   entropy + row * source.width + x, min_of(kBlock<Real>, source.width - x));
       }
     }
   });
 }
 
 void bald_compute(const TensorView& sum_p, const TensorView& sum_entropy, int64_t passes, Extent region_size,
-                  const TensorView& bald_map, const TensorView& region_sum, const TensorView& class_hist,
-                  int threads) {
+                  bool keep_edge, const TensorView& bald_map, const TensorView& region_sum,
+                  const TensorView& class_hist, int threads) {
   dispatch_real(sum_p.dtype, [&](auto real) {
     using Real = decltype(real);
     const LogitSource<Real> source(sum_p, {sum_p.sizes[2], sum_p.sizes[3]}, false);
-    compute(source, region_size, outputs(bald_map, region_sum, class_hist), threads,
+    compute(source, region_size, keep_edge, outputs(bald_map, region_sum, class_hist), threads,
             [&](int64_t, Arena& arena) {
               return StreamedRows<Real>(source, static_cast<const Real*>(sum_entropy.data), passes, arena);
             });

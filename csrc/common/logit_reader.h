@@ -5,14 +5,16 @@
 #include "common/bilinear.h"
 #include "common/buffer.h"
 #include "common/scalar.h"
+#include "common/simd.h"
 
 namespace ralx::RALX_ISA {
 
-// Pixels are worked on in blocks [C, kBlock] that stay in the first-level cache; a multiple of every vector
-// width.
-constexpr int kBlock = 64;
-
-RALX_HD int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
+// Pixels are worked on in blocks [C, kBlock<Real>]: two vectors, so that one computes while the other waits.
+constexpr int kVectorsPerBlock = 2;
+template <typename Real>
+constexpr int64_t kBlock = kVectorsPerBlock * kLanes<Real>;
+// Pixels that are converted, transposed or upsampled at once; they stay in the first-level cache.
+constexpr int64_t kChunk = 64;
 
 // Logits [N, C, h, w] of any strides and dtype, seen as images of H×W pixels: at native size, or upsampled as
 // they are read. Those of several passes [T, N, C, h, w] are images too: number t · N + n. Real is what they
@@ -45,19 +47,37 @@ class LogitSource {
 
   Neighbours rows_around(int64_t y) const { return bilinear(y, source_height, height, align_corners_); }
 
-  // Pixels x .. x + count - 1 of row y of the source, all classes; class c goes to out + c · class_stride.
-  void load(int64_t image, int64_t y, int64_t x, int64_t count, Real* out, int64_t class_stride) const {
+  // Row y of the source where it can be computed on as it lies, else null: class c is class_stride() further
+  // on.
+  const Real* row_in_place(int64_t image, int64_t y) const {
+    constexpr DType kDType = sizeof(Real) == 4 ? DType::float32 : DType::float64;
+    if (resized || dtype_ != kDType || stride_x_ != 1) return nullptr;
+    return static_cast<const Real*>(data_) + offset(image, y, 0);
+  }
+  int64_t class_stride() const { return stride_c_; }
+
+  // Pixels x .. x + count - 1 of row y of the source, all classes; class c goes to out + c · out_stride, and
+  // `spare` [C · count] may be overwritten.
+  void load(int64_t image, int64_t y, int64_t x, int64_t count, Real* out, int64_t out_stride,
+            Real* spare) const {
     dispatch_floating(dtype_, [&](auto stored) {
-      const auto* in = static_cast<const decltype(stored)*>(data_) + image / images * stride_t_ +
-                       image % images * stride_n_ + y * stride_y_ + x * stride_x_;
-      for (int64_t c = 0; c < classes; ++c) copy(in + c * stride_c_, count, out + c * class_stride);
+      const auto* in = static_cast<const decltype(stored)*>(data_) + offset(image, y, x);
+      if (stride_c_ == 1 && stride_x_ == classes) {  // channels_last
+        copy(in, 1, count * classes, spare);
+        transpose(spare, count, classes, out, out_stride);
+        return;
+      }
+      for (int64_t c = 0; c < classes; ++c) copy(in + c * stride_c_, stride_x_, count, out + c * out_stride);
     });
   }
 
  private:
+  int64_t offset(int64_t image, int64_t y, int64_t x) const {
+    return image / images * stride_t_ + image % images * stride_n_ + y * stride_y_ + x * stride_x_;
+  }
+
   template <typename Stored>
-  void copy(const Stored* __restrict in, int64_t count, Real* __restrict out) const {
-    const int64_t stride = stride_x_;
+  static void copy(const Stored* __restrict in, int64_t stride, int64_t count, Real* __restrict out) {
     if (stride == 1) {
 #pragma omp simd
       for (int64_t i = 0; i < count; ++i) out[i] = to_real(in[i]);
@@ -67,18 +87,35 @@ class LogitSource {
     }
   }
 
+  // in [count, C] → out [C, count]
+  static void transpose(const Real* __restrict in, int64_t count, int64_t classes, Real* __restrict out,
+                        int64_t out_stride) {
+    for (int64_t c = 0; c < classes; ++c) {
+#pragma omp simd
+      for (int64_t i = 0; i < count; ++i) out[c * out_stride + i] = in[i * classes + c];
+    }
+  }
+
   const bool align_corners_;
   const void* const data_;
   const DType dtype_;
   const int64_t stride_t_, stride_n_, stride_c_, stride_y_, stride_x_;
 };
 
-// Reads the rows of a source as blocks [C, kBlock].
+// A block of pixels: class c's lie at pixels + c · class_stride.
+template <typename Real>
+struct Block {
+  const Real* pixels;
+  int64_t class_stride;
+};
+
+// Reads the rows of a source block by block.
 template <typename Real>
 class LogitReader {
  public:
   LogitReader(const LogitSource<Real>& source, Arena& arena)
-      : source_(source), block_(arena.take<Real>(source.classes * kBlock)) {
+      : source_(source), chunk_(arena.take<Real>(source.classes * kChunk)),
+        spare_(arena.take<Real>(source.classes * (source.resized ? source.source_width : kChunk))) {
     if (!source.resized) return;
     narrow_ = arena.take<Real>(source.classes * source.source_width);
     for (Row& row : wide_) row = {arena.take<Real>(source.classes * source.width), -1, -1};
@@ -87,25 +124,21 @@ class LogitReader {
   void seek(int64_t image, int64_t y) {
     image_ = image;
     y_ = y;
+    chunk_x_ = -kChunk;
+    row_ = source_.row_in_place(image, y);
     if (!source_.resized) return;
     const Neighbours rows = source_.rows_around(y);
     weight_ = static_cast<Real>(rows.weight);
     above_ = widen(rows.first, rows.second);
-    below_ = rows.second == rows.first ? above_ : widen(rows.second, rows.first);
+    below_ = rows.second == rows.first ? nullptr : widen(rows.second, rows.first);
   }
 
-  // Pixels x .. x + kBlock - 1 of the current row; those beyond it are 0. The block is the reader's own and
-  // may be overwritten.
-  Real* read(int64_t x) {
-    const int64_t count = min_of(kBlock, source_.width - x);
-    if (source_.resized)
-      for (int64_t c = 0; c < source_.classes; ++c) blend(c * source_.width + x, count, block_ + c * kBlock);
-    else
-      source_.load(image_, y_, x, count, block_, kBlock);
-    if (count < kBlock)
-      for (int64_t c = 0; c < source_.classes; ++c)
-        for (int64_t i = count; i < kBlock; ++i) block_[c * kBlock + i] = 0;
-    return block_;
+  // Pixels x .. x + kBlock - 1 of the current row, x a multiple of kBlock; those beyond the row are 0. Valid
+  // until the next call.
+  Block<Real> read(int64_t x) {
+    if (row_ != nullptr && x + kBlock<Real> <= source_.width) return {row_ + x, source_.class_stride()};
+    if (x < chunk_x_ || x >= chunk_x_ + kChunk) fill(x);
+    return {chunk_ + x - chunk_x_, kChunk};
   }
 
  private:
@@ -115,12 +148,28 @@ class LogitReader {
     int64_t image, y;
   };
 
+  void fill(int64_t x) {
+    const int64_t count = min_of(kChunk, source_.width - x);
+    chunk_x_ = x;
+    if (source_.resized)
+      for (int64_t c = 0; c < source_.classes; ++c) blend(c * source_.width + x, count, chunk_ + c * kChunk);
+    else
+      source_.load(image_, y_, x, count, chunk_, kChunk, spare_);
+    if (count == kChunk) return;
+    for (int64_t c = 0; c < source_.classes; ++c)
+      for (int64_t i = count; i < kChunk; ++i) chunk_[c * kChunk + i] = 0;
+  }
+
   void blend(int64_t offset, int64_t count, Real* __restrict out) const {
     const Real* above = above_ + offset;
+    if (below_ == nullptr) {
+      for (int64_t i = 0; i < count; ++i) out[i] = above[i];
+      return;
+    }
     const Real* below = below_ + offset;
-    const Real weight = weight_;
+    const Real weight = weight_, rest = 1 - weight;
 #pragma omp simd
-    for (int64_t i = 0; i < count; ++i) out[i] = interpolate(above[i], below[i], weight);
+    for (int64_t i = 0; i < count; ++i) out[i] = rest * above[i] + weight * below[i];
   }
 
   // Row y of the source at full width. The last two are kept: on the way down an image each is made once.
@@ -131,7 +180,7 @@ class LogitReader {
     Row& row = wide_[wide_[0].image == image_ && wide_[0].y == keep ? 1 : 0];
     row.image = image_;
     row.y = y;
-    source_.load(image_, y, 0, source_.source_width, narrow_, source_.source_width);
+    source_.load(image_, y, 0, source_.source_width, narrow_, source_.source_width, spare_);
     const int32_t* first = source_.first.data();
     const int32_t* second = source_.second.data();
     const Real* weight = source_.weight.data();
@@ -146,13 +195,15 @@ class LogitReader {
   }
 
   const LogitSource<Real>& source_;
-  Real* const block_;
-  int64_t image_ = 0, y_ = 0;
+  Real* const chunk_;  // [C, kChunk]
+  Real* const spare_;
+  int64_t image_ = 0, y_ = 0, chunk_x_ = 0;
+  const Real* row_ = nullptr;
   // Upsampled: a row of the source [C, w], and two of them at full width, the neighbours of the current row.
   Real* narrow_ = nullptr;
   Row wide_[2] = {};
   const Real* above_ = nullptr;
-  const Real* below_ = nullptr;
+  const Real* below_ = nullptr;  // null where its weight is 0
   Real weight_ = 0;
 };
 

@@ -1,118 +1,171 @@
-// The per-pixel mathematics of the ops, for host and device: what is written here once is vectorised over
-// pixels on the CPU and runs in one thread per pixel on a GPU.
+// The per-pixel mathematics of the ops, for host and device, written once: T is a float or double on a GPU,
+// where a thread has a pixel, and a vector of them on the CPU.
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "common/scalar.h"
+#include "common/simd.h"
 
 namespace ralx::RALX_ISA {
 
+// The lanes of T: their type, and integers of their size.
+template <typename T>
+struct LanesOf {
+  using Real = T;
+  using Int = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+};
+template <>
+struct LanesOf<Vector<float>> {
+  using Real = float;
+  using Int = Vector<int32_t>;
+};
+template <>
+struct LanesOf<Vector<double>> {
+  using Real = double;
+  using Int = Vector<int64_t>;
+};
+template <typename T>
+using RealOf = typename LanesOf<T>::Real;
+template <typename T>
+using IntOf = typename LanesOf<T>::Int;
+
+// The second operand where one is NaN.
+template <typename T>
+RALX_HD T lower(T a, T b) {
+  return a < b ? a : b;
+}
+template <typename T>
+RALX_HD T higher(T a, T b) {
+  return a > b ? a : b;
+}
+
 // One step of argmax over classes, as torch.argmax: the first NaN wins, then the lowest of equal classes.
 // `best` ends as the maximum, or NaN where there is one.
-template <typename Real>
-RALX_HD void argmax_step(Real x, int32_t c, Real& best, int32_t& label) {
-  const bool better = !(x <= best) & (best == best);
+template <typename T>
+RALX_HD void argmax_step(T x, IntOf<T> c, T& best, IntOf<T>& label) {
+  const auto better = (!(x <= best)) & (best == best);
   best = better ? x : best;
   label = better ? c : label;
 }
 
-// Below this, e^x is nothing beside 1 and soon leaves the normal numbers.
+// 2^t is nothing beside 1 below this, and soon leaves the normal numbers.
 template <typename Real>
-constexpr Real kExpFloor = sizeof(Real) == 4 ? Real(-86) : Real(-700);
+constexpr Real kFloor = sizeof(Real) == 4 ? Real(-125) : Real(-1010);
 
-// e^x for kExpFloor <= x <= 0; NaN gives NaN. Relative error in float 2e-7 · (1 + |x|), in double 1e-15:
-// where e^x counts beside the maximum's e^0 = 1, x is small.
-RALX_HD float exp_nonpositive(float x) {
-  constexpr float kMagic = 0x1.8p23f;  // adding it rounds to an integer, left in the low bits of the mantissa
-  const float shifted = x * 0x1.715476p+0f + kMagic;
-  const float r = x - (shifted - kMagic) * 0x1.62e43p-1f;
-  // Minimax on |r| <= ln 2 / 2 with the first two coefficients held at 1; relative error 1.05e-7.
-  float p = 0x1.10625cp-7f;
-  p = p * r + 0x1.572a6ap-5f;
-  p = p * r + 0x1.5557b0p-3f;
-  p = p * r + 0x1.fffdfcp-2f;
-  p = p * r + 1.0f;
-  p = p * r + 1.0f;
-  // Multiplied, not added to the exponent: that would turn some NaNs into numbers.
-  return p * bit_cast<float>((bit_cast<uint32_t>(shifted) << 23) + 0x3f800000u);
-}
-
-RALX_HD double exp_nonpositive(double x) {
-  constexpr double kMagic = 0x1.8p52;
-  const double shifted = x * 0x1.71547652b82fep+0 + kMagic;
-  const double n = shifted - kMagic;
-  // ln 2 in two parts, of which n times the first is exact.
-  const double r = (x - n * 0x1.62e42fefa3800p-1) - n * 0x1.ef35793c76730p-45;
-  // Taylor's series: |r|^14 / 14! < 5e-18.
-  double p = 1.0 / 6227020800;
-  p = p * r + 1.0 / 479001600;
-  p = p * r + 1.0 / 39916800;
-  p = p * r + 1.0 / 3628800;
-  p = p * r + 1.0 / 362880;
-  p = p * r + 1.0 / 40320;
-  p = p * r + 1.0 / 5040;
-  p = p * r + 1.0 / 720;
-  p = p * r + 1.0 / 120;
-  p = p * r + 1.0 / 24;
-  p = p * r + 1.0 / 6;
-  p = p * r + 0.5;
-  p = p * r + 1.0;
-  p = p * r + 1.0;
-  return p * bit_cast<double>((bit_cast<uint64_t>(shifted) << 52) + 0x3ff0000000000000u);
-}
-
-// ln x for normal x > 0. Zero and subnormal numbers give some -88 (float) or -708 (double), so that x ln x is
-// right for them; NaN and infinity give a number.
-RALX_HD float log_positive(float x) {
-  const int32_t bits = bit_cast<int32_t>(x);
-  const int32_t exponent = (bits - 0x3f3504f3) >> 23;  // of x = 2^exponent · m with m in [√½, √2)
-  const float m = bit_cast<float>(bits - exponent * 0x800000);
-  // ln m = 2 artanh s, whose series ends early: |s| < 0.172.
-  const float s = (m - 1.0f) / (m + 1.0f), s2 = s * s;
-  float p = 2.0f / 9;
-  p = p * s2 + 2.0f / 7;
-  p = p * s2 + 2.0f / 5;
-  p = p * s2 + 2.0f / 3;
-  p = p * s2 + 2.0f;
-  return static_cast<float>(exponent) * 0x1.62e43p-1f + p * s;
-}
-
-RALX_HD double log_positive(double x) {
-  const int64_t bits = bit_cast<int64_t>(x);
-  const int64_t exponent = (bits - 0x3fe6a09e667f3bcd) >> 52;
-  const double m = bit_cast<double>(bits - exponent * 0x10000000000000);
-  const double s = (m - 1.0) / (m + 1.0), s2 = s * s;
-  double p = 2.0 / 21;
-  p = p * s2 + 2.0 / 19;
-  p = p * s2 + 2.0 / 17;
-  p = p * s2 + 2.0 / 15;
-  p = p * s2 + 2.0 / 13;
-  p = p * s2 + 2.0 / 11;
-  p = p * s2 + 2.0 / 9;
-  p = p * s2 + 2.0 / 7;
-  p = p * s2 + 2.0 / 5;
-  p = p * s2 + 2.0 / 3;
-  p = p * s2 + 2.0;
-  return static_cast<double>(static_cast<int32_t>(exponent)) * 0x1.62e42fefa39efp-1 + p * s;
-}
-
-// Shannon entropy of softmax in nats, from two sums over the classes. With d = x - max and
-// z = Σ e^d, H = -Σ (e^d / z) (d - ln z) = ln z - Σ d e^d / z: two terms >= 0, nothing cancels.
-template <typename Real>
-struct SoftmaxEntropy {
-  // Adds one class and returns e^d. d = -inf (a masked class) becomes a large finite number, or 0 · -inf
-  // would be NaN; so does the overflowing difference of two finite logits.
-  RALX_HD static Real add(Real x, Real max, Real& z, Real& de) {
-    Real d = x - max;
-    d = d < kExpFloor<Real> ? kExpFloor<Real> : d;  // NaN stays
-    const Real e = exp_nonpositive(d);
-    z += e;
-    de += d * e;
-    return e;
+// 2^t for kFloor <= t <= 0, and a little above; NaN gives NaN or, in float, some number.
+template <typename T>
+RALX_HD T exp2_nonpositive(T t) {
+  using Real = RealOf<T>;
+  constexpr bool kSingle = sizeof(Real) == 4;
+  constexpr Real kMagic = kSingle ? Real(0x1.8p23) : Real(0x1.8p52);  // adding it rounds to an integer
+  const T shifted = t + kMagic;
+  const T f = t - (shifted - kMagic);
+  T p;
+  if constexpr (kSingle) {
+    // Minimax of the relative error on |f| <= ½: 7.5e-8.
+    p = f * 0x1.5c08e6p-10f + 0x1.3d0c52p-7f;
+    p = p * f + 0x1.c6b6e4p-5f;
+    p = p * f + 0x1.ebf918p-3f;
+    p = p * f + 0x1.62e428p-1f;
+    p = p * f + 0x1.000002p+0f;
+  } else {
+    // Taylor's series of e^r: |r|^14 / 14! < 5e-18.
+    const T r = f * 0x1.62e42fefa39efp-1;
+    p = r * (1.0 / 6227020800) + 1.0 / 479001600;
+    p = p * r + 1.0 / 39916800;
+    p = p * r + 1.0 / 3628800;
+    p = p * r + 1.0 / 362880;
+    p = p * r + 1.0 / 40320;
+    p = p * r + 1.0 / 5040;
+    p = p * r + 1.0 / 720;
+    p = p * r + 1.0 / 120;
+    p = p * r + 1.0 / 24;
+    p = p * r + 1.0 / 6;
+    p = p * r + 0.5;
+    p = p * r + 1.0;
+    p = p * r + 1.0;
   }
+  // The integer, left in the low bits of `shifted`, is added to the exponent.
+  return bit_cast<T>(bit_cast<IntOf<T>>(p) + (bit_cast<IntOf<T>>(shifted) << (kSingle ? 23 : 52)));
+}
 
-  RALX_HD static Real entropy(Real z, Real de) { return log_positive(z) - de / z; }
-};
+#if defined(__AVX512F__)
+// Five sixths of the instructions, and right down to -inf.
+inline Vector<float> exp2_nonpositive(Vector<float> t) {
+  const auto f = (Vector<float>)_mm512_reduce_ps((__m512)t, _MM_FROUND_TO_NEG_INF);
+  // Minimax of the relative error on 0 <= f < 1 with 2^0 = 1: 8.3e-8.
+  Vector<float> p = f * 0x1.e974fap-10f + 0x1.277856p-7f;
+  p = p * f + 0x1.c91ce6p-5f;
+  p = p * f + 0x1.ebdb56p-3f;
+  p = p * f + 0x1.62e4bap-1f;
+  p = p * f + 1.0f;
+  return (Vector<float>)_mm512_scalef_ps((__m512)p, (__m512)t);
+}
+#endif
+
+// log2 x for normal x > 0. Zero and subnormal numbers give some -127 (float) or -1023 (double), so that
+// x log2 x is right for them; NaN and infinity give a number.
+template <typename T>
+RALX_HD T log2_positive(T x) {
+  using Real = RealOf<T>;
+  using Int = IntOf<T>;
+  constexpr bool kSingle = sizeof(Real) == 4;
+  constexpr auto kHalf = kSingle ? 0x3f3504f3 : 0x3fe6a09e667f3bcd;  // √½
+  constexpr int kMantissa = kSingle ? 23 : 52;
+  const Int bits = bit_cast<Int>(x);
+  const Int exponent = (bits - kHalf) >> kMantissa;  // of x = 2^exponent · m with m in [√½, √2)
+  const T m = bit_cast<T>(bits - (exponent << kMantissa));
+  const T whole = convert<T>(exponent);
+  const T u = m - Real(1);
+  if constexpr (kSingle) {
+    // Minimax of log2(1 + u) / u, error in log2 below 5e-8.
+    T p = u * -0x1.2a82fcp-3f + 0x1.e522acp-3f;
+    p = p * u - 0x1.00100ap-2f;
+    p = p * u + 0x1.2596ecp-2f;
+    p = p * u - 0x1.70baf0p-2f;
+    p = p * u + 0x1.ec7b60p-2f;
+    p = p * u - 0x1.7155b8p-1f;
+    p = p * u + 0x1.715472p+0f;
+    return p * u + whole;
+  } else {
+    // ln m = 2 artanh s, whose series ends early: |s| < 0.172.
+    const T s = u / (m + 1.0), s2 = s * s;
+    T p = s2 * (2.0 / 21) + 2.0 / 19;
+    p = p * s2 + 2.0 / 17;
+    p = p * s2 + 2.0 / 15;
+    p = p * s2 + 2.0 / 13;
+    p = p * s2 + 2.0 / 11;
+    p = p * s2 + 2.0 / 9;
+    p = p * s2 + 2.0 / 7;
+    p = p * s2 + 2.0 / 5;
+    p = p * s2 + 2.0 / 3;
+    p = p * s2 + 2.0;
+    return whole + p * s * 0x1.71547652b82fep+0;
+  }
+}
+
+// 1 / x to nearly the last bit, for normal x.
+template <typename T>
+RALX_HD T reciprocal(T x) {
+  return RealOf<T>(1) / x;
+}
+
+#if defined(__AVX512F__)
+inline Vector<float> reciprocal(Vector<float> x) {
+  const auto r = (Vector<float>)_mm512_rcp14_ps((__m512)x);
+  return r * (2.0f - x * r);
+}
+#endif
+
+constexpr double kLog2E = 0x1.71547652b82fep+0, kLn2 = 0x1.62e42fefa39efp-1;
+
+// Shannon entropy of softmax in nats, from two sums over the classes. With t = (x - max) log2 e and z = Σ
+// 2^t, H = ln 2 · (log2 z - Σ t 2^t / z): two terms >= 0, nothing cancels; never below 0, NaN stays.
+template <typename T>
+RALX_HD T softmax_entropy(T z, T tz, T one_over_z) {
+  return higher(T{}, (log2_positive(z) - tz * one_over_z) * RealOf<T>(kLn2));
+}
 
 }  // namespace ralx::RALX_ISA

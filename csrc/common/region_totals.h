@@ -12,35 +12,43 @@ namespace ralx::RALX_ISA {
 // order, so that the number of threads doesn't show.
 class RegionTotals {
  public:
-  RegionTotals(const RegionGrid& grid, int64_t classes, int64_t units)
-      : grid_(grid), classes_(classes), sums_(units * grid.cols), counts_(units * grid.cols * classes) {}
+  // kinds: how many sums a region has.
+  RegionTotals(const RegionGrid& grid, int64_t classes, int64_t units, int64_t kinds)
+      : grid_(grid), classes_(classes), kinds_(kinds), sums_(units * kinds * grid.cols),
+        counts_(units * grid.cols * classes) {}
 
-  double* sums(int64_t unit) { return sums_.data() + unit * grid_.cols; }
+  // Of a unit [kinds, cols], not initialised.
+  double* sums(int64_t unit) { return sums_.data() + unit * kinds_ * grid_.cols; }
 
   void set_counts(int64_t unit, const ClassCounts& counts) {
     int32_t* out = counts_.data() + unit * grid_.cols * classes_;
     for (int64_t i = 0; i < grid_.cols * classes_; ++i) out[i] = counts.count(i);
   }
 
-  // Of one row of regions, made by units begin .. end - 1: sum [cols], class_hist [cols, C].
-  void add_up(int64_t begin, int64_t end, float* sum, float* class_hist) const {
-    const double area = static_cast<double>(grid_.region.height * grid_.region.width);
+  // A sum of one row of regions, made by units begin .. end - 1, to out [cols].
+  void add_up(int64_t kind, int64_t begin, int64_t end, float* out) const {
     for (int64_t col = 0; col < grid_.cols; ++col) {
       double total = 0;
-      for (int64_t unit = begin; unit < end; ++unit) total += sums_[unit * grid_.cols + col];
-      sum[col] = static_cast<float>(total);
+      for (int64_t unit = begin; unit < end; ++unit)
+        total += sums_[(unit * kinds_ + kind) * grid_.cols + col];
+      out[col] = static_cast<float>(total);
     }
+  }
+
+  // The class histograms [cols, C] of row `row` of the regions.
+  void add_up_classes(int64_t row, int64_t begin, int64_t end, float* class_hist) const {
     for (int64_t i = 0; i < grid_.cols * classes_; ++i) {
       int64_t count = 0;
       for (int64_t unit = begin; unit < end; ++unit) count += counts_[unit * grid_.cols * classes_ + i];
-      class_hist[i] = static_cast<float>(static_cast<double>(count) / area);
+      class_hist[i] =
+          static_cast<float>(static_cast<double>(count) / static_cast<double>(grid_.area(row, i / classes_)));
     }
   }
 
  private:
   const RegionGrid& grid_;
-  const int64_t classes_;
-  Buffer<double> sums_;     // [units, cols]
+  const int64_t classes_, kinds_;
+  Buffer<double> sums_;     // [units, kinds, cols]
   Buffer<int32_t> counts_;  // [units, cols, C]
 };
 

@@ -22,12 +22,22 @@ struct BFloat16 {
   uint16_t bits;
 };
 
+RALX_HD int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
+
 template <typename To, typename From>
 RALX_HD To bit_cast(From from) {
   static_assert(sizeof(To) == sizeof(From));
   To to;
   __builtin_memcpy(&to, &from, sizeof(To));
   return to;
+}
+
+template <typename To, typename From>
+RALX_HD To convert(From from) {
+  if constexpr (sizeof(from) > 8)  // a vector
+    return __builtin_convertvector(from, To);
+  else
+    return static_cast<To>(from);
 }
 
 RALX_HD double to_real(double x) { return x; }

@@ -2,17 +2,11 @@
 
 #include <cstdint>
 
+#include "common/bad_label.h"
 #include "common/isa.h"
 #include "common/tensor_view.h"
 
 namespace ralx {
-
-// The first label, in reading order, that is no class: a target, else a prediction; or nothing.
-struct BadLabel {
-  enum Kind : int64_t { none, target, prediction } kind;
-  int64_t position;  // in the flattened [N, H, W]
-  int64_t value;
-};
 
 // counts[t, p] += number of pixels with target t and predicted label p.
 //   prediction  logits [N, C, h, w], upsampled to the target's H×W, or labels [N, H, W]

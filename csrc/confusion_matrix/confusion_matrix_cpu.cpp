@@ -2,23 +2,11 @@
 
 #include <omp.h>
 
-#include "common/pixel_blocks.h"
+#include "common/block_math.h"
+#include "common/label_rows.h"
 
 namespace ralx::RALX_ISA {
 namespace {
-
-// The rows of a label map, widened to int64.
-struct LabelRows {
-  const TensorView& view;
-
-  void read(int64_t n, int64_t y, int64_t* out) const {
-    dispatch_integral(view.dtype, [&](auto scalar) {
-      const auto* row =
-          static_cast<const decltype(scalar)*>(view.data) + n * view.strides[0] + y * view.strides[1];
-      for (int64_t x = 0; x < view.sizes[2]; ++x) out[x] = row[x * view.strides[2]];
-    });
-  }
-};
 
 // The rows of the label map that logits predict.
 template <typename Real>
@@ -27,23 +15,16 @@ struct ArgmaxRows {
   LogitReader<Real> reader;
 
   void read(int64_t n, int64_t y, int64_t* out) {
-    Real best[kBlock];
-    int32_t label[kBlock];
+    Real best[kBlock<Real>];
+    int32_t label[kBlock<Real>];
     reader.seek(n, y);
-    for (int64_t x = 0; x < source.width; x += kBlock) {
+    for (int64_t x = 0; x < source.width; x += kBlock<Real>) {
       block_argmax(reader.read(x), source.classes, best, label);
-      const int64_t count = min_of(kBlock, source.width - x);
+      const int64_t count = min_of(kBlock<Real>, source.width - x);
       for (int64_t i = 0; i < count; ++i) out[x + i] = label[i];
     }
   }
 };
-
-// Where a thread met its first bad label, if it did.
-BadLabel earlier(BadLabel a, BadLabel b) {
-  if (a.kind == BadLabel::none) return b;
-  if (b.kind == BadLabel::none) return a;
-  return b.position < a.position ? b : a;
-}
 
 BadLabel count_row(const int64_t* target, const int64_t* prediction, int64_t width, int64_t classes,
                    int64_t ignore_index, int64_t position, int64_t* counts) {

@@ -1,12 +1,12 @@
-// KL(p ‖ q) = Σ p ln p - Σ p ln q: the second sum, over all pairs, is a matrix product. It is made in tiles of a
-// few rows of p by a few vectors of q that stay in registers, and is binned while it is in the cache.
+// KL(p ‖ q) = Σ p ln p - Σ p ln q: the second sum, over all pairs, is a matrix product. It is made in tiles
+// of a few rows of p by a few vectors of q that stay in registers, and is binned while it is in the cache.
 //
-// Everything is float64. The two sums cancel where p is near q, and under own_range the bins shrink with the spread
-// of the row: in float32 they would count rounding errors there. It costs half the speed of the product, which is
-// about half of the time.
+// Everything is float64. The two sums cancel where p is near q, and under own_range the bins shrink with the
+// spread of the row: in float32 they would count rounding errors there. It costs half the speed of the
+// product, which is about half of the time.
 //
-// Every pair runs through the same multiplications and additions in the same order, wherever in a tile it lies: q is
-// padded up to whole tiles, so there is no code for a remainder.
+// Every pair runs through the same multiplications and additions in the same order, wherever in a tile it
+// lies: q is padded up to whole tiles, so there is no code for a remainder.
 #include "kl_histogram/kl_histogram.h"
 
 #include <omp.h>
@@ -33,8 +33,8 @@ using Vector = double __attribute__((vector_size(kVectorBytes), may_alias));
 constexpr int kLanes = kVectorBytes / sizeof(double);
 constexpr int kTile = kVectors * kLanes;  // columns whose sums are in registers
 constexpr int kRows = 4;                  // rows of p that share each load of ln q
-// Columns whose values are kept at once: kRows · kPanel float64 (128 KiB) stay in the second-level cache. Up to this
-// many rows of q the product is made once under own_range, beyond it twice.
+// Columns whose values are kept at once: kRows · kPanel float64 (128 KiB) stay in the second-level cache. Up
+// to this many rows of q the product is made once under own_range, beyond it twice.
 constexpr int64_t kPanel = 4096;
 
 constexpr int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
@@ -171,11 +171,14 @@ class Worker {
  public:
   Worker(const Reference& reference, int64_t num_bins, Arena& arena)
       : reference_(reference), num_bins_(num_bins), width_(reference.width),
-        row_(arena.take<double>(reference.classes)), block_{arena.take<double>(reference.classes * kRows), {}}, values_(arena.take<double>(kRows * width_)),
-        bins_(arena.take<int32_t>(kRows * width_)), counts_(arena.take<int64_t>(kRows * num_bins)) {}
+        row_(arena.take<double>(reference.classes)),
+        block_{arena.take<double>(reference.classes * kRows), {}},
+        values_(arena.take<double>(kRows * width_)), bins_(arena.take<int32_t>(kRows * width_)),
+        counts_(arena.take<int64_t>(kRows * num_bins)) {}
 
   // Rows first .. first + kRows - 1 of p, as far as there are any.
-  void run(const TensorView& p, int64_t first, bool own_range, double low, double high, double eps, float* out) {
+  void run(const TensorView& p, int64_t first, bool own_range, double low, double high, double eps,
+           float* out) {
     read_block(p, first, eps);
     bool bad[kRows] = {};
     Bins spans[kRows];
@@ -185,7 +188,8 @@ class Worker {
     const int64_t rows = min_of(kRows, p.sizes[0] - first);
     for (int64_t r = 0; r < rows; ++r)
       for (int64_t b = 0; b < num_bins_; ++b) {
-        const double share = static_cast<double>(counts_[r * num_bins_ + b]) / static_cast<double>(reference_.columns);
+        const double share =
+            static_cast<double>(counts_[r * num_bins_ + b]) / static_cast<double>(reference_.columns);
         out[(first + r) * num_bins_ + b] = bad[r] ? __builtin_nanf("") : static_cast<float>(share);
       }
   }
@@ -238,7 +242,7 @@ class Worker {
 
   const Reference& reference_;
   const int64_t num_bins_, width_;
-  double* const row_;      // [C]
+  double* const row_;  // [C]
   RowBlock block_;
   double* const values_;   // [kRows, width]
   int32_t* const bins_;    // [kRows, width]

@@ -2,9 +2,9 @@
 
 #include <omp.h>
 
-#include "common/pixel_blocks.h"
 #include "common/region_grid.h"
 #include "common/region_totals.h"
+#include "region_features/pixel_rows.h"
 
 namespace ralx::RALX_ISA {
 namespace {
@@ -12,12 +12,22 @@ namespace {
 // With fewer rows of regions than this, each is given to several threads.
 constexpr int64_t kManyBands = 64;
 
+// The part of a region that cell number i along an axis covers, in pixels from the region's edge.
+struct Span {
+  int64_t begin, count;
+};
+
 struct CellGrid {
   int64_t rows, cols, height, width;  // cells of height × width pixels
 
   CellGrid(Extent region, Extent cells)
       : rows(cells.height), cols(cells.width), height(region.height / cells.height),
         width(region.width / cells.width) {}
+
+  static Span clip(int64_t begin, int64_t count, int64_t region) {
+    begin = min_of(begin, region);
+    return {begin, min_of(count, region - begin)};
+  }
 };
 
 // Minimum, maximum and sum of the entropy down each column of a strip of rows; NaN stays NaN.
@@ -30,73 +40,146 @@ class ColumnStats {
   };
 
   ColumnStats(int64_t width, Arena& arena)
-      : width_(width), min_(arena.take<Real>(width)), max_(arena.take<Real>(width)),
-        sum_(arena.take<double>(width)) {}
+      : width_(width + kBlock<Real>), min_(arena.take<Real>(width_)), max_(arena.take<Real>(width_)),
+        some_(arena.take<Real>(width_)), sum_(arena.take<double>(width_)) {}
 
   void clear() {
     for (int64_t x = 0; x < width_; ++x) {
       min_[x] = static_cast<Real>(__builtin_huge_val());
       max_[x] = -min_[x];
+      some_[x] = 0;
       sum_[x] = 0;
     }
+    rows_ = 0;
   }
 
-  void add_row(const Real* __restrict entropy) {
-    Real* __restrict min = min_;
-    Real* __restrict max = max_;
+  // A vector of the current row.
+  void add(int64_t x, Vector<Real> entropy) {
+    const Vector<Real> min = load(min_ + x), max = load(max_ + x);
+    store(min_ + x, lower(entropy, min));
+    store(max_ + x, higher(entropy, max));
+    store(some_ + x, load(some_ + x) + entropy);
+  }
+
+  // The same, of an entropy that may be NaN.
+  void add_any(int64_t x, Vector<Real> entropy) {
+    const Vector<Real> min = load(min_ + x), max = load(max_ + x);
+    store(min_ + x, entropy == entropy ? lower(entropy, min) : entropy);
+    store(max_ + x, entropy == entropy ? higher(entropy, max) : entropy);
+    store(some_ + x, load(some_ + x) + entropy);
+  }
+
+  // A few rows are added up in Real, then all in double.
+  void end_row() {
+    if (++rows_ == kRowsAtOnce) flush();
+  }
+
+  void flush() {
+    Real* __restrict some = some_;
     double* __restrict sum = sum_;
 #pragma omp simd
     for (int64_t x = 0; x < width_; ++x) {
-      min[x] = lower(entropy[x], min[x]);
-      max[x] = higher(entropy[x], max[x]);
-      sum[x] += static_cast<double>(entropy[x]);
+      sum[x] += static_cast<double>(some[x]);
+      some[x] = 0;
     }
+    rows_ = 0;
   }
 
+  // After flush().
   Stats over(int64_t begin, int64_t count) const {
+    if (count == 0) return {0, 0, 0};
     Stats stats{min_[begin], max_[begin], 0};
     for (int64_t x = begin; x < begin + count; ++x) {
-      stats.min = lower(min_[x], stats.min);
-      stats.max = higher(max_[x], stats.max);
+      stats.min = (min_[x] < stats.min) | (min_[x] != min_[x]) ? min_[x] : stats.min;
+      stats.max = (max_[x] > stats.max) | (max_[x] != max_[x]) ? max_[x] : stats.max;
       stats.sum += sum_[x];
     }
     return stats;
   }
 
  private:
-  static Real lower(Real x, Real min) { return ((x < min) | (x != x)) ? x : min; }
-  static Real higher(Real x, Real max) { return ((x > max) | (x != x)) ? x : max; }
+  static constexpr int kRowsAtOnce = 8;
 
   const int64_t width_;
   Real* const min_;
   Real* const max_;
+  Real* const some_;
   double* const sum_;
+  int rows_ = 0;
 };
 
-struct Outputs {
-  float *class_hist, *entropy_min, *entropy_avg, *entropy_max, *entropy_sum;
-};
-
-// What one thread works with: all strips of rows go through here.
+// What one thread works with: all strips of rows go through here. Entropy and classes of the rows added are
+// gathered in `columns` and `counts`.
 template <typename Real>
 class Worker {
  public:
   Worker(const LogitSource<Real>& source, const RegionGrid& grid, Arena& arena)
-      : counts(grid, source.classes, arena), columns(grid.covered_width(), arena), grid_(grid),
-        reader_(source, arena), classes_(source.classes),
-        entropy_(arena.take<Real>(grid.covered_width() + kBlock)),
-        label_(arena.take<int32_t>(grid.covered_width() + kBlock)) {}
+      : counts(grid, source.classes, arena), columns(grid.covered_width(), arena), classes_(source.classes),
+        width_(grid.covered_width()), reader_(source, arena), masks_(source.classes, arena) {}
 
-  // Entropy and labels of rows begin .. end - 1 of an image, gathered in `columns` and `counts`.
-  void add_rows(int64_t image, int64_t begin, int64_t end) {
-    Real z[kBlock];
-    columns.clear();
-    for (int64_t y = begin; y < end; ++y) {
-      reader_.seek(image, y);
-      for (int64_t x = 0; x < grid_.covered_width(); x += kBlock)
-        block_softmax_entropy(reader_.read(x), classes_, z, entropy_ + x, label_ + x);
-      columns.add_row(entropy_);
-      counts.add_row(label_);
+  void prepare() {}
+
+  void add_row(int64_t image, int64_t y, double*) {
+    reader_.seek(image, y);
+    for (int64_t x = 0; x < width_; x += kBlock<Real>)
+      add_block(reader_.read(x), x, min_of(x + kBlock<Real>, width_));
+    columns.end_row();
+  }
+
+  ClassCounts counts;
+  ColumnStats<Real> columns;
+
+ private:
+  using V = Vector<Real>;
+
+  void add_block(Block<Real> block, int64_t x, int64_t end) {
+    BlockSums<Real> sums;
+    block_softmax(block, classes_, sums, [&](int64_t c, int v, V logit, V) {
+      masks_.set(c, v, equal_lanes(logit, sums.largest[v]));
+    });
+    V entropy[kVectorsPerBlock];
+    for (int v = 0; v < kVectorsPerBlock; ++v)
+      entropy[v] = softmax_entropy(sums.z[v], sums.tz[v], reciprocal(sums.z[v]));
+    if (!sums.all_simple()) return add_any(block, entropy, x, end);
+    for (int v = 0; v < kVectorsPerBlock; ++v) columns.add(x + v * kLanes<Real>, entropy[v]);
+    counts.add(masks_, x, end);
+  }
+
+  // There may be NaN.
+  void add_any(Block<Real> block, const V* entropy, int64_t x, int64_t end) {
+    Real largest[kBlock<Real>];
+    int32_t label[kBlock<Real>];
+    block_argmax(block, classes_, largest, label);
+    for (int v = 0; v < kVectorsPerBlock; ++v) columns.add_any(x + v * kLanes<Real>, entropy[v]);
+    counts.add(label, x, end);
+  }
+
+  const int64_t classes_, width_;
+  LogitReader<Real> reader_;
+  BlockMasks<Real> masks_;
+};
+
+// The same with scores, added to sums [1 + S, cols] from the second on.
+template <typename Real>
+class ScoringWorker {
+ public:
+  ScoringWorker(const LogitSource<Real>& source, const RegionGrid& grid, const Scores& scores, Arena& arena)
+      : counts(grid, source.classes, arena), columns(grid.covered_width(), arena), grid_(grid),
+        scores_(scores), rows_(source, scores, arena) {}
+
+  void prepare() { rows_.prepare(); }
+
+  void add_row(int64_t image, int64_t y, double* sums) {
+    rows_.seek(image, y);
+    for (int64_t x = 0; x < grid_.covered_width(); x += kLanes<Real>)
+      columns.add_any(x, load(rows_.entropy() + x));
+    columns.end_row();
+    counts.add_row(rows_.label());
+    for (int64_t s = 0; s < count(scores_); ++s) {
+      const Real* score = rows_.score(s);
+      double* sum = sums + (s + 1) * grid_.cols;
+      for (int64_t col = 0; col < grid_.cols; ++col)
+        for (int64_t x = 0; x < grid_.width(col); ++x) sum[col] += static_cast<double>(*score++);
     }
   }
 
@@ -105,92 +188,113 @@ class Worker {
 
  private:
   const RegionGrid& grid_;
-  LogitReader<Real> reader_;
-  const int64_t classes_;
-  Real* const entropy_;
-  int32_t* const label_;
+  const Scores scores_;
+  PixelRows<Real> rows_;
+};
+
+struct Outputs {
+  float *class_hist, *entropy_min, *entropy_avg, *entropy_max, *entropy_sum, *score_sum;
 };
 
 // A row of regions (a band) consists of strips: one for each row of cells, and the rows below the last cell.
 // Work is shared out in parts of bands; sums of strips are added in their order, whichever thread made them.
-template <typename Real>
 class Pass {
  public:
-  Pass(const LogitSource<Real>& source, const RegionGrid& grid, const CellGrid& cells, const Outputs& out)
-      : source_(source), grid_(grid), cells_(cells), out_(out), bands_(source.images * grid.rows),
-        strips_(cells.rows + (cells.rows * cells.height < grid.region.height ? 1 : 0)),
-        parts_(bands_ < kManyBands ? strips_ : 1), totals_(grid, source.classes, bands_ * parts_) {}
+  Pass(int64_t images, int64_t classes, const RegionGrid& grid, const CellGrid& cells, int64_t scores,
+       const Outputs& out)
+      : classes_(classes), grid_(grid), cells_(cells), out_(out), bands_(images * grid.rows),
+        kinds_(1 + scores), strips_(cells.rows + (cells.rows * cells.height < grid.region.height ? 1 : 0)),
+        parts_(bands_ < kManyBands ? strips_ : 1), totals_(grid, classes, bands_ * parts_, kinds_) {}
 
-  void run(int threads) {
-    const auto make_worker = [&](Arena& arena) { return Worker<Real>(source_, grid_, arena); };
+  // make_worker(arena) makes a Worker or ScoringWorker; each thread has its own.
+  template <typename MakeWorker>
+  void run(int threads, const MakeWorker& make_worker) {
     ThreadScratch scratch(threads, make_worker);
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
       Arena arena = scratch.arena(omp_get_thread_num());
-      Worker<Real> worker = make_worker(arena);
+      auto worker = make_worker(arena);
+      worker.prepare();
 #pragma omp for schedule(dynamic)
       for (int64_t unit = 0; unit < bands_ * parts_; ++unit) measure(worker, unit);
 #pragma omp for schedule(static) nowait
-      for (int64_t band = 0; band < bands_; ++band)
-        totals_.add_up(band * parts_, (band + 1) * parts_, out_.entropy_sum + band * grid_.cols,
-                       out_.class_hist + band * grid_.cols * source_.classes);
+      for (int64_t band = 0; band < bands_; ++band) {
+        const int64_t first = band * parts_, last = first + parts_;
+        totals_.add_up(0, first, last, out_.entropy_sum + band * grid_.cols);
+        for (int64_t kind = 1; kind < kinds_; ++kind)
+          totals_.add_up(kind, first, last, out_.score_sum + ((kind - 1) * bands_ + band) * grid_.cols);
+        totals_.add_up_classes(band % grid_.rows, first, last,
+                               out_.class_hist + band * grid_.cols * classes_);
+      }
     }
   }
 
  private:
-  void measure(Worker<Real>& worker, int64_t unit) {
+  template <typename Worker>
+  void measure(Worker& worker, int64_t unit) {
     const int64_t band = unit / parts_, part = unit % parts_, strips = strips_ / parts_;
-    const int64_t image = band / grid_.rows, top = band % grid_.rows * grid_.region.height;
+    const int64_t image = band / grid_.rows, row = band % grid_.rows, top = row * grid_.region.height;
     double* sums = totals_.sums(unit);
-    for (int64_t col = 0; col < grid_.cols; ++col) sums[col] = 0;
+    for (int64_t i = 0; i < kinds_ * grid_.cols; ++i) sums[i] = 0;
     worker.counts.clear();
     for (int64_t strip = part * strips; strip < (part + 1) * strips; ++strip) {
       const int64_t begin = strip * cells_.height;
       const int64_t end = strip < cells_.rows ? begin + cells_.height : grid_.region.height;
-      worker.add_rows(image, top + begin, top + end);
-      for (int64_t col = 0; col < grid_.cols; ++col)
-        sums[col] += worker.columns.over(col * grid_.region.width, grid_.region.width).sum;
-      if (strip < cells_.rows) pool(worker.columns, band, strip);
+      const Span span = CellGrid::clip(begin, end - begin, grid_.height(row));
+      worker.columns.clear();
+      for (int64_t y = 0; y < span.count; ++y) worker.add_row(image, top + span.begin + y, sums);
+      worker.columns.flush();
+      if (span.count > 0)
+        for (int64_t col = 0; col < grid_.cols; ++col)
+          sums[col] += worker.columns.over(col * grid_.region.width, grid_.width(col)).sum;
+      if (strip < cells_.rows) pool(worker.columns, band, strip, span.count);
     }
     totals_.set_counts(unit, worker.counts);
   }
 
-  void pool(const ColumnStats<Real>& columns, int64_t band, int64_t row) {
-    const double area = static_cast<double>(cells_.height * cells_.width);
+  template <typename Columns>
+  void pool(const Columns& columns, int64_t band, int64_t row, int64_t height) {
     for (int64_t col = 0; col < grid_.cols; ++col) {
       const int64_t first = ((band * grid_.cols + col) * cells_.rows + row) * cells_.cols;
       for (int64_t j = 0; j < cells_.cols; ++j) {
-        const auto stats = columns.over(col * grid_.region.width + j * cells_.width, cells_.width);
+        const Span span = CellGrid::clip(j * cells_.width, height > 0 ? cells_.width : 0, grid_.width(col));
+        const auto stats = columns.over(col * grid_.region.width + span.begin, span.count);
+        const double area = static_cast<double>(height * span.count);
         out_.entropy_min[first + j] = static_cast<float>(stats.min);
-        out_.entropy_avg[first + j] = static_cast<float>(stats.sum / area);
+        out_.entropy_avg[first + j] = area > 0 ? static_cast<float>(stats.sum / area) : 0;
         out_.entropy_max[first + j] = static_cast<float>(stats.max);
       }
     }
   }
 
-  const LogitSource<Real>& source_;
+  const int64_t classes_;
   const RegionGrid& grid_;
   const CellGrid& cells_;
   const Outputs& out_;
-  const int64_t bands_, strips_, parts_;
+  const int64_t bands_, kinds_, strips_, parts_;
   RegionTotals totals_;  // of units [bands, parts]
 };
 
 }  // namespace
 
-void region_features(const TensorView& logits, Extent region_size, Extent size, bool align_corners,
-                     const TensorView& class_hist, const TensorView& entropy_min,
-                     const TensorView& entropy_avg, const TensorView& entropy_max,
-                     const TensorView& entropy_sum, int threads) {
-  const RegionGrid grid(size, region_size);
+void region_features(const TensorView& logits, Extent region_size, bool keep_edge, Extent size,
+                     bool align_corners, const Scores& scores, const TensorView& class_hist,
+                     const TensorView& entropy_min, const TensorView& entropy_avg,
+                     const TensorView& entropy_max, const TensorView& entropy_sum,
+                     const TensorView& score_sum, int threads) {
+  const RegionGrid grid(size, region_size, keep_edge);
   const CellGrid cells(region_size, {entropy_min.sizes[2], entropy_min.sizes[3]});
-  const Outputs out{static_cast<float*>(class_hist.data), static_cast<float*>(entropy_min.data),
-                    static_cast<float*>(entropy_avg.data), static_cast<float*>(entropy_max.data),
-                    static_cast<float*>(entropy_sum.data)};
+  const auto data = [](const TensorView& view) { return static_cast<float*>(view.data); };
+  const Outputs out{data(class_hist),  data(entropy_min), data(entropy_avg),
+                    data(entropy_max), data(entropy_sum), data(score_sum)};
   dispatch_real(logits.dtype, [&](auto real) {
     using Real = decltype(real);
     const LogitSource<Real> source(logits, size, align_corners);
-    Pass<Real>(source, grid, cells, out).run(threads);
+    Pass pass(source.images, source.classes, grid, cells, count(scores), out);
+    if (count(scores) > 0)
+      pass.run(threads, [&](Arena& arena) { return ScoringWorker<Real>(source, grid, scores, arena); });
+    else
+      pass.run(threads, [&](Arena& arena) { return Worker<Real>(source, grid, arena); });
   });
 }
 

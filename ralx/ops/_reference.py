@@ -1,5 +1,7 @@
 """What the references of several ops share: upsampling and regions in plain torch."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -59,3 +61,57 @@ def class_hist_ref(labels: Tensor, region_size: tuple[int, int], classes: int) -
     counts = torch.zeros(*regions.shape[:2], classes, dtype=torch.int64, device=labels.device)
     counts.scatter_add_(2, regions, torch.ones_like(regions))
     return (counts.double() / (region_size[0] * region_size[1])).float()
+
+
+def region_ids(
+    size: tuple[int, int], region_size: tuple[int, int], cells: tuple[int, int], device: torch.device
+) -> tuple[Tensor, Tensor, int]:
+    """Of a tiling that keeps its ragged edge: the region and the cell of each pixel, int64 [H, W], the cell
+    -1 in a region's remainder; and the number of regions. Cells are numbered through all regions."""
+    (rh, rw), (height, width) = region_size, size
+    y, x = torch.arange(height, device=device)[:, None], torch.arange(width, device=device)[None]
+    rows, cols = -(-height // rh), -(-width // rw)
+    region = y // rh * cols + x // rw
+    row, col = y % rh // (rh // cells[0]), x % rw // (rw // cells[1])
+    inside = (row < cells[0]) & (col < cells[1])
+    cell = (region * cells[0] + row) * cells[1] + col
+    return region, cell.masked_fill(~inside, -1), rows * cols
+
+
+class Pooled(NamedTuple):
+    """Of the pixels of each id; zeros where there are none."""
+
+    pixels: Tensor  # int64 [N, R]
+    minimum: Tensor  # [N, R], as the next three
+    mean: Tensor
+    maximum: Tensor
+    total: Tensor
+
+
+def pool_by_id(values: Tensor, ids: Tensor, num_ids: int) -> Pooled:
+    """values [N, H, W] pooled over the pixels with the same id: int64 [N, H, W], outside 0..R-1 left out.
+
+    Sums are integers, so that they don't depend on the order in which pixels are added on a GPU.
+    """
+    unit = 2.0**-26
+    values, ids = values.flatten(1), ids.flatten(1)
+    ids = torch.where((ids >= 0) & (ids < num_ids), ids, num_ids)
+    zeros = values.new_zeros(len(values), num_ids + 1)
+    count = zeros.long().scatter_add_(1, ids, torch.ones_like(ids))
+    units = (values.nan_to_num(0).double() / unit).round().long()
+    total = zeros.long().scatter_add_(1, ids, units).double() * unit
+    minimum = zeros.scatter_reduce(1, ids, values, "amin", include_self=False)
+    maximum = zeros.scatter_reduce(1, ids, values, "amax", include_self=False)
+    total = torch.where(minimum.isnan(), torch.nan, total)
+    pooled = Pooled(count, minimum, total / count.clamp_min(1), maximum, total)
+    return Pooled(*(field[:, :num_ids] for field in pooled))
+
+
+def class_hist_by_id(labels: Tensor, ids: Tensor, num_ids: int, classes: int) -> Tensor:
+    """Fractions of each class among the pixels of an id: labels, ids [N, H, W] → float32 [N, R, C]."""
+    labels, ids = labels.flatten(1), ids.flatten(1)
+    inside = (ids >= 0) & (ids < num_ids)
+    cell = torch.where(inside, ids * classes + labels, num_ids * classes)
+    counts = torch.zeros(len(ids), num_ids * classes + 1, dtype=torch.int64, device=ids.device)
+    counts = counts.scatter_add_(1, cell, torch.ones_like(cell))[:, :-1].unflatten(1, (num_ids, classes))
+    return (counts.double() / counts.sum(2, keepdim=True).clamp_min(1)).float()

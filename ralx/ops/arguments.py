@@ -125,6 +125,18 @@ def check_region_size(region_size: Any, size: tuple[int, int]) -> tuple[int, int
     return region
 
 
+def check_edge(edge: Any) -> bool:
+    """Whether a remainder at the image's edge makes regions."""
+    if edge not in ("drop", "keep"):
+        raise ValueError(f"edge must be 'drop' or 'keep', got {edge!r}")
+    return edge == "keep"
+
+
+def tiles_along(whole: int, part: int, keep_edge: bool) -> int:
+    """How many regions of `part` pixels lie along `whole` pixels, ragged ones included."""
+    return (whole + part - 1) // part if keep_edge else whole // part
+
+
 def check_cells(cells: Any, region_size: tuple[int, int]) -> tuple[int, int]:
     pair = check_pair("cells", cells)
     if pair[0] > region_size[0] or pair[1] > region_size[1]:

@@ -1,14 +1,32 @@
 """bald: how much the dropout passes of a network disagree, by pixel and by region."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 import ralx._C as _C
-from ralx.ops._reference import class_hist_ref, computed, entropy_ref, split_regions, upsample_ref
-from ralx.ops.arguments import check_flag, check_logits, check_pair, check_region_size, check_size, register
+from ralx.ops._reference import (
+    class_hist_by_id,
+    class_hist_ref,
+    computed,
+    entropy_ref,
+    pool_by_id,
+    region_ids,
+    split_regions,
+    upsample_ref,
+)
+from ralx.ops.arguments import (
+    check_edge,
+    check_flag,
+    check_logits,
+    check_pair,
+    check_region_size,
+    check_size,
+    register,
+    tiles_along,
+)
 
 
 class BaldScores(NamedTuple):
@@ -28,6 +46,7 @@ def bald(
     *,
     size: tuple[int, int] | None = None,
     align_corners: bool = False,
+    edge: Literal["drop", "keep"] = "drop",
 ) -> BaldScores:
     """Bayesian active learning by disagreement: H(mean p) - mean H(p) over T passes (Houlsby et al. 2011).
 
@@ -37,6 +56,7 @@ def bald(
         region_size: (rh, rw) in pixels of the image, tiled from the top left.
         size: (H, W) of the image; the logits are bilinearly upsampled to it inside the pass. Default (h, w).
         align_corners: as in torch.nn.functional.interpolate.
+        edge: a remainder at the right or bottom is in no region ("drop"), or makes smaller ones ("keep").
 
     Returns:
         BaldScores, whose tensors never require grad. Beyond input and output, memory doesn't grow with T; an
@@ -48,14 +68,15 @@ def bald(
     On CUDA tensors plain torch computes the result.
     """
     if not isinstance(logits, Tensor):
-        return _bald_of_passes(logits, region_size, size, align_corners)
+        return _bald_of_passes(logits, region_size, size, align_corners, edge)
     logits = check_logits("logits", logits, "T, N, C, h, w")
     if logits.shape[0] < 1:
         raise ValueError(f"logits must hold at least one pass, got shape {list(logits.shape)}")
     size = check_size(size, logits)
     check_flag("align_corners", align_corners)
+    keep_edge = check_edge(edge)
     region = size if region_size is None else check_region_size(region_size, size)
-    return _scores(_op(logits.detach(), region, size, align_corners), region_size)
+    return _scores(_op(logits.detach(), region, size, align_corners, keep_edge), region_size)
 
 
 def _scores(outputs: tuple[Tensor, Tensor, Tensor], region_size: tuple[int, int] | None) -> BaldScores:
@@ -68,13 +89,14 @@ def _bald_of_passes(
     region_size: tuple[int, int] | None,
     size: tuple[int, int] | None,
     align_corners: bool,
+    edge: Literal["drop", "keep"],
 ) -> BaldScores:
     try:
         each = iter(passes)
     except TypeError as error:  # a NumPy array without axes is an Iterable, and none
         rule = "logits must be a tensor [T, N, C, h, w] or an iterable of passes [N, C, h, w]"
         raise TypeError(f"{rule}, got {type(passes).__name__}") from error
-    accumulator = BaldAccumulator(region_size, size=size, align_corners=align_corners)
+    accumulator = BaldAccumulator(region_size, size=size, align_corners=align_corners, edge=edge)
     for logits in each:
         accumulator.update(logits)
     if accumulator.passes == 0:
@@ -95,10 +117,12 @@ class BaldAccumulator:
         *,
         size: tuple[int, int] | None = None,
         align_corners: bool = False,
+        edge: Literal["drop", "keep"] = "drop",
     ) -> None:
         self.region_size = None if region_size is None else check_pair("region_size", region_size)
         self.size = None if size is None else check_pair("size", size)
         self.align_corners = check_flag("align_corners", align_corners)
+        self.keep_edge = check_edge(edge)
         self.passes = 0
 
     def update(self, logits: Tensor) -> None:
@@ -121,7 +145,8 @@ class BaldAccumulator:
             raise ValueError("compute() needs at least one pass, got none: call update() first")
         size = self._sum_p.shape[2], self._sum_p.shape[3]
         region = self.region_size or size
-        return _scores(_compute_op(self._sum_p, self._sum_entropy, self.passes, region), self.region_size)
+        outputs = _compute_op(self._sum_p, self._sum_entropy, self.passes, region, self.keep_edge)
+        return _scores(outputs, self.region_size)
 
     def _start(self, logits: Tensor) -> None:
         size = check_size(self.size, logits)
@@ -137,12 +162,13 @@ def bald_ref(
     region_size: tuple[int, int],
     size: tuple[int, int] | None = None,
     align_corners: bool = False,
+    keep_edge: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same in plain torch, for stacked passes."""
     sum_p, sum_entropy = _zero_sums(logits[0], size or (logits.shape[-2], logits.shape[-1]))
     for one_pass in logits:
         _update_ref(one_pass, align_corners, sum_p, sum_entropy)
-    return _compute_ref(sum_p, sum_entropy, len(logits), region_size)
+    return _compute_ref(sum_p, sum_entropy, len(logits), region_size, keep_edge)
 
 
 def _zero_sums(logits: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -158,36 +184,45 @@ def _update_ref(logits: Tensor, align_corners: bool, sum_p: Tensor, sum_entropy:
 
 
 def _compute_ref(
-    sum_p: Tensor, sum_entropy: Tensor, passes: int, region_size: tuple[int, int]
+    sum_p: Tensor, sum_entropy: Tensor, passes: int, region_size: tuple[int, int], keep_edge: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     mean_p = sum_p / passes
     bald_map = torch.special.entr(mean_p).sum(1) - sum_entropy / passes
+    if keep_edge:
+        ids, _, regions = region_ids((sum_p.shape[2], sum_p.shape[3]), region_size, (1, 1), sum_p.device)
+        ids = ids.expand_as(bald_map)
+        class_hist = class_hist_by_id(sum_p.argmax(1), ids, regions, sum_p.shape[1])
+        return bald_map.float(), pool_by_id(bald_map, ids, regions).total.float(), class_hist
     region_sum = split_regions(bald_map, region_size).sum((2, 3))
     return bald_map.float(), region_sum.float(), class_hist_ref(sum_p.argmax(1), region_size, sum_p.shape[1])
 
 
 def _empty(
-    logits: Tensor, region_size: tuple[int, int], size: tuple[int, int], align_corners: bool = False
+    logits: Tensor,
+    region_size: tuple[int, int],
+    size: tuple[int, int],
+    align_corners: bool = False,
+    keep_edge: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     images, classes = logits.shape[-4:-2]
-    regions = (size[0] // region_size[0]) * (size[1] // region_size[1])
+    rows, cols = (tiles_along(whole, part, keep_edge) for whole, part in zip(size, region_size, strict=True))
     return (
         logits.new_empty((images, *size), dtype=torch.float32),
-        logits.new_empty((images, regions), dtype=torch.float32),
-        logits.new_empty((images, regions, classes), dtype=torch.float32),
+        logits.new_empty((images, rows * cols), dtype=torch.float32),
+        logits.new_empty((images, rows * cols, classes), dtype=torch.float32),
     )
 
 
 def _cpu(
-    logits: Tensor, region_size: tuple[int, int], size: tuple[int, int], align_corners: bool
+    logits: Tensor, region_size: tuple[int, int], size: tuple[int, int], align_corners: bool, keep_edge: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    outputs = _empty(logits, region_size, size)
-    _C.bald(logits, region_size, align_corners, *outputs, torch.get_num_threads())
+    outputs = _empty(logits, region_size, size, align_corners, keep_edge)
+    _C.bald(logits, region_size, keep_edge, align_corners, *outputs, torch.get_num_threads())
     return outputs
 
 
 _op = register(
-    "bald(Tensor logits, SymInt[2] region_size, SymInt[2] size, bool align_corners) "
+    "bald(Tensor logits, SymInt[2] region_size, SymInt[2] size, bool align_corners, bool keep_edge) "
     "-> (Tensor, Tensor, Tensor)",
     cpu=_cpu,
     cuda=bald_ref,
@@ -199,22 +234,23 @@ def _update_cpu(logits: Tensor, align_corners: bool, sum_p: Tensor, sum_entropy:
     _C.bald_update(logits, align_corners, sum_p, sum_entropy, torch.get_num_threads())
 
 
-def _compute_cpu(
-    sum_p: Tensor, sum_entropy: Tensor, passes: int, region_size: tuple[int, int]
-) -> tuple[Tensor, Tensor, Tensor]:
-    outputs = _empty(sum_p, region_size, (sum_p.shape[2], sum_p.shape[3]))
-    _C.bald_compute(sum_p, sum_entropy, passes, region_size, *outputs, torch.get_num_threads())
-    return outputs
-
-
 def _update_fake(logits: Tensor, align_corners: bool, sum_p: Tensor, sum_entropy: Tensor) -> None:
     """Only the sums change."""
 
 
-def _compute_fake(
-    sum_p: Tensor, sum_entropy: Tensor, passes: int, region_size: tuple[int, int]
+def _compute_cpu(
+    sum_p: Tensor, sum_entropy: Tensor, passes: int, region_size: tuple[int, int], keep_edge: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _empty(sum_p, region_size, (sum_p.shape[2], sum_p.shape[3]))
+    outputs = _compute_empty(sum_p, sum_entropy, passes, region_size, keep_edge)
+    threads = torch.get_num_threads()
+    _C.bald_compute(sum_p, sum_entropy, passes, region_size, keep_edge, *outputs, threads)
+    return outputs
+
+
+def _compute_empty(
+    sum_p: Tensor, sum_entropy: Tensor, passes: int, region_size: tuple[int, int], keep_edge: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _empty(sum_p, region_size, (sum_p.shape[2], sum_p.shape[3]), keep_edge=keep_edge)
 
 
 _update_op = register(
@@ -225,9 +261,9 @@ _update_op = register(
 )
 
 _compute_op = register(
-    "bald_compute(Tensor sum_p, Tensor sum_entropy, SymInt passes, SymInt[2] region_size) "
+    "bald_compute(Tensor sum_p, Tensor sum_entropy, SymInt passes, SymInt[2] region_size, bool keep_edge) "
     "-> (Tensor, Tensor, Tensor)",
     cpu=_compute_cpu,
     cuda=_compute_ref,
-    fake=_compute_fake,
+    fake=_compute_empty,
 )

@@ -1,20 +1,42 @@
 """region_features: what is predicted in each region and how unsure that is, in one pass over the logits."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor
 
 import ralx._C as _C
-from ralx.ops._reference import class_hist_ref, computed, entropy_ref, split_regions, upsample_ref
+from ralx.ops._reference import (
+    class_hist_by_id,
+    class_hist_ref,
+    computed,
+    entropy_ref,
+    pool_by_id,
+    region_ids,
+    split_regions,
+    upsample_ref,
+)
 from ralx.ops.arguments import (
     check_cells,
+    check_edge,
     check_flag,
+    check_integer,
+    check_labels,
     check_logits,
+    check_rank,
     check_region_size,
+    check_same_device,
     check_size,
+    check_tensor,
     register,
+    tiles_along,
 )
+from ralx.ops.scores import NO_SCORES, Score, Wanted, check_scores, scores_ref, unpack
+
+_CELLS = (8, 8)
+
+Edge = Literal["drop", "keep"]
 
 
 class RegionFeatures(NamedTuple):
@@ -36,64 +58,257 @@ class RegionFeatures(NamedTuple):
         return torch.cat([self.class_hist, *(pooled.flatten(2) for pooled in self[1:4])], dim=2)
 
 
+class ScoredRegionFeatures(NamedTuple):
+    """RegionFeatures and more: of regions given as a label map, whose ch×cw is 1×1, or with scores."""
+
+    class_hist: Tensor
+    entropy_min: Tensor
+    entropy_avg: Tensor
+    entropy_max: Tensor
+    entropy_sum: Tensor
+    pixel_count: Tensor
+    """[N, R] int64: pixels of the region."""
+    margin_sum: Tensor | None
+    """[N, R]: sum over the region of 1 - (p of the best class - p of the second best), or None."""
+    least_confidence_sum: Tensor | None
+    """[N, R]: sum over the region of 1 - p of the best class, or None."""
+    impurity_sum: Tensor | None
+    """[N, R]: sum over the region of the entropy times the entropy (nats) of the classes predicted in the
+    window around the pixel, or None."""
+
+    def vector(self) -> Tensor:
+        """As RegionFeatures.vector."""
+        return RegionFeatures(*self[:5]).vector()
+
+
+@overload
 def region_features(
     logits: Tensor,
     region_size: tuple[int, int],
     *,
-    cells: tuple[int, int] = (8, 8),
+    cells: tuple[int, int] = ...,
+    size: tuple[int, int] | None = ...,
+    align_corners: bool = ...,
+    edge: Edge = ...,
+) -> RegionFeatures: ...
+
+
+@overload
+def region_features(
+    logits: Tensor,
+    region_size: tuple[int, int],
+    *,
+    cells: tuple[int, int] = ...,
+    size: tuple[int, int] | None = ...,
+    align_corners: bool = ...,
+    edge: Edge = ...,
+    scores: Sequence[Score],
+    neighbourhood: int = ...,
+) -> ScoredRegionFeatures: ...
+
+
+@overload
+def region_features(
+    logits: Tensor,
+    region_size: None,
+    *,
+    size: tuple[int, int] | None = ...,
+    align_corners: bool = ...,
+    regions: Tensor,
+    num_regions: int,
+    scores: Sequence[Score] = ...,
+    neighbourhood: int = ...,
+) -> ScoredRegionFeatures: ...
+
+
+def region_features(
+    logits: Tensor,
+    region_size: tuple[int, int] | None,
+    *,
+    cells: tuple[int, int] = _CELLS,
     size: tuple[int, int] | None = None,
     align_corners: bool = False,
-) -> RegionFeatures:
+    edge: Edge = "drop",
+    regions: Tensor | None = None,
+    num_regions: int | None = None,
+    scores: Sequence[Score] = (),
+    neighbourhood: int = 3,
+) -> RegionFeatures | ScoredRegionFeatures:
     """The RALIS paper's features of every region: predicted classes and pooled entropy maps (section 3.2).
 
-    Regions tile the image from the top left, row-major; a remainder at the bottom or right is in no region.
+    Regions tile the image from the top left, row-major, or are given as a label map.
 
     Args:
         logits: [N, C, h, w], float32, float16, bfloat16 (computed in float32) or float64, of any strides.
-        region_size: (rh, rw) in pixels of the image.
+        region_size: (rh, rw) in pixels of the image; None where `regions` are given.
         cells: (ch, cw): entropy is pooled over cells of (rh // ch, rw // cw) pixels; a remainder inside a
-            region is left out of the pooled maps, not of entropy_sum.
+            region is left out of the pooled maps, not of entropy_sum. A label map's regions have one cell.
         size: (H, W) of the image; the logits are bilinearly upsampled to it inside the pass. Default (h, w).
         align_corners: as in torch.nn.functional.interpolate.
+        edge: a remainder at the right or bottom is in no region ("drop"), or makes smaller ones ("keep"):
+            their fractions and means are of their own pixels, their cells are cut, an empty cell is 0.
+        regions: [N, H, W] uint8, int16, int32 or int64: the region 0..R-1 of each pixel, negative for none.
+        num_regions: R of `regions`. A region without pixels has zeros.
+        scores: more sums per region: "margin", "least_confidence" (Settles 2009) and "impurity" (region
+            impurity times entropy, as in RIPU, Xie et al. 2022).
+        neighbourhood: k of the k×k window of "impurity", odd, cut at the image's border.
 
     Returns:
-        RegionFeatures, five float32 tensors that never require grad. The predicted class is torch.argmax's:
+        RegionFeatures, five float32 tensors that never require grad; with `regions` or `scores` a
+        ScoredRegionFeatures, whose scores are None unless asked for. The predicted class is torch.argmax's:
         the lowest of equal ones, the first NaN. A class of -inf is masked; NaN, +inf, or -inf in all classes
-        make the pixel's entropy NaN, and with it its cell's pooled values and its region's sum.
+        make the pixel's entropy NaN, and with it its cell's pooled values and its region's sums.
 
     Raises:
-        TypeError, ValueError: naming the argument, the rule and what was given.
+        TypeError, ValueError: naming the argument, the rule and what was given; a region of R or more is an
+            error on the CPU, and belongs to no region on CUDA.
 
-    On CUDA tensors the plain torch reference computes the result.
+    On CUDA tensors plain torch computes the result.
     """
     logits = check_logits("logits", logits)
     size = check_size(size, logits)
+    check_flag("align_corners", align_corners)
+    keep_edge = check_edge(edge)
+    wanted = check_scores(scores, neighbourhood)
+    if regions is not None:
+        _check_regions(logits, regions, size, region_size, tuple(cells), keep_edge)
+        num_regions = check_integer("num_regions", num_regions, 0)
+        *features, score_sum, count = _label_map_op(
+            logits.detach(), regions.detach(), num_regions, align_corners, wanted
+        )
+        return ScoredRegionFeatures(*RegionFeatures(*features), count, *unpack(wanted, score_sum))
+    if num_regions is not None:
+        raise ValueError(f"num_regions must be left out where no regions are given, got {num_regions!r}")
     region_size = check_region_size(region_size, size)
     cells = check_cells(cells, region_size)
-    check_flag("align_corners", align_corners)
-    return RegionFeatures(*_op(logits.detach(), region_size, cells, size, align_corners))
+    *features, score_sum = _op(logits.detach(), region_size, cells, size, align_corners, keep_edge, wanted)
+    pooled = RegionFeatures(*features)
+    if not wanted.num_scores:
+        return pooled
+    count = _pixel_count(region_size, size, keep_edge, logits.device).expand(len(logits), -1).clone()
+    return ScoredRegionFeatures(*pooled, count, *unpack(wanted, score_sum))
+
+
+def _check_regions(
+    logits: Tensor,
+    regions: object,
+    size: tuple[int, int],
+    region_size: object,
+    cells: tuple[int, ...],
+    keep_edge: bool,
+) -> None:
+    regions = check_tensor("regions", regions)
+    check_labels("regions", regions)
+    check_rank("regions", regions, "N, H, W")
+    check_same_device("logits", logits, "regions", regions)
+    if regions.shape != (logits.shape[0], *size):
+        raise ValueError(
+            f"regions must have the shape of the images, [{logits.shape[0]}, {size[0]}, {size[1]}], "
+            f"got {list(regions.shape)}"
+        )
+    if region_size is not None:
+        raise ValueError(f"region_size must be None where regions are given, got {region_size!r}")
+    if cells not in (_CELLS, (1, 1)):
+        raise ValueError(f"cells must be left out where regions are given: they have one each, got {cells}")
+    if keep_edge:
+        raise ValueError("edge must be left out where regions are given, got 'keep'")
+
+
+def _pixel_count(
+    region_size: tuple[int, int], size: tuple[int, int], keep_edge: bool, device: torch.device
+) -> Tensor:
+    """int64 [R]"""
+    lengths = []
+    for region, whole in zip(region_size, size, strict=True):
+        start = torch.arange(tiles_along(whole, region, keep_edge), device=device) * region
+        lengths.append((whole - start).clamp_max(region))
+    return (lengths[0][:, None] * lengths[1]).flatten()
 
 
 def region_features_ref(
     logits: Tensor,
     region_size: tuple[int, int],
-    cells: tuple[int, int] = (8, 8),
+    cells: tuple[int, int] = _CELLS,
     size: tuple[int, int] | None = None,
     align_corners: bool = False,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The same in plain torch."""
-    logits = upsample_ref(computed(logits), size or (logits.shape[-2], logits.shape[-1]), align_corners)
+    keep_edge: bool = False,
+    scores: Sequence[int] = NO_SCORES,
+) -> tuple[Tensor, ...]:
+    """The same in plain torch; the last of its tensors holds the scores' sums [S, N, R]."""
+    size = size or (logits.shape[-2], logits.shape[-1])
+    logits = upsample_ref(computed(logits), size, align_corners)
+    if keep_edge:
+        return _ragged_ref(logits, region_size, cells, scores)
     regions = split_regions(entropy_ref(logits), region_size)
     height, width = region_size[0] // cells[0], region_size[1] // cells[1]
     pooled = regions[..., : cells[0] * height, : cells[1] * width].unflatten(3, (cells[1], width))
     pooled = pooled.unflatten(2, (cells[0], height)).transpose(3, 4).flatten(4)
+    sums = [split_regions(score, region_size).sum((2, 3)) for score in scores_ref(logits, Wanted(*scores))]
     return (
         class_hist_ref(logits.argmax(1), region_size, logits.shape[1]),
         pooled.amin(-1).float(),
         pooled.mean(-1).float(),
         pooled.amax(-1).float(),
         regions.sum((2, 3)).float(),
+        _stack(sums, logits, regions.shape[1]),
     )
+
+
+def _ragged_ref(
+    logits: Tensor, region_size: tuple[int, int], cells: tuple[int, int], scores: Sequence[int]
+) -> tuple[Tensor, ...]:
+    images, classes, height, width = logits.shape
+    region, cell, num_regions = region_ids((height, width), region_size, cells, logits.device)
+    region, cell = (ids.expand(images, -1, -1) for ids in (region, cell))
+    entropy = entropy_ref(logits)
+    pooled = pool_by_id(entropy, cell, num_regions * cells[0] * cells[1])
+    sums = [pool_by_id(score, region, num_regions).total for score in scores_ref(logits, Wanted(*scores))]
+    return (
+        class_hist_by_id(logits.argmax(1), region, num_regions, classes),
+        *(field.float().unflatten(1, (num_regions, *cells)) for field in pooled[1:4]),
+        pool_by_id(entropy, region, num_regions).total.float(),
+        _stack(sums, logits, num_regions),
+    )
+
+
+def label_map_features_ref(
+    logits: Tensor,
+    regions: Tensor,
+    num_regions: int,
+    align_corners: bool = False,
+    scores: Sequence[int] = NO_SCORES,
+) -> tuple[Tensor, ...]:
+    """Regions of a label map in plain torch; ids outside 0..R-1 are no region."""
+    regions = regions.long()
+    logits = upsample_ref(computed(logits), (regions.shape[1], regions.shape[2]), align_corners)
+    pooled = pool_by_id(entropy_ref(logits), regions, num_regions)
+    sums = [pool_by_id(score, regions, num_regions).total for score in scores_ref(logits, Wanted(*scores))]
+    return (
+        class_hist_by_id(logits.argmax(1), regions, num_regions, logits.shape[1]),
+        *(field.float()[..., None, None] for field in pooled[1:4]),
+        pooled.total.float(),
+        _stack(sums, logits, num_regions),
+        pooled.pixels,
+    )
+
+
+def _stack(sums: list[Tensor], logits: Tensor, num_regions: int) -> Tensor:
+    """[N, R] of each score → float32 [S, N, R]"""
+    return torch.stack(sums).float() if sums else logits.new_empty(0, len(logits), num_regions).float()
+
+
+def _outputs(logits: Tensor, regions: int, cells: tuple[int, int], scores: int) -> tuple[Tensor, ...]:
+    images, classes = logits.shape[:2]
+    pooled = (images, regions, *cells)
+    shapes = (
+        (images, regions, classes),
+        pooled,
+        pooled,
+        pooled,
+        (images, regions),
+        (scores, images, regions),
+    )
+    return tuple(logits.new_empty(shape, dtype=torch.float32) for shape in shapes)
 
 
 def _empty(
@@ -102,17 +317,11 @@ def _empty(
     cells: tuple[int, int],
     size: tuple[int, int],
     align_corners: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    images, classes = logits.shape[:2]
-    regions = (size[0] // region_size[0]) * (size[1] // region_size[1])
-    pooled = (images, regions, *cells)
-    return (
-        logits.new_empty((images, regions, classes), dtype=torch.float32),
-        logits.new_empty(pooled, dtype=torch.float32),
-        logits.new_empty(pooled, dtype=torch.float32),
-        logits.new_empty(pooled, dtype=torch.float32),
-        logits.new_empty((images, regions), dtype=torch.float32),
-    )
+    keep_edge: bool,
+    scores: Sequence[int],
+) -> tuple[Tensor, ...]:
+    rows, cols = (tiles_along(whole, part, keep_edge) for whole, part in zip(size, region_size, strict=True))
+    return _outputs(logits, rows * cols, cells, Wanted(*scores).num_scores)
 
 
 def _cpu(
@@ -121,16 +330,51 @@ def _cpu(
     cells: tuple[int, int],
     size: tuple[int, int],
     align_corners: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    outputs = _empty(logits, region_size, cells, size, align_corners)
-    _C.region_features(logits, region_size, size, align_corners, *outputs, torch.get_num_threads())
+    keep_edge: bool,
+    scores: Sequence[int],
+) -> tuple[Tensor, ...]:
+    outputs = _empty(logits, region_size, cells, size, align_corners, keep_edge, scores)
+    threads = torch.get_num_threads()
+    _C.region_features(logits, region_size, keep_edge, size, align_corners, scores, *outputs, threads)
+    return outputs
+
+
+def _label_map_empty(
+    logits: Tensor, regions: Tensor, num_regions: int, align_corners: bool, scores: Sequence[int]
+) -> tuple[Tensor, ...]:
+    outputs = _outputs(logits, num_regions, (1, 1), Wanted(*scores).num_scores)
+    return *outputs, logits.new_empty((len(logits), num_regions), dtype=torch.int64)
+
+
+def _label_map_cpu(
+    logits: Tensor, regions: Tensor, num_regions: int, align_corners: bool, scores: Sequence[int]
+) -> tuple[Tensor, ...]:
+    outputs = _label_map_empty(logits, regions, num_regions, align_corners, scores)
+    name, position, value = _C.label_map_features(
+        logits, regions, align_corners, scores, *outputs, torch.get_num_threads()
+    )
+    if name:
+        height, width = regions.shape[1:]
+        n, pixel = divmod(position, height * width)
+        raise ValueError(
+            f"regions must be below num_regions={num_regions}, "
+            f"got {value} at [{n}, {pixel // width}, {pixel % width}]"
+        )
     return outputs
 
 
 _op = register(
     "region_features(Tensor logits, SymInt[2] region_size, SymInt[2] cells, SymInt[2] size, "
-    "bool align_corners) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "bool align_corners, bool keep_edge, int[3] scores) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     cpu=_cpu,
     cuda=region_features_ref,
     fake=_empty,
+)
+
+_label_map_op = register(
+    "label_map_features(Tensor logits, Tensor regions, SymInt num_regions, bool align_corners, "
+    "int[3] scores) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    cpu=_label_map_cpu,
+    cuda=label_map_features_ref,
+    fake=_label_map_empty,
 )

@@ -353,10 +353,10 @@ def test_passes_may_come_from_inside_and_outside_inference_mode(monkeypatch) -> 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_opcheck(dtype) -> None:
     x = random_logits(3, 2, 5, 8, 9).to(dtype)
-    torch.library.opcheck(torch.ops.ralx.bald.default, (x, (4, 4), (11, 12), True))
+    torch.library.opcheck(torch.ops.ralx.bald.default, (x, (4, 4), (11, 12), True, False))
     sums = _zero_sums(x[0], (11, 12))
     torch.library.opcheck(torch.ops.ralx.bald_update.default, (x[0], True, *sums))
-    torch.library.opcheck(torch.ops.ralx.bald_compute.default, (*sums, 3, (4, 4)))
+    torch.library.opcheck(torch.ops.ralx.bald_compute.default, (*sums, 3, (4, 4), True))
 
 
 @pytest.mark.parametrize("region_size", [None, (4, 4)])

@@ -1,0 +1,138 @@
+// The per-pixel mathematics over a block of pixels.
+#pragma once
+
+#include "common/logit_reader.h"
+#include "common/pixel_math.h"
+
+namespace ralx::RALX_ISA {
+
+// Which classes of a block's pixels have the largest logit.
+template <typename Real>
+class BlockMasks {
+ public:
+  BlockMasks(int64_t classes, Arena& arena) : masks_(arena.take<uint16_t>(classes * kVectorsPerBlock)) {}
+
+  void set(int64_t c, int v, uint32_t lanes) {
+    masks_[c * kVectorsPerBlock + v] = static_cast<uint16_t>(lanes);
+  }
+
+  // Bit i tells of pixel i.
+  uint32_t of(int64_t c) const {
+    const uint16_t* mask = masks_ + c * kVectorsPerBlock;
+    return mask[0] | static_cast<uint32_t>(mask[1]) << kLanes<Real>;
+  }
+
+ private:
+  uint16_t* const masks_;  // [C, kVectorsPerBlock]
+};
+
+// label[i] = argmax of pixel i as torch.argmax has it, best[i] its value (NaN where there is one).
+template <typename Real>
+inline void block_argmax(Block<Real> block, int64_t classes, Real* best, int32_t* label) {
+  using Int = IntOf<Vector<Real>>;
+  for (int v = 0; v < kVectorsPerBlock; ++v) {
+    const Real* x = block.pixels + v * kLanes<Real>;
+    Vector<Real> largest = load(x);
+    Int largest_class = {};
+    for (int64_t c = 1; c < classes; ++c)
+      argmax_step(load(x + c * block.class_stride), Int{} + static_cast<IntOf<Real>>(c), largest,
+                  largest_class);
+    store(best + v * kLanes<Real>, largest);
+    for (int i = 0; i < kLanes<Real>; ++i)
+      label[v * kLanes<Real> + i] = static_cast<int32_t>(largest_class[i]);
+  }
+}
+
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+constexpr bool kFused = true;
+#else
+constexpr bool kFused = false;
+#endif
+#if defined(__AVX512F__)
+template <typename Real>
+constexpr bool kReachesZero = sizeof(Real) == 4;  // exp2_nonpositive(-inf) is 0
+#else
+template <typename Real>
+constexpr bool kReachesZero = false;
+#endif
+
+// The lanes of a comparison.
+template <typename Real>
+using Lanes = IntOf<Vector<Real>>;
+
+// Of the classes of one block: z = Σ 2^t and tz = Σ t 2^t with t = (x - max) log2 e.
+template <typename Real>
+struct BlockSums {
+  using V = Vector<Real>;
+  V largest[kVectorsPerBlock], shift[kVectorsPerBlock], z[kVectorsPerBlock], tz[kVectorsPerBlock];
+  Lanes<Real> simple[kVectorsPerBlock];  // where the first way of computing t is right
+
+  // In one instruction where there is a fused multiply-add.
+  V simple_step(V x, int v) const {
+    constexpr Real kLog = static_cast<Real>(kLog2E);
+    const V t = kFused ? x * kLog - shift[v] : (x - largest[v]) * kLog;
+    return kReachesZero<Real> ? t : higher(V{} + kFloor<Real>, t);  // NaN stays
+  }
+
+  // Right for -inf, and for logits so large that x - max is inf or that its bits are few.
+  V step(V x, int v) const {
+    const V t = (x - largest[v]) * static_cast<Real>(kLog2E);
+    return simple[v] ? simple_step(x, v) : higher(V{} + kFloor<Real>, t);
+  }
+
+  void find_simple() {
+    // Up to this size `shift` is rounded by less than a quarter.
+    constexpr Real kLarge = sizeof(Real) == 4 ? Real(0x1p22) : Real(0x1p51);
+    for (int v = 0; v < kVectorsPerBlock; ++v)
+      simple[v] = (tz[v] == tz[v]) & (shift[v] < kLarge) & (shift[v] > -kLarge);
+  }
+
+  bool all_simple() const {
+    Lanes<Real> every = simple[0];
+    for (int v = 1; v < kVectorsPerBlock; ++v) every &= simple[v];
+    return all(every);
+  }
+};
+
+// visit(c, v, x, 2^t) sees vector v of each class on the way: once or, where some pixels need the other way,
+// twice, and the second time counts. A pixel's numbers don't depend on its neighbours.
+template <typename Real, typename Visit>
+inline void block_softmax(Block<Real> block, int64_t classes, BlockSums<Real>& sums, const Visit& visit) {
+  using V = Vector<Real>;
+  const auto logit = [&](int64_t c, int v) {
+    return load(block.pixels + c * block.class_stride + v * kLanes<Real>);
+  };
+  const auto add = [&](const auto& step) {
+    for (int v = 0; v < kVectorsPerBlock; ++v) sums.z[v] = sums.tz[v] = V{};
+    for (int64_t c = 0; c < classes; ++c)
+      for (int v = 0; v < kVectorsPerBlock; ++v) {
+        const V x = logit(c, v), t = step(x, v), e = exp2_nonpositive(t);
+        sums.z[v] += e;
+        sums.tz[v] += t * e;
+        visit(c, v, x, e);
+      }
+  };
+  for (int v = 0; v < kVectorsPerBlock; ++v) sums.largest[v] = logit(0, v);
+  for (int64_t c = 1; c < classes; ++c)
+    for (int v = 0; v < kVectorsPerBlock; ++v) sums.largest[v] = higher(logit(c, v), sums.largest[v]);
+  for (int v = 0; v < kVectorsPerBlock; ++v) sums.shift[v] = sums.largest[v] * static_cast<Real>(kLog2E);
+  add([&](V x, int v) { return sums.simple_step(x, v); });
+  sums.find_simple();
+  if (!sums.all_simple()) add([&](V x, int v) { return sums.step(x, v); });
+}
+
+// entropy[i] = Shannon entropy in nats of pixel i's softmax; visit(v, 1 / z) sees each vector of the
+// normalisers.
+template <typename Real, typename Visit>
+inline void block_entropy(Block<Real> block, int64_t classes, Real* entropy, const Visit& visit) {
+  using V = Vector<Real>;
+  BlockSums<Real> sums;
+  block_softmax(block, classes, sums, [](int64_t, int, V, V) {});
+  for (int v = 0; v < kVectorsPerBlock; ++v) {
+    const V one_over_z = reciprocal(sums.z[v]);
+    store(entropy + v * kLanes<Real>, softmax_entropy(sums.z[v], sums.tz[v], one_over_z));
+    visit(v, one_over_z);
+  }
+}
+
+}  // namespace ralx::RALX_ISA

@@ -1,0 +1,159 @@
+#pragma once
+
+#include <cstdint>
+
+#include "common/block_math.h"
+#include "region_features/region_features.h"
+
+namespace ralx::RALX_ISA {
+
+inline int64_t count(const Scores& scores) {
+  return scores.margin + scores.least_confidence + (scores.neighbourhood > 0 ? 1 : 0);
+}
+
+// The impurity of a row: the entropy of the class histogram of the window around each pixel, which is
+// ln n - Σ c ln c / n with n pixels in the window, c of each class. A window is cut at the image's border.
+class ImpurityRow {
+ public:
+  ImpurityRow(int64_t neighbourhood, int64_t classes, Arena& arena)
+      : reach_(neighbourhood / 2), classes_(classes),
+        c_log_c_(arena.take<int64_t>(neighbourhood * neighbourhood + 1)),
+        counts_(arena.take<int32_t>(classes)) {}
+
+  // Once, before the first row.
+  void prepare() {
+    const int64_t most = (2 * reach_ + 1) * (2 * reach_ + 1);
+    c_log_c_[0] = 0;
+    for (int64_t c = 1; c <= most; ++c) {
+      const double count = static_cast<double>(c);
+      c_log_c_[c] = static_cast<int64_t>(count * log2_positive(count) * (kLn2 / kUnit) + 0.5);
+    }
+  }
+
+  // rows [num_rows]: the labels of the rows that the windows of this row reach.
+  template <typename Real>
+  void compute(const int32_t* const* rows, int64_t num_rows, int64_t width, Real* impurity) {
+    for (int64_t c = 0; c < classes_; ++c) counts_[c] = 0;
+    int64_t pixels = 0, sum = 0;
+    const auto add_column = [&](int64_t x, int32_t step) {
+      for (int64_t row = 0; row < num_rows; ++row) {
+        int32_t& count = counts_[rows[row][x]];
+        sum -= c_log_c_[count];
+        count += step;
+        sum += c_log_c_[count];
+      }
+      pixels += step * num_rows;
+    };
+    for (int64_t x = 0; x < min_of(reach_, width); ++x) add_column(x, 1);
+    for (int64_t x = 0; x < width; ++x) {
+      if (x > reach_) add_column(x - reach_ - 1, -1);  // first, or a count could be too large for the table
+      if (x + reach_ < width) add_column(x + reach_, 1);
+      impurity[x] = static_cast<Real>(static_cast<double>(c_log_c_[pixels] - sum) * kUnit /
+                                      static_cast<double>(pixels));
+    }
+  }
+
+ private:
+  // Sums are integers, so that what is added and taken away again leaves nothing.
+  static constexpr double kUnit = 0x1p-40;
+
+  const int64_t reach_, classes_;
+  int64_t* const c_log_c_;  // of c = 0 .. neighbourhood²
+  int32_t* const counts_;   // [C] of the window
+};
+
+// The maps that regions are pooled from, row by row: entropy, predicted class and the scores asked for.
+template <typename Real>
+class PixelRows {
+ public:
+  PixelRows(const LogitSource<Real>& source, const Scores& scores, Arena& arena)
+      : source_(source), scores_(scores), reach_(scores.neighbourhood / 2), reader_(source, arena),
+        padded_((source.width + kBlock<Real> - 1) / kBlock<Real> * kBlock<Real>),
+        maps_(arena.take<Real>(num_rows() * kMaps * padded_)),
+        labels_(arena.take<int32_t>(num_rows() * padded_)), places_(arena.take<Place>(num_rows())),
+        window_(arena.take<const int32_t*>(num_rows())),
+        impurity_row_(scores.neighbourhood, source.classes, arena), impurity_(arena.take<Real>(padded_)) {}
+
+  // Before the first row.
+  void prepare() {
+    for (int64_t i = 0; i < num_rows(); ++i) places_[i] = {-1, -1};
+    if (scores_.neighbourhood > 0) impurity_row_.prepare();
+  }
+
+  void seek(int64_t image, int64_t y) {
+    row_ = make(image, y);
+    if (scores_.neighbourhood == 0) return;
+    int64_t reached = 0;
+    const int64_t first = y > reach_ ? y - reach_ : 0, last = min_of(y + reach_, source_.height - 1);
+    for (int64_t near = first; near <= last; ++near) window_[reached++] = label_of(make(image, near));
+    impurity_row_.compute(window_, reached, source_.width, impurity_);
+    for (int64_t x = 0; x < source_.width; ++x) impurity_[x] *= entropy()[x];
+  }
+
+  // Of the current row [W].
+  const Real* entropy() const { return map_of(row_, kEntropy); }
+  const int32_t* label() const { return label_of(row_); }
+  // Score number i of those asked for.
+  const Real* score(int64_t i) const {
+    if (scores_.margin && i-- == 0) return map_of(row_, kMargin);
+    if (scores_.least_confidence && i-- == 0) return map_of(row_, kLeastConfidence);
+    return impurity_;
+  }
+
+ private:
+  enum Map { kEntropy, kMargin, kLeastConfidence, kMaps };
+  struct Place {
+    int64_t image, y;
+  };
+
+  int64_t num_rows() const { return 2 * reach_ + 1; }
+  Real* map_of(int64_t row, Map map) const { return maps_ + (row * kMaps + map) * padded_; }
+  int32_t* label_of(int64_t row) const { return labels_ + row * padded_; }
+
+  // Where the maps of row y are, made now if they aren't there.
+  int64_t make(int64_t image, int64_t y) {
+    const int64_t row = y % num_rows();
+    if (places_[row].image == image && places_[row].y == y) return row;
+    places_[row] = {image, y};
+    reader_.seek(image, y);
+    for (int64_t x = 0; x < source_.width; x += kBlock<Real>) {
+      const Block<Real> block = reader_.read(x);
+      Real largest[kBlock<Real>];
+      block_entropy(block, source_.classes, map_of(row, kEntropy) + x, [&](int v, Vector<Real> one_over_z) {
+        measure_confidence(block, v, one_over_z, row, x);
+      });
+      block_argmax(block, source_.classes, largest, label_of(row) + x);
+    }
+    return row;
+  }
+
+  void measure_confidence(Block<Real> block, int v, Vector<Real> one_over_z, int64_t row, int64_t x) {
+    if (!scores_.margin && !scores_.least_confidence) return;
+    using V = Vector<Real>;
+    const int64_t at = v * kLanes<Real>;
+    V first = load(block.pixels + at), second = V{} - static_cast<Real>(__builtin_huge_val());
+    for (int64_t c = 1; c < source_.classes; ++c) {
+      const V logit = load(block.pixels + c * block.class_stride + at);
+      second = higher(lower(logit, first), second);
+      first = higher(logit, first);
+    }
+    const V t = higher(V{} + kFloor<Real>, (second - first) * static_cast<Real>(kLog2E));
+    store(map_of(row, kMargin) + x + at, Real(1) - one_over_z * (Real(1) - exp2_nonpositive(t)));
+    store(map_of(row, kLeastConfidence) + x + at, Real(1) - one_over_z);
+  }
+
+  const LogitSource<Real>& source_;
+  const Scores scores_;
+  const int64_t reach_;
+  LogitReader<Real> reader_;
+  const int64_t padded_;
+  Real* const maps_;       // [rows, kMaps, padded]
+  int32_t* const labels_;  // [rows, padded]
+  Place* const places_;    // [rows], which row of which image is there
+  const int32_t** const window_;
+  ImpurityRow impurity_row_;
+  Real* const impurity_;
+  int64_t row_ = 0;
+};
+
+}  // namespace ralx::RALX_ISA
