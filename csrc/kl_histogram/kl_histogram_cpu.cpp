@@ -10,7 +10,7 @@
 // Every pair runs through the same multiplications and additions in the same order, wherever in a tile it
 // lies: q is padded up to whole tiles, so there is no code for a remainder.
 //
-// Memory does not grow with p and q: rows of p come in chunks, and each chunk meets q span by span.
+// Memory does not grow with p and q: rows of p come in chunks, and each chunk meets q window by window.
 #include "kl_histogram/kl_histogram.h"
 
 #include <omp.h>
@@ -38,9 +38,10 @@ constexpr int64_t kPanel = 64 * kLanes<float>;   // columns whose bins are kept 
 constexpr int64_t kStride =
     kPanel + kTile;                // between rows of bins, or they would meet in the same cache sets
 constexpr int64_t kWordBins = 32;  // bins that have each a bit of a word
-// Up to this many rows of q the product is made once under own_range, beyond it twice: kRows · kKept float64
-// (192 KiB) stay in the second-level cache.
-constexpr int64_t kKept = 4096;
+// Rows of q that all rows of p meet before the next: their ln q, 608 KiB at 19 classes, stays in the
+// second-level cache. So do the divergences of kRows rows of p to them, 192 KiB: under own_range they are
+// kept where q is no longer than this, or else the product is made twice.
+constexpr int64_t kWindow = 4096;
 constexpr int64_t kSpanBytes = 16 << 20;  // of ln q
 constexpr int64_t kChunkBytes = 8 << 20;  // of rows of p and their counts
 constexpr double kLeastNormal = 0x1p-1022;
@@ -89,22 +90,43 @@ void read_rows(const TensorView& view, int64_t first, double eps, double* __rest
     if (!is_plain(x[i])) ln[i] = std::log(x[i]);
 }
 
-// ln q of a span of rows of q, in tiles [C, kTile] of columns.
+// ln q in tiles [C, kTile] of columns, of which a span is in memory and a window shown.
 class Reference {
  public:
   Reference(const TensorView& q, double eps, int threads)
-      : length(q.sizes[0]), classes(q.sizes[1]),
-        span(min_of(round_up(length, kTile), max_of(kSpanBytes / (12 * classes * kTile), 1) * kTile)), q_(q),
-        eps_(eps), threads_(threads), exact_(span * classes), quick_(span * classes),
-        rows_(threads * classes * kTile) {}
+      : length(q.sizes[0]), classes(q.sizes[1]), span(min_of(round_up(length, kTile), longest(classes))),
+        window(min_of(kWindow, span)), q_(q), eps_(eps), threads_(threads), exact_(span * classes),
+        quick_(span * classes), rows_(threads * classes * kTile) {}
 
-  // Holds rows first .. first + columns() - 1 of q.
-  void load(int64_t first) {
-    if (first == first_) return;
+  // The window that begins with row `first` of q.
+  void show(int64_t first) {
+    if (first / span != loaded_) load(first / span);
     first_ = first;
+  }
+
+  int64_t columns() const { return min_of(window, length - first_); }
+  int64_t tiles() const { return round_up(columns(), kTile) / kTile; }
+  const double* exact(int64_t tile) const { return exact_.data() + at(tile); }
+  const float* quick(int64_t tile) const { return quick_.data() + at(tile); }
+
+  const int64_t length, classes, span, window;  // span and window in columns
+  bool special = false;                         // somewhere in the span ln q is -inf or NaN
+  double greatest = 0;                          // |ln q| in the span
+
+ private:
+  // Whole windows, or else whole tiles.
+  static int64_t longest(int64_t classes) {
+    const int64_t columns = max_of(kSpanBytes / (12 * classes * kTile), 1) * kTile;
+    return columns < kWindow ? columns : columns / kWindow * kWindow;
+  }
+
+  int64_t at(int64_t tile) const { return (first_ % span + tile * kTile) * classes; }
+
+  void load(int64_t number) {
+    loaded_ = number;
     bool special = false;
     double greatest = 0;
-    const int64_t tiles = this->tiles();
+    const int64_t first = number * span, tiles = round_up(min_of(span, length - first), kTile) / kTile;
 #pragma omp parallel num_threads(threads_) if (threads_ > 1) reduction(|| : special) reduction(max : greatest)
     {
       double* rows = rows_.data() + omp_get_thread_num() * classes * kTile;
@@ -129,20 +151,10 @@ class Reference {
     this->greatest = greatest;
   }
 
-  int64_t columns() const { return min_of(span, length - first_); }
-  int64_t tiles() const { return round_up(columns(), kTile) / kTile; }
-  const double* exact(int64_t tile) const { return exact_.data() + tile * classes * kTile; }
-  const float* quick(int64_t tile) const { return quick_.data() + tile * classes * kTile; }
-
-  const int64_t length, classes, span;
-  bool special = false;  // somewhere ln q is -inf or NaN
-  double greatest = 0;   // |ln q|
-
- private:
   const TensorView& q_;
   const double eps_;
   const int threads_;
-  int64_t first_ = -1;
+  int64_t loaded_ = -1, first_ = 0;
   Buffer<double> exact_;
   Buffer<float> quick_;
   Buffer<double> rows_;
@@ -234,8 +246,8 @@ class QuickBins {
     double doubt = 0;
     for (int r = 0; r < kRows; ++r) {
       const double scale = bins[r].scale * bins[r].unit, self = (block.self[r] - bins[r].low) * scale;
-      // Rounded to float32, each by 2^-24 at most, are p, ln q, the first summand (twice: doubt is added to it)
-      // and the C partial sums, none of which is larger than this. One is for the rounding to int32.
+      // Rounded to float32, each by 2^-24 at most, are p, ln q, the first summand (twice: doubt is added to
+      // it) and the C partial sums, none of which is larger than this. One is for the rounding to int32.
       const double largest = std::fabs(self) + scale * greatest + 1;
       const double error = static_cast<double>(classes + 4) * 0x1p-24 * largest;
       doubt = error > doubt || error != error ? error : doubt;
@@ -352,7 +364,7 @@ class BitCounter {
   int added_ = 0;
 };
 
-// What is known of kRows rows of p between two spans of q.
+// What is known of kRows rows of p between two windows of q.
 struct BlockState {
   RowBlock block;
   Limits limits[kRows];
@@ -383,14 +395,13 @@ void read_block(const TensorView& view, int64_t first, double eps, double* p, do
   }
 }
 
-// What one thread works with: blocks of rows of p meet the span of q here.
+// What one thread works with: blocks of rows of p meet the window of q here.
 class Worker {
  public:
   Worker(const Reference& reference, int64_t num_bins, Arena& arena)
       : ln_p(arena.take<double>(reference.classes * kRows)), reference_(reference), num_bins_(num_bins),
         classes_(reference.classes), bins_(arena.take<int32_t>(kRows * kStride)),
-        quick_(arena.take<float>(classes_ * kRows)),
-        kept_(arena.take<double>(kRows * min_of(kKept, reference.span))) {}
+        quick_(arena.take<float>(classes_ * kRows)), kept_(arena.take<double>(kRows * reference.window)) {}
 
   template <bool kKeep>
   __attribute__((noinline)) void measure(BlockState& rows) const {
@@ -515,8 +526,8 @@ void kl_histogram(const TensorView& p, const TensorView& q, const TensorView& ou
       }
     };
     const auto each_pair = [&](const auto& step) {
-      for (int64_t first = 0; first < length; first += reference.span) {
-        reference.load(first);
+      for (int64_t first = 0; first < length; first += reference.window) {
+        reference.show(first);
         each_block(step);
       }
     };
@@ -526,7 +537,7 @@ void kl_histogram(const TensorView& p, const TensorView& q, const TensorView& ou
       for (int r = 0; r < kRows; ++r) state.bins[r] = Bins(low, high, num_bins);
       for (int64_t k = 0; k < kRows * num_bins; ++k) counts[i * num_bins + k] = 0;
     });
-    if (own_range && length <= min_of(kKept, reference.span)) {
+    if (own_range && length <= reference.window) {
       each_pair([&](Worker& worker, int64_t i, BlockState& state) {
         worker.measure<true>(state);
         state.use_limits(num_bins);
