@@ -36,6 +36,7 @@ class LogitSource {
       first[x] = static_cast<int32_t>(neighbours.first);
       second[x] = static_cast<int32_t>(neighbours.second);
       weight[x] = static_cast<Real>(neighbours.weight);
+      close_neighbours &= second[x] - first[x / kLanes<Real> * kLanes<Real>] < kLanes<Real>;
     }
   }
 
@@ -44,6 +45,8 @@ class LogitSource {
   // If resized: the columns of the source between which a column lies, and the second one's weight.
   Buffer<int32_t> first, second;
   Buffer<Real> weight;
+  // Whether the neighbours of each vector of columns lie within a vector.
+  bool close_neighbours = true;
 
   Neighbours rows_around(int64_t y) const { return bilinear(y, source_height, height, align_corners_); }
 
@@ -143,7 +146,7 @@ class LogitReader {
   LogitReader(const LogitSource<Real>& source, Arena& arena)
       : source_(source), chunk_(arena.take<Real>(source.classes * kChunk)) {
     if (!source.resized) return;
-    narrow_ = arena.take<Real>(source.classes * source.source_width);
+    narrow_ = arena.take<Real>(source.classes * source.source_width + kLanes<Real>);  // look_up reads beyond
     for (Row& row : wide_) row = {arena.take<Real>(source.classes * source.width), -1, -1};
   }
 
@@ -214,17 +217,24 @@ class LogitReader {
     row.image = image_;
     row.y = y;
     source_.load(image_, y, 0, source_.source_width, narrow_, source_.source_width);
+    for (int64_t c = 0; c < source_.classes; ++c)
+      widen_class(narrow_ + c * source_.source_width, row.pixels + c * source_.width);
+    return row.pixels;
+  }
+
+  void widen_class(const Real* __restrict in, Real* __restrict out) {
     const int32_t* first = source_.first.data();
     const int32_t* second = source_.second.data();
     const Real* weight = source_.weight.data();
-    for (int64_t c = 0; c < source_.classes; ++c) {
-      const Real* in = narrow_ + c * source_.source_width;
-      Real* out = row.pixels + c * source_.width;
+    int64_t x = 0;
+    if (sizeof(Real) == sizeof(int32_t) && source_.close_neighbours)
+      for (; x + kLanes<Real> <= source_.width; x += kLanes<Real>) {
+        const auto a = look_up(in + first[x], load(first + x) - first[x]);
+        const auto b = look_up(in + first[x], load(second + x) - first[x]), w = load(weight + x);
+        store(out + x, (1 - w) * a + (w > 0 ? w * b : Vector<Real>{}));
+      }
 #pragma omp simd
-      for (int64_t x = 0; x < source_.width; ++x)
-        out[x] = interpolate(in[first[x]], in[second[x]], weight[x]);
-    }
-    return row.pixels;
+    for (int64_t i = x; i < source_.width; ++i) out[i] = interpolate(in[first[i]], in[second[i]], weight[i]);
   }
 
   const LogitSource<Real>& source_;

@@ -67,6 +67,21 @@ inline Vector<float> widen(const BFloat16* from, Vector<float>) {
 }
 #endif
 
+// table[place] for each lane, of places 0 .. kLanes - 1. All of the table's kLanes numbers may be read.
+template <typename Real, typename Places>
+inline Vector<Real> look_up(const Real* table, Places places) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(Real) == 4)
+    return (Vector<Real>)_mm512_permutexvar_ps((__m512i)places, (__m512)load(table));
+#elif defined(__AVX2__)
+  if constexpr (sizeof(Real) == 4)
+    return (Vector<Real>)_mm256_permutevar8x32_ps((__m256)load(table), (__m256i)places);
+#endif
+  Vector<Real> found;
+  for (int i = 0; i < kLanes<Real>; ++i) found[i] = table[places[i]];
+  return found;
+}
+
 // Whether a comparison, whose lanes are 0 or -1, holds in all of them.
 template <typename V>
 inline bool all(V comparison) {
