@@ -38,6 +38,9 @@ class Config:
     """Size of the images relative to the data set's own, in (0, 1]. Regions and crops scale along."""
     region_size: tuple[int, int] = (90, 80)
     """Height and width of a region in pixels, at scale 1."""
+    edge: Literal["drop", "keep"] = "drop"
+    """Pixels that whole regions leave over at the right and bottom: drop them, or keep them as ragged
+    regions, smaller ones."""
     synthetic_image_size: tuple[int, int] = (96, 128)
     """Height and width in pixels of the synthetic data set's images."""
     synthetic_images: tuple[int, int, int, int, int] = (8, 40, 96, 24, 48)
