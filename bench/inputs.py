@@ -32,6 +32,14 @@ def make_target(case: SceneCase) -> Tensor:
     return target
 
 
+def squares(scene: Scene, side: int = 16) -> tuple[Tensor, int]:
+    """A label map [N, H, W] of squares, about as large as superpixels are, and how many an image has."""
+    height, width = scene.image
+    rows, cols = torch.arange(height) // side, torch.arange(width) // side
+    regions = rows[:, None] * (int(cols[-1]) + 1) + cols
+    return regions.expand(scene.images, -1, -1).contiguous(), int(regions.max()) + 1
+
+
 def make_rows(case: KlCase) -> tuple[Tensor, Tensor]:
     """p and q, rows that sum to 1."""
     torch.manual_seed(0)

@@ -52,12 +52,14 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class SceneCase(Case):
-    """Random logits; with `one_class` the first class wins at every pixel."""
+    """Random logits; with `one_class` the first class wins at every pixel. `option` is one of OPTIONS, for
+    region_features alone."""
 
     scene: Scene
     dtype: str = "float32"
     channels_last: bool = False
     one_class: bool = False
+    option: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +136,10 @@ def varied(base, what: str, **changes):
     return replace(base, name=f"{base.name}, {what}", **changes)
 
 
+def option_cases(base: SceneCase) -> list[SceneCase]:
+    return [varied(base, name, option=name, compiled=False) for name in OPTIONS]
+
+
 def compiled_once(cases: list) -> list:
     """torch.compile for the first case alone."""
     return [cases[0], *(replace(case, compiled=False) for case in cases[1:])]
@@ -144,6 +150,8 @@ CITYSCAPES = Scene(1, 19, (1024, 2048), (1024, 2048), (128, 128))
 ADE20K = Scene(1, 150, (512, 512), (512, 512), (128, 128))
 TINY = Scene(2, 11, (64, 96), (64, 96), (32, 32))
 KL_BINS = 32
+# What region_features does beside its plain call, by name.
+OPTIONS = ("ragged edge", "superpixels", "margin and confidence", "impurity")
 
 SCENES = [
     *scene_axes(SceneCase(name="CamVid 4×11×360×480", scene=CAMVID)),
@@ -156,7 +164,7 @@ FULL = {
     "region_features": [
         *SCENES,
         SceneCase(name="Cityscapes 1×19×1024×2048, upsampled ×4", scene=CITYSCAPES.quarter()),
-        # Cases of regions=, edge="keep" and the region scores belong here.
+        *option_cases(SCENES[0]),
     ],
     "confusion_matrix": SCENES,
     "bald": [
@@ -195,7 +203,7 @@ FULL = {
     ],
 }
 SMALL = {
-    "region_features": TINY_SCENES,
+    "region_features": [*TINY_SCENES, *option_cases(TINY_SCENES[0])],
     "confusion_matrix": TINY_SCENES,
     "bald": compiled_once(scene_axes(BaldCase(name="2×11×64×96, 3 passes", scene=TINY, passes=3))),
     "kl_histogram": compiled_once(kl_axes(KlCase(name="256×128×11", rows=256, reference=128, classes=11))),

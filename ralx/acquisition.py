@@ -1,8 +1,9 @@
 """Acquisition functions: how much a region is worth labelling. Higher = label first.
 
 Every function of `ACQUISITIONS` maps `(segmenter, images, region_size)` to scores float32 [N, R]. All
-take the same two options and use those that apply:
+take the same options and use those that apply:
 
+- `edge`: "keep" makes ragged regions of a remainder at the right or bottom, which "drop" leaves out;
 - `num_mc_samples`: passes with dropout on;
 - `generator`: a CPU generator that all randomness comes from (default: torch's own).
 
@@ -10,15 +11,18 @@ take the same two options and use those that apply:
 """
 
 from contextlib import nullcontext
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from ralx.features import Featurizer
 from ralx.ops import bald as mutual_information
+from ralx.pool import RegionGrid
 from ralx.segmentation.inference import mc_logits
 from ralx.segmentation.modes import dropout_from
+
+Edge = Literal["drop", "keep"]
 
 
 class Acquisition(Protocol):
@@ -28,6 +32,7 @@ class Acquisition(Protocol):
         images: Tensor,
         region_size: tuple[int, int],
         *,
+        edge: Edge = "drop",
         num_mc_samples: int = 20,
         generator: torch.Generator | None = None,
     ) -> Tensor: ...
@@ -38,12 +43,13 @@ def uniform(
     images: Tensor,
     region_size: tuple[int, int],
     *,
+    edge: Edge = "drop",
     num_mc_samples: int = 20,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Random scores in [0, 1): every region of a pool is as likely as the others. Runs no network."""
-    regions = (images.shape[-2] // region_size[0]) * (images.shape[-1] // region_size[1])
-    return torch.rand(len(images), regions, generator=generator).to(images.device)
+    grid = RegionGrid(len(images), (images.shape[-2], images.shape[-1]), region_size, edge)
+    return torch.rand(len(images), grid.regions_per_image, generator=generator).to(images.device)
 
 
 def entropy(
@@ -51,11 +57,12 @@ def entropy(
     images: Tensor,
     region_size: tuple[int, int],
     *,
+    edge: Edge = "drop",
     num_mc_samples: int = 20,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Cumulative entropy: the sum of the pixels' Shannon entropy, in nats, segmenter in eval mode."""
-    return Featurizer(segmenter, region_size, cells=(1, 1))(images).entropy_sum
+    return Featurizer(segmenter, region_size, cells=(1, 1), edge=edge)(images).entropy_sum
 
 
 def bald(
@@ -63,6 +70,7 @@ def bald(
     images: Tensor,
     region_size: tuple[int, int],
     *,
+    edge: Edge = "drop",
     num_mc_samples: int = 20,
     generator: torch.Generator | None = None,
 ) -> Tensor:
@@ -75,7 +83,7 @@ def bald(
         # Stacked at the network's own resolution: streamed passes would keep a sum at full resolution.
         passes = torch.stack(list(mc_logits(segmenter, images, num_mc_samples)))
     size = (images.shape[-2], images.shape[-1])
-    scores = mutual_information(passes, region_size, size=size, align_corners=True).region_sum
+    scores = mutual_information(passes, region_size, size=size, align_corners=True, edge=edge).region_sum
     assert scores is not None  # a region size was given
     return scores
 

@@ -173,8 +173,8 @@ def _data_options(config: Config) -> dict[str, Any]:
 
 def _check_data(config: Config) -> int:
     with naming_wrong_input():
-        options = _data_options(config) | {"region_size": config.region_size}
-        report = check_data(config.dataset, config.data, **options)
+        region_size = config.region_size if config.edge == "drop" else None  # else no pixel is left out
+        report = check_data(config.dataset, config.data, **_data_options(config), region_size=region_size)
     Console().print(str(report), highlight=False, markup=False)
     return 2 if report.problems else 0
 

@@ -24,7 +24,7 @@ from ralx.loop import (
 from ralx.metrics import class_counts, distribution_entropy
 from ralx.monitor import Monitor
 from ralx.policy import load_policy, save_policy
-from ralx.pool import Oracle, RegionGrid, chosen_regions
+from ralx.pool import RegionGrid, chosen_regions
 from ralx.pretraining import Pretraining, Segmenters
 from ralx.query_network import QueryNetwork
 from ralx.randomness import stream
@@ -93,11 +93,14 @@ class Experiment:
         return Game(
             data,
             self.segmenters.new_trainer(self.config.segmenter_lr),
-            self.region_size,
+            self._grid(data),
             crop_size=self.segmenters.crop_size,
             batch_size=self.config.batch_size,
             few_images=self.config.candidate_sampling == "images",
         )
+
+    def _grid(self, data: SegmentationDataset) -> RegionGrid:
+        return RegionGrid(len(data), data.image_size, self.region_size, self.config.edge)
 
     def _featurizer(self, segmenter: nn.Module) -> Featurizer:
         config = self.config
@@ -108,6 +111,7 @@ class Experiment:
             kl_bins=config.kl_bins,
             kl_range=(0.0, config.kl_max) if config.kl_range == "fixed" else None,
             counts=config.class_features == "count",
+            edge=config.edge,
         )
 
     def _observer(self, game: Game, stopwatch: Stopwatch) -> Observer:
@@ -121,9 +125,8 @@ class Experiment:
 
     def _network_sizes(self) -> dict[str, int]:
         featurizer = self._featurizer(nn.Identity())
-        state_set = self.splits.state_set
         return {
-            "num_regions": RegionGrid(len(state_set), state_set.image_size, self.region_size).num_regions,
+            "num_regions": self._grid(self.splits.state_set).num_regions,
             "state_dim": featurizer.state_dim(len(self.classes)),
             "action_dim": featurizer.action_dim(len(self.classes)),
             "kl_dim": 2 * featurizer.kl_bins,
@@ -135,6 +138,7 @@ class Experiment:
         return {
             "num_classes": len(self.classes),
             "cells": list(self.cells),
+            "edge": config.edge,
             "class_features": config.class_features,
             "kl_range": config.kl_range,
             "kl_max": config.kl_max,
@@ -236,7 +240,8 @@ class Experiment:
                 self.run.segmenter_path(method, seed, budget), game.trainer.state_dict()
             ),
         )
-        image, row, col = (part.tolist() for part in game.grid.split(game.pool.order))
+        grid = self._grid(game.dataset)
+        image, row, col = (part.tolist() for part in grid.split(game.pool.order))
         names = [game.dataset.names[i] for i in image]
         selection = {
             "method": method,
@@ -264,6 +269,7 @@ class Experiment:
                         game.trainer.segmenter,
                         normalise(images),
                         self.region_size,
+                        edge=self.config.edge,
                         num_mc_samples=self.config.num_mc_samples,
                         generator=generator,
                     ),
@@ -303,7 +309,7 @@ class Experiment:
         if self.config.final_lr is not None:
             state["lr"] = torch.tensor(self.config.final_lr, dtype=torch.float64)
         game.start(state)
-        regions = self._region_indices(game, selection["regions"][:budget])
+        regions = self._region_indices(selection["regions"][:budget])
         game.pool.label(regions)
         fit(
             game.trainer,
@@ -318,26 +324,27 @@ class Experiment:
             run=self.run,
             monitor=self.monitor,
         )
-        record = cell | self.segmenters.test_record(game.trainer) | self._selected(game.oracle, regions)
+        record = cell | self.segmenters.test_record(game.trainer) | self._selected(game, regions)
         self.run.add_record(record)
         self.run.checkpoint.clear(piece)
         start.unlink(missing_ok=True)
         self.monitor.scalar(f"evaluate-seed{seed}", method, record["miou"], budget)
 
-    @staticmethod
-    def _region_indices(game: Game, regions: list[list]) -> torch.Tensor:
-        position = {name: index for index, name in enumerate(game.dataset.names)}
-        per_image, cols = game.grid.regions_per_image, game.grid.cols
+    def _region_indices(self, regions: list[list]) -> torch.Tensor:
+        data = self.splits.eval_set
+        position = {name: index for index, name in enumerate(data.names)}
+        grid = self._grid(data)
+        per_image, cols = grid.regions_per_image, grid.cols
         return torch.tensor([position[name] * per_image + row * cols + col for name, row, col in regions])
 
-    def _selected(self, oracle: Oracle, regions: torch.Tensor) -> dict:
+    def _selected(self, game: Game, regions: torch.Tensor) -> dict:
         """What the selected regions hold: pixels, and the class distribution without void."""
-        data = self.splits.eval_set
-        counts = class_counts(oracle.label(regions), len(self.classes), data.ignore_index).sum(0)
+        labels = game.oracle.label(regions)
+        counts = class_counts(labels, len(self.classes), game.dataset.ignore_index).sum(0)
         fraction = counts.double() / max(int(counts.sum()), 1)
         return {
             "labelled_regions": len(regions),
-            "labelled_pixels": len(regions) * self.region_size[0] * self.region_size[1],
+            "labelled_pixels": int(game.grid.num_pixels(regions).sum()),
             "selected_class_fraction": fraction.tolist(),
             "selected_entropy": distribution_entropy(fraction),
         }
@@ -347,7 +354,7 @@ class Experiment:
 
     def _say_what_is_compared(self) -> None:
         data = self.splits.eval_set
-        grid = RegionGrid(len(data), data.image_size, self.region_size)
+        grid = self._grid(data)
         self.monitor.say(
             f"{data.name}: {len(data)} images of {data.image_size[0]}x{data.image_size[1]} pixels, "
             f"{grid.num_regions} regions of {self.region_size[0]}x{self.region_size[1]}; "
@@ -373,10 +380,10 @@ class Experiment:
             ("budget", self.config.budget, self.splits.train_set),
             ("budgets", self.config.budgets[-1], self.splits.eval_set),
         ):
-            grid = RegionGrid(len(data), data.image_size, self.region_size)
-            if budget > grid.num_regions:
+            available = self._grid(data).num_regions
+            if budget > available:
                 raise ValueError(
-                    f"{option}: must be at most the {grid.num_regions} regions of {data.name}, got {budget}"
+                    f"{option}: must be at most the {available} regions of {data.name}, got {budget}"
                 )
 
 

@@ -6,6 +6,7 @@ candidates' (section 3.2 of "Reinforced Active Learning for Image Segmentation",
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from ralx.ops import RegionFeatures, kl_histogram, region_features
 from ralx.ops.arguments import (
     check_cells,
+    check_edge,
     check_flag,
     check_floating,
     check_integer,
@@ -23,7 +25,7 @@ from ralx.ops.arguments import (
     check_same_device,
     check_tensor,
 )
-from ralx.pool import RegionGrid
+from ralx.pool import RegionGrid, Regions
 from ralx.segmentation.modes import evaluating
 
 # The largest KL divergence of two rows smoothed by 1e-7 is just below ln(1e7) = 16.12 nats.
@@ -45,6 +47,8 @@ class Featurizer(nn.Module):
         kl_range: what the bins span, in nats; None spans each candidate's own min..max, as published.
         counts: give the class distributions as pixel counts, 1e-7 for an absent class, as published.
         align_corners: of the upsampling, as in `torch.nn.functional.interpolate`.
+        edge: a remainder at the right or bottom is in no region ("drop"), or makes ragged ones ("keep"), see
+            `ralx.region_features`.
 
     No gradient flows, and the segmenter runs in eval mode; the mode of each of its modules is restored after.
 
@@ -62,6 +66,7 @@ class Featurizer(nn.Module):
         kl_range: tuple[float, float] | None = KL_RANGE,
         counts: bool = False,
         align_corners: bool = True,
+        edge: Literal["drop", "keep"] = "drop",
     ) -> None:
         super().__init__()
         if not isinstance(segmenter, nn.Module):
@@ -73,6 +78,8 @@ class Featurizer(nn.Module):
         self.kl_range = check_range("kl_range", kl_range)
         self.counts = check_flag("counts", counts)
         self.align_corners = check_flag("align_corners", align_corners)
+        check_edge(edge)
+        self.edge = edge
 
     def forward(self, images: Tensor) -> RegionFeatures:
         """Images [N, ..., H, W], as the segmenter takes them → the features of every region, see
@@ -84,15 +91,20 @@ class Featurizer(nn.Module):
         with evaluating(self.segmenter):
             logits = check_logits("the segmenter's output", self.segmenter(images))
             return region_features(
-                logits, self.region_size, cells=self.cells, size=size, align_corners=self.align_corners
+                logits,
+                self.region_size,
+                cells=self.cells,
+                size=size,
+                align_corners=self.align_corners,
+                edge=self.edge,
             )
 
     def regions(self, images: Tensor) -> Tensor:
         """float32 [N, R, C + 3·ch·cw]: class distribution; min, average, max entropy, cells row-major."""
         features = self(images)
         if self.counts:
-            area = self.region_size[0] * self.region_size[1]
-            features = features._replace(class_hist=(features.class_hist * area).clamp(min=SMOOTHING))
+            pixels = self._num_pixels(images).to(features.class_hist.device)[:, None]
+            features = features._replace(class_hist=(features.class_hist * pixels).clamp(min=SMOOTHING))
         return features.vector()
 
     def state(self, images: Tensor) -> Tensor:
@@ -134,6 +146,11 @@ class Featurizer(nn.Module):
         """Da, the numbers per candidate of `action`; the KL histograms are the last 2·kl_bins of them."""
         return self.state_dim(num_classes) + 2 * self.kl_bins
 
+    def _num_pixels(self, images: Tensor) -> Tensor:
+        """int64 [R]: the pixels of each region of an image."""
+        grid = RegionGrid(1, (images.shape[-2], images.shape[-1]), self.region_size, self.edge)
+        return grid.num_pixels(torch.arange(grid.num_regions))
+
     @property
     def _num_entropies(self) -> int:
         return 3 * self.cells[0] * self.cells[1]
@@ -150,7 +167,7 @@ class Featurizer(nn.Module):
 def gather_regions(
     compute: Callable[[Tensor], Tensor],
     read_images: Callable[[Tensor], Tensor],
-    grid: RegionGrid,
+    grid: Regions,
     candidates: Tensor,
     batch_size: int,
 ) -> Tensor:
@@ -163,8 +180,8 @@ def gather_regions(
     check_integer("batch_size", batch_size)
     if check_tensor("candidates", candidates).dim() != 2 or not candidates.numel():
         raise ValueError(f"candidates must be [K, M] and not empty, got {list(candidates.shape)}")
-    image, row, col = grid.split(candidates.flatten())
-    tile = row * grid.cols + col
+    flat = grid.check(candidates).flatten()
+    image, place = flat // grid.regions_per_image, flat % grid.regions_per_image
     distinct, which = image.unique(return_inverse=True)
     # Sorted by image, the candidates of one batch of images are one slice.
     by_image = which.argsort(stable=True)
@@ -176,7 +193,7 @@ def gather_regions(
         if rows.shape[:2] != (len(images), grid.regions_per_image):
             wanted = [len(images), grid.regions_per_image]
             raise ValueError(f"compute must give {wanted} rows (images, regions), got {list(rows.shape[:2])}")
-        index = (which[members] - batch * batch_size).to(rows.device), tile[members].to(rows.device)
+        index = (which[members] - batch * batch_size).to(rows.device), place[members].to(rows.device)
         gathered.append(rows[index])
     joined = torch.cat(gathered)
     return joined[by_image.argsort().to(joined.device)].unflatten(0, tuple(candidates.shape))

@@ -24,7 +24,7 @@ from ralx.features import Featurizer, gather_regions
 from ralx.metrics import class_distribution
 from ralx.monitor import Monitor
 from ralx.policy import MOSTLY_GREEDY
-from ralx.pool import Oracle, RegionGrid, RegionPool, chosen_regions
+from ralx.pool import Oracle, RegionPool, Regions, chosen_regions
 from ralx.randomness import stream
 from ralx.replay_buffer import ReplayBuffer
 from ralx.run_dir import RunDirectory, RunError
@@ -82,7 +82,7 @@ class Game:
         self,
         dataset: SegmentationDataset,
         trainer: SegmenterTrainer,
-        region_size: tuple[int, int],
+        grid: Regions,
         *,
         crop_size: tuple[int, int],
         batch_size: int,
@@ -93,8 +93,8 @@ class Game:
         self.crop_size = crop_size
         self.batch_size = batch_size
         self.few_images = few_images
-        self.grid = RegionGrid(len(dataset), dataset.image_size, region_size)
-        self.oracle = Oracle(dataset.labels, self.grid)
+        self.grid = grid
+        self.oracle = Oracle(dataset.labels, grid, dataset.ignore_index)
         self.start()
 
     def start(self, trainer_state: State | None = None) -> None:

@@ -2,14 +2,20 @@
 
 A *region* is a fixed tile of one image and the unit that is labelled. Everywhere in ralx a set of regions is
 an int64 tensor of flat indices, `image * regions_per_image + row * cols + col`; `RegionGrid` turns them back.
+What a pool and an oracle need of a grid is `Regions`, so that regions of other shapes can stand in for tiles,
+see `ralx.superpixels`.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
+
+from ralx.ops.arguments import check_edge, check_ignore_index, tiles_along
 
 _ORACLE_IMAGES = 32  # label maps held at once: K regions may lie in as many images
 
@@ -22,57 +28,56 @@ class Region(NamedTuple):
     col: int
 
 
-@dataclass(frozen=True)
-class RegionGrid:
-    """The tiling of equally large images: from the top left, row-major; a remainder at the bottom or right is
-    in no region."""
+class Boxes(NamedTuple):
+    """The smallest box around each region, int64 [K]."""
+
+    image: Tensor
+    top: Tensor  # pixels, as the next three
+    left: Tensor
+    height: Tensor
+    width: Tensor
+
+
+class Regions(ABC):
+    """The regions of equally large images, as many flat indices in each; a pixel is in one region at most."""
 
     num_images: int
     image_size: tuple[int, int]  # H, W
-    region_size: tuple[int, int]  # rh, rw
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.num_images, int) or self.num_images < 0:
-            raise ValueError(f"num_images must be an integer >= 0, got {self.num_images!r}")
-        object.__setattr__(self, "image_size", _pair("image_size", self.image_size))
-        object.__setattr__(self, "region_size", _pair("region_size", self.region_size))
-        if self.region_size[0] > self.image_size[0] or self.region_size[1] > self.image_size[1]:
-            raise ValueError(
-                f"region_size must fit into image_size {self.image_size}, got {self.region_size}"
-            )
 
     @property
-    def rows(self) -> int:
-        return self.image_size[0] // self.region_size[0]
+    @abstractmethod
+    def regions_per_image(self) -> int: ...
 
     @property
-    def cols(self) -> int:
-        return self.image_size[1] // self.region_size[1]
+    @abstractmethod
+    def box_size(self) -> tuple[int, int]:
+        """(height, width) in pixels that every region fits into."""
 
-    @property
-    def regions_per_image(self) -> int:
-        return self.rows * self.cols
+    @abstractmethod
+    def boxes(self, regions: Tensor) -> Boxes:
+        """Where `regions` [K] lie. TypeError, ValueError as from `check`."""
+
+    @abstractmethod
+    def num_pixels(self, regions: Tensor) -> Tensor:
+        """The pixels of each of `regions` [K], int64 [K]; 0 for an index that stands for no region."""
+
+    @abstractmethod
+    def mask(self, chosen: Tensor, images: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
+        """Whether each pixel lies in one of the regions `chosen`, a bool mask [num_regions]: bool [n, h, w].
+
+        The pixels are those of image indices [n], rows [n, h] and columns [n, w]; all are on one device.
+        """
+
+    @abstractmethod
+    def cut(self, maps: Tensor, which: Tensor, regions: Tensor, fill: int) -> Tensor:
+        """`regions` [K] out of their images' maps, region k out of `maps[which[k]]`: [K, *box_size].
+
+        maps: integers [n, H, W]. A region's box begins at its top left; what is beside it becomes `fill`.
+        """
 
     @property
     def num_regions(self) -> int:
         return self.num_images * self.regions_per_image
-
-    @property
-    def dropped_share(self) -> float:
-        """The fraction of an image's pixels that lie in no region and so can never be labelled."""
-        (height, width), (rh, rw) = self.image_size, self.region_size
-        return 1.0 - (self.rows * rh * self.cols * rw) / (height * width)
-
-    def split(self, regions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Flat indices of any shape → image, row, col, int64 of the same shape. ValueError out of range."""
-        regions = self.check(regions)
-        tile = regions % self.regions_per_image
-        return regions // self.regions_per_image, tile // self.cols, tile % self.cols
-
-    def region(self, index: int) -> Region:
-        """The region with this flat index."""
-        image, row, col = self.split(torch.tensor(index))
-        return Region(int(image), int(row), int(col))
 
     def check(self, regions: Tensor) -> Tensor:
         """`regions` as int64; TypeError where it is no integer tensor, ValueError out of range."""
@@ -85,30 +90,105 @@ class RegionGrid:
             raise ValueError(f"regions must lie in 0..{self.num_regions - 1}, got {found}")
         return regions
 
-    def tiles(self, maps: Tensor) -> Tensor:
-        """Maps [n, H, W] → a view [n, rows, rh, cols, rw] without the remainder."""
-        if maps.dim() != 3 or tuple(maps.shape[1:]) != self.image_size:
-            height, width = self.image_size
-            raise ValueError(f"maps must be [n, {height}, {width}], got {list(maps.shape)}")
-        (rh, rw), rows, cols = self.region_size, self.rows, self.cols
-        return maps[:, : rows * rh, : cols * rw].unflatten(2, (cols, rw)).unflatten(1, (rows, rh))
+
+@dataclass(frozen=True)
+class RegionGrid(Regions):
+    """The tiling of equally large images: from the top left, row-major. A remainder at the bottom or right is
+    in no region, or with `edge="keep"` makes ragged regions: tiles cut at the border."""
+
+    num_images: int
+    image_size: tuple[int, int]  # H, W
+    region_size: tuple[int, int]  # rh, rw
+    edge: Literal["drop", "keep"] = "drop"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.num_images, int) or self.num_images < 0:
+            raise ValueError(f"num_images must be an integer >= 0, got {self.num_images!r}")
+        object.__setattr__(self, "image_size", _pair("image_size", self.image_size))
+        object.__setattr__(self, "region_size", _pair("region_size", self.region_size))
+        if self.region_size[0] > self.image_size[0] or self.region_size[1] > self.image_size[1]:
+            raise ValueError(
+                f"region_size must fit into image_size {self.image_size}, got {self.region_size}"
+            )
+        check_edge(self.edge)
+
+    @property
+    def rows(self) -> int:
+        return tiles_along(self.image_size[0], self.region_size[0], self.edge == "keep")
+
+    @property
+    def cols(self) -> int:
+        return tiles_along(self.image_size[1], self.region_size[1], self.edge == "keep")
+
+    @property
+    def regions_per_image(self) -> int:
+        return self.rows * self.cols
+
+    @property
+    def box_size(self) -> tuple[int, int]:
+        return self.region_size
+
+    @property
+    def dropped_share(self) -> float:
+        """The fraction of an image's pixels that lie in no region and so can never be labelled."""
+        (height, width), (rh, rw) = self.image_size, self.region_size
+        return 1.0 - min(self.rows * rh, height) * min(self.cols * rw, width) / (height * width)
+
+    def split(self, regions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Flat indices of any shape → image, row, col, int64 of the same shape. ValueError out of range."""
+        regions = self.check(regions)
+        tile = regions % self.regions_per_image
+        return regions // self.regions_per_image, tile // self.cols, tile % self.cols
+
+    def region(self, index: int) -> Region:
+        """The region with this flat index."""
+        image, row, col = self.split(torch.tensor(index))
+        return Region(int(image), int(row), int(col))
+
+    def boxes(self, regions: Tensor) -> Boxes:
+        image, row, col = self.split(regions)
+        (height, width), (rh, rw) = self.image_size, self.region_size
+        top, left = row * rh, col * rw
+        return Boxes(image, top, left, (height - top).clamp(max=rh), (width - left).clamp(max=rw))
+
+    def num_pixels(self, regions: Tensor) -> Tensor:
+        boxes = self.boxes(regions)
+        return boxes.height * boxes.width
+
+    def mask(self, chosen: Tensor, images: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
+        # One row and column more stand for the remainder that is in no region.
+        tiles = pad(chosen.view(self.num_images, self.rows, self.cols)[images], (0, 1, 0, 1))
+        row = (rows // self.region_size[0]).clamp(max=self.rows)
+        col = (cols // self.region_size[1]).clamp(max=self.cols)
+        tile = row[:, :, None] * (self.cols + 1) + col[:, None]
+        return tiles.flatten(1).gather(1, tile.flatten(1)).view(tile.shape)
+
+    def cut(self, maps: Tensor, which: Tensor, regions: Tensor, fill: int) -> Tensor:
+        boxes, (height, width), (rh, rw) = self.boxes(regions), self.image_size, self.region_size
+        below, right = self.rows * rh - height, self.cols * rw - width
+        if below > 0 or right > 0:  # the edge is kept
+            maps = pad(maps, (0, max(right, 0), 0, max(below, 0)), value=fill)
+        index = (part.to(maps.device) for part in (which, boxes.top, boxes.left))
+        return maps.unfold(1, rh, 1).unfold(2, rw, 1)[tuple(index)]
 
 
 class RegionPool:
     """Which regions are labelled, and in which order they were.
 
-    `labelled` is a bool mask [num_regions]; `order` the flat indices [L] as they were labelled.
+    `labelled` is a bool mask [num_regions]; `order` the flat indices [L] as they were labelled. `empty` masks
+    the indices without a pixel, which a grid has none of; they are neither drawn nor labelled.
     """
 
-    def __init__(self, grid: RegionGrid) -> None:
+    def __init__(self, grid: Regions) -> None:
         self.grid = grid
+        self.empty = grid.num_pixels(torch.arange(grid.num_regions)) == 0
         self.labelled = torch.zeros(grid.num_regions, dtype=torch.bool)
         self.order = torch.zeros(0, dtype=torch.int64)
 
     @property
     def unlabelled(self) -> Tensor:
         """Bool mask [num_regions]."""
-        return ~self.labelled
+        return ~(self.labelled | self.empty)
 
     @property
     def num_labelled(self) -> int:
@@ -128,7 +208,7 @@ class RegionPool:
             raise ValueError(f"query_size and pool_size must be >= 1, got {query_size} and {pool_size}")
         unlabelled = self.unlabelled.nonzero().squeeze(1)
         if not len(unlabelled):
-            raise ValueError(f"no region is left to draw from: all {self.grid.num_regions} are labelled")
+            raise ValueError(f"no region is left to draw from: all {self.num_labelled} are labelled")
         query_size = min(query_size, len(unlabelled))
         pool_size = min(pool_size, len(unlabelled) // query_size)
         if few_images:
@@ -145,7 +225,7 @@ class RegionPool:
 
     def label(self, regions: Tensor) -> None:
         """Moves `regions` [K] from unlabelled to labelled. ValueError, with nothing changed, where one is out
-        of range, twice in `regions` or labelled already."""
+        of range, twice in `regions`, labelled already or without a pixel."""
         regions = self.grid.check(regions).flatten().cpu()
         distinct, counts = regions.unique(return_counts=True)
         twice = distinct[counts > 1]
@@ -154,6 +234,9 @@ class RegionPool:
         again = regions[self.labelled[regions]]
         if len(again):
             raise ValueError(f"regions must be unlabelled, got {again[:5].tolist()}, labelled already")
+        empty = regions[self.empty[regions]]
+        if len(empty):
+            raise ValueError(f"regions must have pixels, got {empty[:5].tolist()}, which have none")
         self.labelled[regions] = True
         self.order = torch.cat([self.order, regions])
 
@@ -162,11 +245,9 @@ class RegionPool:
         if images.numel() and (images.min() < 0 or images.max() >= self.grid.num_images):
             found = f"{int(images.min())}..{int(images.max())}"
             raise ValueError(f"images must lie in 0..{self.grid.num_images - 1}, got {found}")
-        grid = self.grid
-        labelled = self.labelled.view(grid.num_images, grid.rows, 1, grid.cols, 1)
-        mask = torch.zeros(len(images), *grid.image_size, dtype=torch.bool)
-        grid.tiles(mask).copy_(labelled[images.cpu()])
-        return mask.to(images.device)
+        n, (height, width) = len(images), self.grid.image_size
+        rows, cols = torch.arange(height).expand(n, -1), torch.arange(width).expand(n, -1)
+        return self.grid.mask(self.labelled, images.cpu(), rows, cols).to(images.device)
 
     def state_dict(self) -> dict[str, Tensor]:
         """{"order": int64 [L]}; the masks follow from it."""
@@ -187,29 +268,45 @@ def chosen_regions(candidates: Tensor, chosen: Tensor) -> Tensor:
 class Oracle:
     """Gives the labels of regions; knows no data set, only how to read label maps.
 
-    `read_labels` maps image indices int64 [n] to their label maps uint8 [n, H, W].
+    `read_labels` maps image indices int64 [n] to their label maps uint8 [n, H, W], or of another integer type
+    that holds `ignore_index`, the label of what a box shows beside its region.
     """
 
-    def __init__(self, read_labels: Callable[[Tensor], Tensor], grid: RegionGrid) -> None:
+    def __init__(
+        self, read_labels: Callable[[Tensor], Tensor], grid: Regions, ignore_index: int = 255
+    ) -> None:
         self.read_labels = read_labels
         self.grid = grid
+        self.ignore_index = check_ignore_index(ignore_index)
 
     def label(self, regions: Tensor) -> Tensor:
-        """The labels of `regions` [K]: [K, rh, rw], in the same order and of the label maps' dtype."""
-        image, row, col = self.grid.split(regions.flatten())
-        if not len(image):
-            return torch.zeros(0, *self.grid.region_size, dtype=torch.uint8)
-        distinct, which = image.unique(return_inverse=True)
+        """The labels of `regions` [K]: [K, *grid.box_size], in the same order and of the label maps' dtype.
+
+        A region lies at the top left of its box; the box's other pixels have the label `ignore_index`.
+        """
+        regions = self.grid.check(regions).flatten().cpu()
+        if not len(regions):
+            return torch.zeros(0, *self.grid.box_size, dtype=torch.uint8)
+        distinct, which = self.grid.boxes(regions).image.unique(return_inverse=True)
         parts, members = [], []
         for first in range(0, len(distinct), _ORACLE_IMAGES):
-            labels = self.read_labels(distinct[first : first + _ORACLE_IMAGES])
+            labels = self._read(distinct[first : first + _ORACLE_IMAGES])
             member = ((which >= first) & (which < first + _ORACLE_IMAGES)).nonzero().squeeze(1)
-            index = [t[member].to(labels.device) for t in (which - first, row, col)]
-            parts.append(self.grid.tiles(labels)[index[0], index[1], :, index[2]])
+            parts.append(self.grid.cut(labels, which[member] - first, regions[member], self.ignore_index))
             members.append(member)
         back = torch.cat(members).argsort()
         joined = torch.cat(parts)
         return joined[back.to(joined.device)]
+
+    def _read(self, images: Tensor) -> Tensor:
+        labels = self.read_labels(images)
+        if tuple(labels.shape) != (len(images), *self.grid.image_size):
+            wanted = [len(images), *self.grid.image_size]
+            raise ValueError(f"label maps must be {wanted}, got {list(labels.shape)}")
+        kind = torch.iinfo(labels.dtype)
+        if not kind.min <= self.ignore_index <= kind.max:
+            raise ValueError(f"ignore_index must fit into {labels.dtype} labels, got {self.ignore_index}")
+        return labels
 
 
 def _pair(name: str, value: object) -> tuple[int, int]:

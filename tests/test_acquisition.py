@@ -48,6 +48,12 @@ def region_sums(maps):
     return maps[:, :36, :48].double().unflatten(2, (6, 8)).unflatten(1, (4, 9)).sum((2, 4)).flatten(1)
 
 
+def ragged_sums(maps):
+    """[N, H, W] → [N, R], regions cut at the border too."""
+    rows = [part.sum(1) for part in maps.double().split(9, 1)]
+    return torch.stack([part.sum(1) for row in rows for part in row.split(8, 1)], 1)
+
+
 def probabilities(logits):
     return nn.functional.interpolate(logits.double(), IMAGE, mode="bilinear", align_corners=True).softmax(1)
 
@@ -63,6 +69,14 @@ def test_entropy_is_cumulative_over_all_pixels_of_a_region(images):
     segmenter.eval()
     expected = region_sums(pixel_entropy(probabilities(segmenter(images).detach())))
     assert scores.shape == (3, 24) and scores.dtype == torch.float32 and not scores.requires_grad
+    assert torch.allclose(scores.double(), expected, atol=72 * 1e-4)
+
+
+def test_entropy_of_ragged_regions_is_summed_over_their_own_pixels(images):
+    segmenter = Segmenter().eval()
+    scores = entropy(segmenter, images, REGION, edge="keep")
+    expected = ragged_sums(pixel_entropy(probabilities(segmenter(images).detach())))
+    assert scores.shape == (3, 35)
     assert torch.allclose(scores.double(), expected, atol=72 * 1e-4)
 
 
@@ -147,11 +161,12 @@ def test_uniform_runs_no_network(images):
     assert segmenter.encoded == 0
 
 
+@pytest.mark.parametrize(("edge", "regions"), [("drop", 24), ("keep", 35)])
 @pytest.mark.parametrize("name", ["uniform", "entropy", "bald"])
-def test_every_acquisition_function_takes_the_same_arguments(name, images):
-    segmenter = build_segmenter("fpn-small", 5)
-    scores = ACQUISITIONS[name](segmenter, images, REGION, num_mc_samples=2, generator=generator())
-    assert scores.shape == (3, 24) and scores.dtype == torch.float32 and scores.isfinite().all()
+def test_every_acquisition_function_takes_the_same_arguments(name, edge, regions, images):
+    segmenter, score = build_segmenter("fpn-small", 5), ACQUISITIONS[name]
+    scores = score(segmenter, images, REGION, edge=edge, num_mc_samples=2, generator=generator())
+    assert scores.shape == (3, regions) and scores.dtype == torch.float32 and scores.isfinite().all()
 
 
 def test_pick_takes_the_highest_score_of_each_pool():

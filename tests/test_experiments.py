@@ -145,6 +145,23 @@ def test_what_cannot_work_is_refused_before_anything_is_trained(make, changes, m
         make(**changes)
 
 
+def test_the_edge_reaches_all_that_counts_regions(make):
+    experiment = make(edge="keep", region_size=(20, 24))  # 48×64 pixels: 3 × 3 regions instead of 2 × 2
+    game = experiment._game(experiment.splits.eval_set)
+    assert game.grid.num_regions == 6 * 9
+    assert experiment._network_sizes()["num_regions"] == 2 * 9
+    assert experiment._policy_needs()["edge"] == "keep"
+    regions = torch.tensor([0, 2, 8])  # whole, 20×16, 8×16
+    selected = experiment._selected(game, regions)
+    assert selected["labelled_pixels"] == 20 * 24 + 20 * 16 + 8 * 16
+    assert sum(selected["selected_class_fraction"]) == pytest.approx(1)
+    for method in "entropy", "bald", "uniform":
+        chosen = experiment._chooser(method, 0, game)(game, 3, torch.Generator().manual_seed(0))
+        assert len(set(chosen.tolist())) == 3
+    with pytest.raises(ValueError, match="budgets: must be at most the 54 regions of synthetic D_V, got 55"):
+        make(edge="keep", region_size=(20, 24), budgets=(3, 55))
+
+
 def test_a_cache_that_is_no_folder_is_refused(make, tmp_path):
     (tmp_path / "cache").write_text("x")
     with pytest.raises(ValueError, match=r"cache: must be a folder, got .*cache"):

@@ -151,6 +151,18 @@ def test_counts_are_the_published_class_features(segmenter, images):
     np.testing.assert_allclose(action[:, -32:].numpy(), published, atol=1e-6)
 
 
+def test_ragged_regions_count_their_own_pixels(segmenter, images):
+    fractions = Featurizer(segmenter, REGION, cells=CELLS, edge="keep").regions(images)
+    assert fractions.shape == (2, 3 * 4, NUM_CLASSES + 36)
+    whole = Featurizer(segmenter, REGION, cells=CELLS).regions(images)
+    assert torch.equal(fractions.unflatten(1, (3, 4))[:, :2, :3].flatten(1, 2), whole)
+    counts = Featurizer(segmenter, REGION, cells=CELLS, counts=True, edge="keep").regions(images)
+    pixels = counts[..., :NUM_CLASSES].sum(2)
+    expected = torch.tensor([[18.0], [18], [4]]) * torch.tensor([17.0, 17, 17, 1])  # 40×52 pixels
+    np.testing.assert_allclose(pixels.numpy(), expected.flatten().expand(2, -1).numpy(), rtol=1e-6)
+    np.testing.assert_allclose(fractions[..., :NUM_CLASSES].sum(2).numpy(), 1, rtol=1e-6)
+
+
 def test_nothing_labelled_gives_a_histogram_of_zeros():
     featurizer = Featurizer(nn.Identity(), (8, 8), cells=(1, 1))
     regions = torch.tensor([[[0.5, 0.5, 0.1, 0.2, 0.3], [1.0, 0.0, 0.0, 0.0, 0.0]]])
@@ -235,6 +247,7 @@ IMAGES = torch.zeros(1, 3, 16, 16)
         (ValueError, {"kl_range": (2, 1)}, r"kl_range must have low < high, both finite, got \(2, 1\)"),
         (TypeError, {"kl_range": 16.2}, r"kl_range must be two numbers \(low, high\) or None, got 16.2"),
         (TypeError, {"counts": 1}, "counts must be True or False, got 1"),
+        (ValueError, {"edge": "cut"}, "edge must be 'drop' or 'keep', got 'cut'"),
         (TypeError, {"align_corners": None}, "align_corners must be True or False, got None"),
     ],
 )

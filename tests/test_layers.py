@@ -20,6 +20,7 @@ LAYERS = {
     "_C": 0,
     "ops": 1,
     "pool": 1,
+    "superpixels": 1,
     "metrics": 1,
     "segmentation": 2,
     "datasets": 2,
@@ -44,6 +45,7 @@ LAYERS = {
 NO_DATASETS = [
     "ops",
     "pool",
+    "superpixels",
     "metrics",
     "segmentation",
     "features",

@@ -21,6 +21,7 @@ from ralx.loop import (
     split_states,
 )
 from ralx.monitor import Monitor
+from ralx.pool import RegionGrid
 from ralx.query_network import QueryNetwork
 from ralx.randomness import seeded, stream
 from ralx.replay_buffer import ReplayBuffer
@@ -61,7 +62,7 @@ def make_trainer(lr=0.1):
 
 
 def make_game():
-    return Game(Scenes(), make_trainer(), (4, 4), crop_size=(8, 8), batch_size=2)
+    return Game(Scenes(), make_trainer(), RegionGrid(4, (8, 12), (4, 4)), crop_size=(8, 8), batch_size=2)
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ralx.pool import Oracle, Region, RegionGrid, RegionPool
 
@@ -47,6 +49,7 @@ def test_a_region_as_large_as_the_image_is_the_only_one():
         ((5, (37, 50), (0, 8)), ValueError, r"region_size must be >= 1 .* got \(0, 8\)"),
         ((5, (37,), (9, 8)), TypeError, r"image_size must be two integers \(height, width\), got \(37,\)"),
         ((5, (37, 50), 9), TypeError, r"region_size must be two integers .* got 9"),
+        ((5, (37, 50), (9, 8), "cut"), ValueError, "edge must be 'drop' or 'keep', got 'cut'"),
         ((-1, (37, 50), (9, 8)), ValueError, r"num_images must be an integer >= 0, got -1"),
     ],
 )
@@ -228,5 +231,93 @@ def test_oracle_of_no_regions_reads_nothing():
 
 def test_oracle_rejects_label_maps_of_another_size():
     oracle = Oracle(lambda images: torch.zeros(len(images), 37, 51, dtype=torch.uint8), GRID)
-    with pytest.raises(ValueError, match=r"maps must be \[n, 37, 50\], got \[1, 37, 51\]"):
+    with pytest.raises(ValueError, match=r"label maps must be \[1, 37, 50\], got \[1, 37, 51\]"):
         oracle.label(torch.tensor([0]))
+
+
+def test_oracle_rejects_an_ignore_index_that_the_labels_cannot_hold():
+    oracle = Oracle(lambda images: torch.zeros(len(images), 37, 50, dtype=torch.uint8), GRID, -1)
+    with pytest.raises(ValueError, match=r"ignore_index must fit into torch\.uint8 labels, got -1"):
+        oracle.label(torch.tensor([0]))
+    with pytest.raises(TypeError, match=r"ignore_index must be an integer, got 0\.5"):
+        Oracle(lambda images: images, GRID, 0.5)
+
+
+# --- with the edge kept, against one pixel at a time ------------------------------------------------------
+
+
+@st.composite
+def grids(draw):
+    region = draw(st.integers(1, 7)), draw(st.integers(1, 7))
+    image = draw(st.integers(region[0], 20)), draw(st.integers(region[1], 20))
+    return RegionGrid(3, image, region, draw(st.sampled_from(["drop", "keep"])))
+
+
+def region_of_pixel(grid):
+    """int64 [N, H, W], -1 in no region."""
+    (height, width), (rh, rw) = grid.image_size, grid.region_size
+    along = [
+        range(0, whole if grid.edge == "keep" else whole - part + 1, part)
+        for whole, part in ((height, rh), (width, rw))
+    ]
+    ids, count = torch.full((grid.num_images, height, width), -1), 0
+    for image in range(grid.num_images):
+        for top in along[0]:
+            for left in along[1]:
+                ids[image, top : top + rh, left : left + rw] = count
+                count += 1
+    assert count == grid.num_regions
+    return ids
+
+
+def test_ragged_regions_leave_nothing_over():
+    grid = RegionGrid(5, (37, 50), (9, 8), edge="keep")
+    assert (grid.rows, grid.cols, grid.num_regions) == (5, 7, 175)
+    assert grid.dropped_share == 0
+    assert grid.num_pixels(torch.tensor([0, 6, 28, 34])).tolist() == [72, 18, 8, 2]
+    assert RegionGrid(1, (36, 48), (9, 8), edge="keep").num_regions == 24
+
+
+@given(grids())
+@settings(max_examples=60, deadline=None)
+def test_boxes_and_pixels_of_every_region(grid):
+    ids = region_of_pixel(grid)
+    boxes = grid.boxes(torch.arange(grid.num_regions))
+    for index, (image, top, left, height, width) in enumerate(torch.stack(boxes, 1).tolist()):
+        inside = (ids == index).nonzero()
+        assert inside[0].tolist() == [image, top, left]
+        assert inside[-1].tolist() == [image, top + height - 1, left + width - 1]
+    pixels = ids[ids >= 0].bincount(minlength=grid.num_regions)
+    assert torch.equal(grid.num_pixels(torch.arange(grid.num_regions)), pixels)
+    assert grid.dropped_share == pytest.approx((ids < 0).double().mean().item())
+
+
+@given(grids(), st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_pixel_mask_and_labels_of_any_regions(grid, seed):
+    ids, pool = region_of_pixel(grid), RegionPool(grid)
+    regions = torch.randperm(grid.num_regions, generator=generator(seed))[: grid.num_regions // 2 + 1]
+    pool.label(regions)
+    images = torch.tensor([2, 0, 2, 1])
+    assert torch.equal(pool.pixel_mask(images), torch.isin(ids, regions)[images])
+    labels = torch.randint(0, 12, ids.shape, generator=generator(seed), dtype=torch.uint8)
+    tiles = Oracle(lambda images: labels[images], grid).label(regions)
+    assert tiles.shape == (len(regions), *grid.region_size)
+    for tile, index in zip(tiles, regions.tolist(), strict=True):
+        image, row, col = grid.region(index)
+        top, left = row * grid.region_size[0], col * grid.region_size[1]
+        shown = labels[image, top : top + tile.shape[0], left : left + tile.shape[1]]
+        assert torch.equal(tile[: shown.shape[0], : shown.shape[1]], shown)
+        assert (tile != 255).sum() == shown.numel()
+
+
+def test_ragged_regions_are_drawn_and_resumed_like_others():
+    grid = RegionGrid(5, (37, 50), (9, 8), edge="keep")
+    pool = RegionPool(grid)
+    assert pool.draw_candidates(5, 35, generator()).unique().numel() == 175
+    pool.label(torch.tensor([34, 3]))
+    restored = RegionPool(grid)
+    restored.load_state_dict(pool.state_dict())
+    assert restored.order.tolist() == [34, 3]
+    with pytest.raises(ValueError, match=r"regions must lie in 0\.\.119, got 174\.\.174"):
+        RegionPool(GRID).load_state_dict({"order": torch.tensor([174])})

@@ -21,7 +21,7 @@ from ralx.report import summary_table, write_report
 from ralx.report.comparison import miou_vs_budget, per_class_iou, selected_classes
 from ralx.report.learning import learning_curves, running_mean, step_seconds, whole_episodes
 from ralx.report.page import per_class_table
-from ralx.report.records import Run, read_run
+from ralx.report.records import Run, check_regions, read_run
 from ralx.report.regions import first_selections, paint, region_boxes, selections, shown_images
 from ralx.report.stats import Stat, best_of, compared_budget, mean_std, methods_of
 
@@ -500,6 +500,17 @@ def test_region_that_does_not_fit_the_images(tmp_path, region, message):
         write_report(tmp_path, pictures=Pictures())
 
 
+def test_regions_cut_at_the_border_are_chosen_where_the_edge_is_kept():
+    chosen = selection("ralis", 0, [["a", 4, 6]])
+    run = run_of(selections=[chosen], config={"edge": "keep"})
+    check_regions(run, ["a"], (37, 49))
+    for size in (36, 49), (37, 48):
+        with pytest.raises(ValueError, match=r"must lie inside the image .* got row 4, column 6"):
+            check_regions(run, ["a"], size)
+    with pytest.raises(ValueError, match=r"must lie inside the image .* got row 4, column 6"):
+        check_regions(run_of(selections=[chosen]), ["a"], (37, 49))
+
+
 # --- written whole, the same bytes ------------------------------------------------------------------------
 
 
@@ -583,6 +594,8 @@ def test_miou_picture_tells_the_share_of_pixels():
     left, right = axes.get_xlim()
     assert top.get_xlim() == pytest.approx((left * 100 / 480, right * 100 / 480))  # 48 regions: 10 %
     assert "pixels" in top.get_xlabel()
+    ragged = run_of(RESULTS, REFERENCES, selections=[selection], config={"edge": "keep"})
+    assert not miou_vs_budget(ragged, 48_000).axes[0].child_axes  # regions differ in size
 
 
 def test_methods_keep_their_colours_in_every_picture():
@@ -726,7 +739,8 @@ def test_shown_images_have_most_regions_and_ties_go_by_name():
 
 def test_boxes_are_in_pixels():
     chosen = selection("ralis", 0, [["a", 1, 2], ["b", 0, 0]])
-    assert region_boxes(chosen, "a") == [(9, 16, 9, 8)]
+    assert region_boxes(chosen, "a", (36, 48)) == [(9, 16, 9, 8)]
+    assert region_boxes(chosen, "a", (17, 20)) == [(9, 16, 8, 4)]  # cut at the border
 
 
 def test_labels_show_only_inside_the_chosen_regions():

@@ -305,6 +305,23 @@ def test_a_policy_that_does_not_fit_is_refused_before_anything_is_trained(finish
     assert not (tmp_path / "run").exists()
 
 
+def test_ragged_regions_go_through_the_whole_run(finished, tmp_path, capsys):
+    out, edge = tmp_path / "run", ["--edge", "keep", "--region-size", "20", "24", "--num-seeds", "1"]
+    edge += ["--budgets", "3", "54"]  # of 48×64 pixels: 3 × 3 regions, up to the last one
+    options = [*edge, "--cache", str(finished[0] / "cache")]
+    code, output = train(out, *options)
+    assert code == 0, output
+    assert "54 regions of 20x24; 0.0% of the pixels lie in edge strips" in output
+    records = json.loads((out / "results.json").read_text())
+    assert {r["labelled_pixels"] for r in records if r["budget"] == 54} == {6 * 48 * 64}
+    assert (out / "report" / "selections.png").exists()
+    # The policy knows what it was learned with.
+    policy = ["--policy", str(out / "policy.safetensors"), "--edge", "drop"]
+    assert main(["--out", str(tmp_path / "other"), *TINY, *options, *policy, "--budgets", "3", "6"]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "this policy has num_regions=18, edge=keep; needed is num_regions=8, edge=drop" in error
+
+
 class Killed(BaseException):
     """Stands for a kill: nothing catches it."""
 
@@ -431,6 +448,15 @@ def test_the_command_line_starts_from_its_preset():
     assert (command.config.query_size, command.config.seed) == (256, 3)
     assert parse([]).config.preset == "synthetic"
     assert parse(["--preset=camvid", "--published"]).config.kl_range == "minmax"
+
+
+def test_check_data_counts_no_strips_where_the_edge_is_kept(capsys):
+    command = ["--check-data", *TINY, "--region-size", "20", "24"]
+    strips = []
+    for edge in "drop", "keep":
+        assert main([*command, "--edge", edge]) == 0
+        strips.append("edge strips" in capsys.readouterr().out)
+    assert strips == [True, False]
 
 
 def test_check_data_reports_and_trains_nothing(tmp_path, capsys):

@@ -36,6 +36,7 @@ class LogitSource {
       first[x] = static_cast<int32_t>(neighbours.first);
       second[x] = static_cast<int32_t>(neighbours.second);
       weight[x] = static_cast<Real>(neighbours.weight);
+      close_neighbours &= second[x] - first[x / kLanes<Real> * kLanes<Real>] < kLanes<Real>;
     }
   }
 
@@ -44,6 +45,8 @@ class LogitSource {
   // If resized: the columns of the source between which a column lies, and the second one's weight.
   Buffer<int32_t> first, second;
   Buffer<Real> weight;
+  // Whether the neighbours of each vector of columns lie within a vector.
+  bool close_neighbours = true;
 
   Neighbours rows_around(int64_t y) const { return bilinear(y, source_height, height, align_corners_); }
 
@@ -56,15 +59,12 @@ class LogitSource {
   }
   int64_t class_stride() const { return stride_c_; }
 
-  // Pixels x .. x + count - 1 of row y of the source, all classes; class c goes to out + c · out_stride, and
-  // `spare` [C · count] may be overwritten.
-  void load(int64_t image, int64_t y, int64_t x, int64_t count, Real* out, int64_t out_stride,
-            Real* spare) const {
+  // Pixels x .. x + count - 1 of row y of the source, all classes; class c goes to out + c · out_stride.
+  void load(int64_t image, int64_t y, int64_t x, int64_t count, Real* out, int64_t out_stride) const {
     dispatch_floating(dtype_, [&](auto stored) {
       const auto* in = static_cast<const decltype(stored)*>(data_) + offset(image, y, x);
       if (stride_c_ == 1 && stride_x_ == classes) {  // channels_last
-        copy(in, 1, count * classes, spare);
-        transpose(spare, count, classes, out, out_stride);
+        transpose(in, count, classes, out, out_stride);
         return;
       }
       for (int64_t c = 0; c < classes; ++c) copy(in + c * stride_c_, stride_x_, count, out + c * out_stride);
@@ -78,22 +78,52 @@ class LogitSource {
 
   template <typename Stored>
   static void copy(const Stored* __restrict in, int64_t stride, int64_t count, Real* __restrict out) {
-    if (stride == 1) {
-#pragma omp simd
-      for (int64_t i = 0; i < count; ++i) out[i] = to_real(in[i]);
-    } else {
+    if (stride != 1) {
 #pragma omp simd
       for (int64_t i = 0; i < count; ++i) out[i] = to_real(in[i * stride]);
+      return;
     }
+    for (; count >= kLanes<Real>; count -= kLanes<Real>, in += kLanes<Real>, out += kLanes<Real>)
+      store(out, widen(in, Vector<Real>{}));
+    for (int64_t i = 0; i < count; ++i) out[i] = to_real(in[i]);
   }
 
-  // in [count, C] → out [C, count]
-  static void transpose(const Real* __restrict in, int64_t count, int64_t classes, Real* __restrict out,
+  typedef Real Four __attribute__((vector_size(4 * sizeof(Real))));
+
+  template <typename Stored>
+  static void load_four(const Stored* in, Four& four) {
+    for (int i = 0; i < 4; ++i) four[i] = static_cast<Real>(to_real(in[i]));
+  }
+
+  // in [count, C] → out [C, count], in squares of 4×4 as far as there are 4 classes; the last may overlap.
+  template <typename Stored>
+  static void transpose(const Stored* __restrict in, int64_t count, int64_t classes, Real* __restrict out,
                         int64_t out_stride) {
-    for (int64_t c = 0; c < classes; ++c) {
-#pragma omp simd
-      for (int64_t i = 0; i < count; ++i) out[c * out_stride + i] = in[i * classes + c];
+    const int64_t whole = classes < 4 ? 0 : count / 4 * 4;
+    for (int64_t i = 0; i < whole; i += 4) {
+      for (int64_t c = 0; c + 4 < classes; c += 4)
+        transpose_square(in + i * classes + c, classes, out + c * out_stride + i, out_stride);
+      const int64_t c = classes - 4;
+      transpose_square(in + i * classes + c, classes, out + c * out_stride + i, out_stride);
     }
+    for (int64_t c = 0; c < classes; ++c)
+      for (int64_t i = whole; i < count; ++i) out[c * out_stride + i] = to_real(in[i * classes + c]);
+  }
+
+  template <typename Stored>
+  static void transpose_square(const Stored* in, int64_t in_stride, Real* out, int64_t out_stride) {
+    Four a, b, c, d;
+    load_four(in, a);
+    load_four(in + in_stride, b);
+    load_four(in + 2 * in_stride, c);
+    load_four(in + 3 * in_stride, d);
+    const Four ab = {a[0], b[0], a[1], b[1]}, cd = {c[0], d[0], c[1], d[1]};
+    const Four ab2 = {a[2], b[2], a[3], b[3]}, cd2 = {c[2], d[2], c[3], d[3]};
+    const Four column[4] = {{ab[0], ab[1], cd[0], cd[1]},
+                            {ab[2], ab[3], cd[2], cd[3]},
+                            {ab2[0], ab2[1], cd2[0], cd2[1]},
+                            {ab2[2], ab2[3], cd2[2], cd2[3]}};
+    for (int i = 0; i < 4; ++i) __builtin_memcpy(out + i * out_stride, &column[i], sizeof(Four));
   }
 
   const bool align_corners_;
@@ -114,10 +144,9 @@ template <typename Real>
 class LogitReader {
  public:
   LogitReader(const LogitSource<Real>& source, Arena& arena)
-      : source_(source), chunk_(arena.take<Real>(source.classes * kChunk)),
-        spare_(arena.take<Real>(source.classes * (source.resized ? source.source_width : kChunk))) {
+      : source_(source), chunk_(arena.take<Real>(source.classes * kChunk)) {
     if (!source.resized) return;
-    narrow_ = arena.take<Real>(source.classes * source.source_width);
+    narrow_ = arena.take<Real>(source.classes * source.source_width + kLanes<Real>);  // look_up reads beyond
     for (Row& row : wide_) row = {arena.take<Real>(source.classes * source.width), -1, -1};
   }
 
@@ -154,19 +183,26 @@ class LogitReader {
     if (source_.resized)
       for (int64_t c = 0; c < source_.classes; ++c) blend(c * source_.width + x, count, chunk_ + c * kChunk);
     else
-      source_.load(image_, y_, x, count, chunk_, kChunk, spare_);
+      source_.load(image_, y_, x, count, chunk_, kChunk);
     if (count == kChunk) return;
     for (int64_t c = 0; c < source_.classes; ++c)
       for (int64_t i = count; i < kChunk; ++i) chunk_[c * kChunk + i] = 0;
   }
 
-  void blend(int64_t offset, int64_t count, Real* __restrict out) const {
+  void blend(int64_t offset, int64_t count, Real* out) const {
     const Real* above = above_ + offset;
     if (below_ == nullptr) {
       for (int64_t i = 0; i < count; ++i) out[i] = above[i];
-      return;
+    } else if (count == kChunk) {
+      blend_rows(above, below_ + offset, kChunk, out);  // of a known length, so without a rest
+    } else {
+      blend_rows(above, below_ + offset, count, out);
     }
-    const Real* below = below_ + offset;
+  }
+
+  inline __attribute__((always_inline)) void blend_rows(const Real* __restrict above,
+                                                        const Real* __restrict below, int64_t count,
+                                                        Real* __restrict out) const {
     const Real weight = weight_, rest = 1 - weight;
 #pragma omp simd
     for (int64_t i = 0; i < count; ++i) out[i] = rest * above[i] + weight * below[i];
@@ -180,23 +216,29 @@ class LogitReader {
     Row& row = wide_[wide_[0].image == image_ && wide_[0].y == keep ? 1 : 0];
     row.image = image_;
     row.y = y;
-    source_.load(image_, y, 0, source_.source_width, narrow_, source_.source_width, spare_);
+    source_.load(image_, y, 0, source_.source_width, narrow_, source_.source_width);
+    for (int64_t c = 0; c < source_.classes; ++c)
+      widen_class(narrow_ + c * source_.source_width, row.pixels + c * source_.width);
+    return row.pixels;
+  }
+
+  void widen_class(const Real* __restrict in, Real* __restrict out) {
     const int32_t* first = source_.first.data();
     const int32_t* second = source_.second.data();
     const Real* weight = source_.weight.data();
-    for (int64_t c = 0; c < source_.classes; ++c) {
-      const Real* in = narrow_ + c * source_.source_width;
-      Real* out = row.pixels + c * source_.width;
+    int64_t x = 0;
+    if (sizeof(Real) == sizeof(int32_t) && source_.close_neighbours)
+      for (; x + kLanes<Real> <= source_.width; x += kLanes<Real>) {
+        const auto a = look_up(in + first[x], load(first + x) - first[x]);
+        const auto b = look_up(in + first[x], load(second + x) - first[x]), w = load(weight + x);
+        store(out + x, (1 - w) * a + (w > 0 ? w * b : Vector<Real>{}));
+      }
 #pragma omp simd
-      for (int64_t x = 0; x < source_.width; ++x)
-        out[x] = interpolate(in[first[x]], in[second[x]], weight[x]);
-    }
-    return row.pixels;
+    for (int64_t i = x; i < source_.width; ++i) out[i] = interpolate(in[first[i]], in[second[i]], weight[i]);
   }
 
   const LogitSource<Real>& source_;
   Real* const chunk_;  // [C, kChunk]
-  Real* const spare_;
   int64_t image_ = 0, y_ = 0, chunk_x_ = 0;
   const Real* row_ = nullptr;
   // Upsampled: a row of the source [C, w], and two of them at full width, the neighbours of the current row.

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "common/isa.h"
+#include "common/scalar.h"
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -44,6 +44,44 @@ inline Vector<T> load(const T* from) {
 template <typename T>
 inline void store(T* to, Vector<T> vector) {
   __builtin_memcpy(to, &vector, sizeof(vector));
+}
+
+// A vector of stored numbers as what they are computed in; the second argument only tells the type.
+template <typename Stored, typename V>
+inline V widen(const Stored* from, V vector) {
+  for (uint32_t i = 0; i < sizeof(V) / sizeof(vector[0]); ++i) vector[i] = to_real(from[i]);
+  return vector;
+}
+
+inline Vector<float> widen(const float* from, Vector<float>) { return load(from); }
+
+#if defined(__AVX512F__)
+inline Vector<float> widen(const Half* from, Vector<float>) {
+  return (Vector<float>)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+}
+
+// The upper half of each lane from one permutation, the lower one zero.
+inline Vector<float> widen(const BFloat16* from, Vector<float>) {
+  const __m512i places = _mm512_set_epi16(15, 0, 14, 0, 13, 0, 12, 0, 11, 0, 10, 0, 9, 0, 8, 0, 7, 0, 6, 0, 5,
+                                          0, 4, 0, 3, 0, 2, 0, 1, 0, 0, 0);
+  const __m512i words = _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+  return (Vector<float>)_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, places, words);
+}
+#endif
+
+// table[place] for each lane, of places 0 .. kLanes - 1. All of the table's kLanes numbers may be read.
+template <typename Real, typename Places>
+inline Vector<Real> look_up(const Real* table, Places places) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(Real) == 4)
+    return (Vector<Real>)_mm512_permutexvar_ps((__m512i)places, (__m512)load(table));
+#elif defined(__AVX2__)
+  if constexpr (sizeof(Real) == 4)
+    return (Vector<Real>)_mm256_permutevar8x32_ps((__m256)load(table), (__m256i)places);
+#endif
+  Vector<Real> found;
+  for (int i = 0; i < kLanes<Real>; ++i) found[i] = table[places[i]];
+  return found;
 }
 
 // Whether a comparison, whose lanes are 0 or -1, holds in all of them.

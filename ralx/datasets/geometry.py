@@ -43,7 +43,8 @@ def _pooled_share(region_size: Size, cells: Size) -> Fraction:
 def choose_cells(region_size: Size, wanted: Size = (8, 8)) -> Size:
     """The largest grid of cells, `wanted` shrunk evenly, that pools 85 % of a region: 22x20 gives 5x5.
 
-    `wanted` itself is returned wherever it pools enough. ValueError for sizes below 1.
+    `wanted` itself is returned wherever it pools enough. A region cut at the image's border loses its last
+    pixels first, so no smaller share of it is pooled. ValueError for sizes below 1.
     """
     if min(*region_size, *wanted) < 1:
         raise ValueError(f"region_size, wanted: expected sizes of at least 1, got {region_size} and {wanted}")

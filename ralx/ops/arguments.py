@@ -14,6 +14,9 @@ LABELS = (torch.uint8, torch.int16, torch.int32, torch.int64)
 # The kernels count pixels, classes and bins in 32 bits: no such number, nor the product of a pair, is larger.
 LIMIT = 2**31 - 1
 
+# Waking a thread takes about as long as computing on this many logits of upsampled pixels.
+FEW_LOGITS = 1 << 15
+
 
 def check_tensor(name: str, value: object) -> Tensor:
     if not isinstance(value, Tensor):
@@ -181,6 +184,11 @@ def check_range(name: str, value: Any) -> tuple[float, float] | None:
     if not (low < high and high - low < math.inf):
         raise ValueError(f"{name} must have low < high, both finite, got {value!r}")
     return low, high
+
+
+def threads_for(logits: int) -> int:
+    """How many threads so many logits are worth. No result depends on it."""
+    return torch.get_num_threads() if logits >= FEW_LOGITS else 1
 
 
 def register(schema: str, *, cpu: Callable, cuda: Callable, fake: Callable) -> Callable:

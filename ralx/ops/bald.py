@@ -25,6 +25,7 @@ from ralx.ops.arguments import (
     check_region_size,
     check_size,
     register,
+    threads_for,
     tiles_along,
 )
 
@@ -217,7 +218,8 @@ def _cpu(
     logits: Tensor, region_size: tuple[int, int], size: tuple[int, int], align_corners: bool, keep_edge: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     outputs = _empty(logits, region_size, size, align_corners, keep_edge)
-    _C.bald(logits, region_size, keep_edge, align_corners, *outputs, torch.get_num_threads())
+    threads = threads_for(logits.shape[0] * logits.shape[2] * outputs[0].numel())
+    _C.bald(logits, region_size, keep_edge, align_corners, *outputs, threads)
     return outputs
 
 
@@ -231,7 +233,7 @@ _op = register(
 
 
 def _update_cpu(logits: Tensor, align_corners: bool, sum_p: Tensor, sum_entropy: Tensor) -> None:
-    _C.bald_update(logits, align_corners, sum_p, sum_entropy, torch.get_num_threads())
+    _C.bald_update(logits, align_corners, sum_p, sum_entropy, threads_for(sum_p.numel()))
 
 
 def _update_fake(logits: Tensor, align_corners: bool, sum_p: Tensor, sum_entropy: Tensor) -> None:
@@ -242,7 +244,7 @@ def _compute_cpu(
     sum_p: Tensor, sum_entropy: Tensor, passes: int, region_size: tuple[int, int], keep_edge: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     outputs = _compute_empty(sum_p, sum_entropy, passes, region_size, keep_edge)
-    threads = torch.get_num_threads()
+    threads = threads_for(sum_p.numel())
     _C.bald_compute(sum_p, sum_entropy, passes, region_size, keep_edge, *outputs, threads)
     return outputs
 

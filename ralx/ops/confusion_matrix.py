@@ -19,6 +19,7 @@ from ralx.ops.arguments import (
     check_same_device,
     check_tensor,
     register,
+    threads_for,
 )
 
 _MAX_CLASSES = math.isqrt(LIMIT)
@@ -108,7 +109,7 @@ def _cpu(
 ) -> Tensor:
     counts = torch.empty(num_classes, num_classes, dtype=torch.int64)
     name, position, value = _C.confusion_matrix(
-        prediction, target, counts, ignore_index, align_corners, torch.get_num_threads()
+        prediction, target, counts, ignore_index, align_corners, threads_for(num_classes * target.numel())
     )
     if name:
         height, width = target.shape[1:]

@@ -52,10 +52,11 @@ def kl_histogram(
     Raises:
         TypeError, ValueError: naming the argument, the rule and what was given.
 
-    Every dtype is computed in float64, to some 1e-15 nats: divergences of similar rows are small differences
-    of large numbers. KL(p ‖ p) is exactly 0, and equal pairs of rows give equal divergences, which share a
-    bin. Memory beyond input and output grows with L·C, never with M·L, for M rows of p. On CUDA tensors the
-    plain torch reference computes the result.
+    Every dtype is counted as float64 has it, to some 1e-15 nats: divergences of similar rows are small
+    differences of large numbers. Where float32 can't tell the bin, float64 does. KL(p ‖ p) is exactly 0, and
+    equal pairs of rows give equal divergences, which share a bin. Memory beyond input and output stays below
+    some 30 MB on the CPU, however many rows p and q have (for usual C and bins). On CUDA tensors the plain
+    torch reference computes the result.
     """
     check_tensor("p", p)
     check_tensor("q", q)

@@ -31,6 +31,7 @@ from ralx.ops.arguments import (
     check_size,
     check_tensor,
     register,
+    threads_for,
     tiles_along,
 )
 from ralx.ops.scores import NO_SCORES, Score, Wanted, check_scores, scores_ref, unpack
@@ -335,7 +336,7 @@ def _cpu(
     scores: Sequence[int],
 ) -> tuple[Tensor, ...]:
     outputs = _empty(logits, region_size, cells, size, align_corners, keep_edge, scores)
-    threads = torch.get_num_threads()
+    threads = threads_for(logits.shape[0] * logits.shape[1] * size[0] * size[1])
     _C.region_features(logits, region_size, keep_edge, size, align_corners, scores, *outputs, threads)
     return outputs
 
@@ -352,7 +353,7 @@ def _label_map_cpu(
 ) -> tuple[Tensor, ...]:
     outputs = _label_map_empty(logits, regions, num_regions, align_corners, scores)
     name, position, value = _C.label_map_features(
-        logits, regions, align_corners, scores, *outputs, torch.get_num_threads()
+        logits, regions, align_corners, scores, *outputs, threads_for(logits.shape[1] * regions.numel())
     )
     if name:
         height, width = regions.shape[1:]

@@ -90,7 +90,10 @@ def _budget_axis(axes: Axes, budgets: Sequence[int], with_zero: bool) -> None:
 
 
 def _region_pixels(run: Run) -> int | None:
-    return math.prod(run.selections[0]["region_size"]) if run.selections else None
+    """The pixels of every region; None where some are cut at the border, or nothing is known."""
+    if not run.selections or run.config.get("edge") == "keep":
+        return None
+    return math.prod(run.selections[0]["region_size"])
 
 
 def _pixel_share_axis(axes: Axes, percent_per_region: float) -> None:

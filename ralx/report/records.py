@@ -168,6 +168,7 @@ def read_run(run_dir: Path) -> Run:
 def check_regions(run: Run, names: Sequence[str], image_size: tuple[int, int]) -> None:
     """ValueError where a chosen region is not inside one of the images `names`, each of image_size (H, W)."""
     known = set(names)
+    keep_edge = run.config.get("edge") == "keep"  # then a region may be cut at the border
     for selection in run.selections:
         height, width = selection["region_size"]
         where = f"selections/{selection['method']}-seed{selection['seed']}.json"
@@ -176,7 +177,10 @@ def check_regions(run: Run, names: Sequence[str], image_size: tuple[int, int]) -
                 raise ValueError(
                     f"{where}, region {number}: must be in one of D_V's {len(names)} images, got {name!r}"
                 )
-            if (row + 1) * height > image_size[0] or (column + 1) * width > image_size[1]:
+            bottom, right = (row + 1) * height, (column + 1) * width
+            if keep_edge:
+                bottom, right = row * height + 1, column * width + 1
+            if bottom > image_size[0] or right > image_size[1]:
                 raise ValueError(
                     f"{where}, region {number}: must lie inside the image of {image_size[0]}×{image_size[1]} "
                     f"pixels with regions of {height}×{width}, got row {row}, column {column}"

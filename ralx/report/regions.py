@@ -35,7 +35,7 @@ def selections(run: Run, pictures: Any, count: int = 3) -> Figure | None:
     present: set[int] = set()
     for column, (method, selection) in enumerate(chosen.items()):
         for row, name in enumerate(names):
-            boxes = region_boxes(selection, name)
+            boxes = region_boxes(selection, name, (height, width))
             mask = box_mask(boxes, (height, width))
             _draw_photo(grid[2 * row, column], photos[row], boxes, method)
             grid[2 * row + 1, column].imshow(paint(photos[row], labels[row], mask, palette))
@@ -74,11 +74,17 @@ def shown_images(selection: Record, count: int) -> list[str]:
     return sorted(regions, key=lambda name: (-regions[name], name))[:count]
 
 
-def region_boxes(selection: Record, name: str) -> list[tuple[int, int, int, int]]:
-    """(top, left, height, width) in pixels of the chosen regions of one image."""
+def region_boxes(selection: Record, name: str, size: tuple[int, int]) -> list[tuple[int, int, int, int]]:
+    """(top, left, height, width) in pixels of the chosen regions of one image of `size` (H, W), cut at its
+    border."""
     height, width = selection["region_size"]
     return [
-        (row * height, column * width, height, width)
+        (
+            row * height,
+            column * width,
+            min(height, size[0] - row * height),
+            min(width, size[1] - column * width),
+        )
         for image, row, column in selection["regions"]
         if image == name
     ]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ralx.pool import RegionGrid, RegionPool
+from ralx.pool import RegionPool, Regions
 
 
 class Crops(NamedTuple):
@@ -40,17 +40,16 @@ def crops_anywhere(
 
 
 def crops_around(
-    regions: Tensor, grid: RegionGrid, crop_size: tuple[int, int], generator: torch.Generator
+    regions: Tensor, grid: Regions, crop_size: tuple[int, int], generator: torch.Generator
 ) -> Crops:
-    """One crop per region, uniform over the positions inside the image that hold the region's centre, as the
-    paper's authors draw them. regions: int64 [n], flat region indices.
+    """One crop per region, uniform over the positions inside the image that hold the centre of the region's
+    box, as the paper's authors draw them. regions: int64 [n], flat region indices.
     """
-    image, row, col = grid.split(regions)
+    image, top, left, height, width = grid.boxes(regions)
     corners = []
-    for cell, region, crop, whole in zip(
-        (row, col), grid.region_size, crop_size, grid.image_size, strict=True
+    for centre, crop, whole in zip(
+        (top + height // 2, left + width // 2), crop_size, grid.image_size, strict=True
     ):
-        centre = cell * region + region // 2
         corners.append(_uniform((centre - crop + 1).clamp(min=0), centre.clamp(max=whole - crop), generator))
     return Crops(image, corners[0], corners[1], _coins(len(regions), generator))
 
@@ -90,15 +89,9 @@ class LabelledPixels:
     """
 
     def __init__(self, pool: RegionPool, device: torch.device):
-        grid = pool.grid
-        self.region_size = grid.region_size
-        labelled = pool.labelled.view(grid.num_images, grid.rows, grid.cols)
-        # One row and column more stand for the remainder at the bottom and right, which is in no region.
-        self.labelled = torch.nn.functional.pad(labelled, (0, 1, 0, 1)).to(device)
+        self.grid = pool.grid
+        self.labelled = pool.labelled.to(device)
 
     def at(self, images: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
         """bool [n, h, w] for image indices [n], rows [n, h] and columns [n, w]."""
-        labelled = self.labelled[images]
-        row = (rows // self.region_size[0]).clamp(max=labelled.shape[1] - 1)
-        col = (cols // self.region_size[1]).clamp(max=labelled.shape[2] - 1)
-        return cut(labelled, row, col)
+        return self.grid.mask(self.labelled, images, rows, cols)

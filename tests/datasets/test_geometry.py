@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 
 from ralx.datasets import choose_cells, scaled_crop, scaled_region, scaled_size
@@ -62,6 +64,14 @@ def test_at_least_85_percent_of_any_region_is_pooled(height, width):
     ch, cw = choose_cells((height, width))
     assert 1 <= ch <= 8 and 1 <= cw <= 8
     assert (height // ch * ch) * (width // cw * cw) >= 0.85 * height * width
+
+
+def test_of_a_region_cut_at_the_border_no_smaller_share_is_pooled():
+    height, width = 22, 20
+    ch, cw = choose_cells((height, width))
+    whole = (height // ch * ch) * (width // cw * cw) / (height * width)
+    for h, w in itertools.product(range(1, height + 1), range(1, width + 1)):
+        assert min(h, height // ch * ch) * min(w, width // cw * cw) / (h * w) >= whole
 
 
 def test_cells_that_were_asked_for_shrink_evenly():

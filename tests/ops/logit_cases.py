@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ralx import _C
+from ralx.ops import arguments
 from ralx.ops._reference import upsample_ref
 
 ISAS = [isa for isa in (_C.Isa.baseline, _C.Isa.avx2, _C.Isa.avx512) if _C.runs_here(isa)]
@@ -27,12 +28,15 @@ def instruction_set(isa: _C.Isa) -> Iterator[None]:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
+    """As many threads as `count`, even for inputs that aren't worth them."""
+    before = torch.get_num_threads(), arguments.FEW_LOGITS
     torch.set_num_threads(count)
+    arguments.FEW_LOGITS = 0
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(before[0])
+        arguments.FEW_LOGITS = before[1]
 
 
 def random_logits(*shape: int, seed: int = 0, scale: float = 3.0) -> Tensor:

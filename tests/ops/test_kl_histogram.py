@@ -121,9 +121,20 @@ def test_nearly_equal_rows_are_told_apart_in_every_dtype() -> None:
     assert_histograms_exactly(kl_histogram(p, q), values)
 
 
-def assert_histograms_exactly(result: Tensor, values: np.ndarray) -> None:
-    expected = np.stack([np.histogram(x, result.shape[1])[0] for x in values]) / values.shape[1]
+def assert_histograms_exactly(result: Tensor, values: np.ndarray, range=None) -> None:
+    histograms = [np.histogram(x, result.shape[1], range)[0] for x in values]
+    expected = np.stack(histograms) / values.shape[1]
     np.testing.assert_array_equal(result.numpy(), expected.astype(np.float32))
+
+
+@pytest.mark.parametrize("side", [-1e-9, 1e-9])
+def test_edges_finer_than_float32(isa, side) -> None:
+    # Every divergence lies a billionth of a nat beside some edge: float32 can't tell on which side.
+    p, q = rows(1, 19, 0), rows(300, 19, 1)
+    values = divergences(p, q, 1e-7)
+    for value in values[0]:
+        range = (value + side - 10.0, value + side + 10.0)
+        assert_histograms_exactly(kl_histogram(p, q, bins=16, range=range), values, range)
 
 
 @pytest.mark.parametrize("classes", [1, 19, 64])
@@ -278,6 +289,23 @@ def test_inputs_stay_and_outputs_need_no_grad() -> None:
     assert not result.requires_grad and result.is_contiguous()
     result.fill_(7)
     assert torch.equal(p, before[0]) and torch.equal(q, before[1])
+
+
+@pytest.mark.parametrize("range", [None, (0.0, 16.2)])
+@pytest.mark.parametrize(("length", "classes"), [(5000, 512), (1_500_000, 1)])
+def test_a_reference_too_large_to_keep(isa, range, length, classes) -> None:
+    # Its logarithms are made span by span. The last span has a value far outside of the others.
+    p, q = rows(3, classes, 0), rows(length, classes, 1)
+    q[-1, 0] += 100
+    assert_histograms(kl_histogram(p, q, range=range), divergences(p, q, 1e-7), 32, range)
+
+
+@pytest.mark.parametrize("range", [None, (0.0, 16.2)])
+def test_more_rows_than_are_counted_at_once(isa, range) -> None:
+    p, q, bins = rows(130, 3, 0), rows(40, 3, 1), 20_000
+    result = kl_histogram(p, q, bins=bins, range=range)
+    assert torch.equal(result, torch.cat([kl_histogram(row[None], q, bins=bins, range=range) for row in p]))
+    assert_histograms(result, divergences(p, q, 1e-7), bins, range)
 
 
 def test_memory_does_not_grow_with_the_number_of_pairs() -> None:
