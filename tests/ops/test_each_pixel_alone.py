@@ -99,3 +99,15 @@ def test_upsampled_rows_do_not_depend_on_the_regions(isa) -> None:
         rows, cols = size[0] // region_size[0], size[1] // region_size[1]
         tiled = cells.view(rows, cols, *region_size).transpose(1, 2).reshape(size)
         assert equal(tiled, pixels)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("width", [24, 33, 69, 75])
+def test_upsampled_columns_of_a_repeating_image_repeat(isa, width, dtype) -> None:
+    # Three columns again and again, between the first and the last: six at twice the size, wherever they lie.
+    x = random_logits(1, 5, 4, 3).repeat(1, 1, 1, width // 3).to(dtype)
+    for factor in (2, 4, 20):
+        size = (7, width * factor)
+        entropy = region_features(x, (1, 1), cells=(1, 1), size=size).entropy_sum.view(size)
+        inside = entropy[:, 3 * factor : -3 * factor].unflatten(1, (-1, 3 * factor))
+        assert equal(inside, inside[:, :1].expand_as(inside))

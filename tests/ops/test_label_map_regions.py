@@ -253,7 +253,7 @@ def test_number_of_threads_changes_nothing(num_regions, size) -> None:
 def test_fewer_threads_than_asked_for(limit) -> None:
     code = (
         "import torch, ralx.ops as ops\n"
-        "x, regions = torch.randn(2, 5, 40, 70), torch.randint(50, (2, 40, 70))\n"
+        "x, regions = torch.randn(2, 9, 80, 70), torch.randint(50, (2, 80, 70))\n"
         "def call(threads):\n"
         "    torch.set_num_threads(threads)\n"
         "    return ops.region_features(x, None, regions=regions, num_regions=50)[:6]\n"
