@@ -6,9 +6,28 @@
 
 #include "common/isa.h"
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
+
 namespace ralx::RALX_ISA {
 
 constexpr int64_t kCacheLine = 64;
+
+// AddressSanitizer knows whole allocations only: an Arena tells it where pieces end, and keeps them apart.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr int64_t kGap = kCacheLine;
+inline void forbid(const void* memory, int64_t bytes) {
+  __asan_poison_memory_region(memory, static_cast<size_t>(bytes));
+}
+inline void allow(const void* memory, int64_t bytes) {
+  __asan_unpoison_memory_region(memory, static_cast<size_t>(bytes));
+}
+#else
+constexpr int64_t kGap = 0;
+inline void forbid(const void*, int64_t) {}
+inline void allow(const void*, int64_t) {}
+#endif
 
 // Memory on cache-line bounds, not initialised. Made before a parallel region starts, since an exception
 // (std::bad_alloc) must not leave one.
@@ -31,16 +50,18 @@ class Buffer {
   T* data_;
 };
 
-// Hands out pieces of one thread's scratch memory.
+// Hands out pieces of one thread's scratch memory; without memory it only measures them.
 class Arena {
  public:
   explicit Arena(char* base) : base_(base) {}
 
   template <typename T>
   T* take(int64_t count) {
-    T* piece = reinterpret_cast<T*>(base_ + used_);
-    used_ += (count * static_cast<int64_t>(sizeof(T)) + kCacheLine - 1) / kCacheLine * kCacheLine;
-    return piece;
+    const int64_t bytes = count * static_cast<int64_t>(sizeof(T)), begin = used_;
+    used_ += (bytes + kCacheLine - 1) / kCacheLine * kCacheLine + kGap;
+    if (base_ == nullptr) return nullptr;
+    allow(base_ + begin, bytes);
+    return reinterpret_cast<T*>(base_ + begin);
   }
 
   int64_t used() const { return used_; }
@@ -55,7 +76,10 @@ class ThreadScratch {
  public:
   template <typename MakeWorker>
   ThreadScratch(int threads, const MakeWorker& make_worker)
-      : size_(measure(make_worker)), bytes_(threads * size_) {}
+      : size_(measure(make_worker)), threads_(threads), bytes_(threads * size_) {
+    forbid(bytes_.data(), threads_ * size_);
+  }
+  ~ThreadScratch() { allow(bytes_.data(), threads_ * size_); }
 
   Arena arena(int thread) { return Arena(bytes_.data() + thread * size_); }
 
@@ -67,7 +91,7 @@ class ThreadScratch {
     return arena.used();
   }
 
-  const int64_t size_;
+  const int64_t size_, threads_;
   Buffer<char> bytes_;
 };
 

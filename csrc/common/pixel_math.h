@@ -10,26 +10,31 @@
 
 namespace ralx::RALX_ISA {
 
-// The lanes of T: their type, and integers of their size.
+// The lanes of T: their type, integers of their size, and words of bits, which may overflow.
 template <typename T>
 struct LanesOf {
   using Real = T;
   using Int = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+  using Word = std::make_unsigned_t<Int>;
 };
 template <>
 struct LanesOf<Vector<float>> {
   using Real = float;
   using Int = Vector<int32_t>;
+  using Word = Vector<uint32_t>;
 };
 template <>
 struct LanesOf<Vector<double>> {
   using Real = double;
   using Int = Vector<int64_t>;
+  using Word = Vector<uint64_t>;
 };
 template <typename T>
 using RealOf = typename LanesOf<T>::Real;
 template <typename T>
 using IntOf = typename LanesOf<T>::Int;
+template <typename T>
+using WordOf = typename LanesOf<T>::Word;
 
 // The second operand where one is NaN.
 template <typename T>
@@ -88,7 +93,7 @@ RALX_HD T exp2_nonpositive(T t) {
     p = p * r + 1.0;
   }
   // The integer, left in the low bits of `shifted`, is added to the exponent.
-  return bit_cast<T>(bit_cast<IntOf<T>>(p) + (bit_cast<IntOf<T>>(shifted) << (kSingle ? 23 : 52)));
+  return bit_cast<T>(bit_cast<WordOf<T>>(p) + (bit_cast<WordOf<T>>(shifted) << (kSingle ? 23 : 52)));
 }
 
 #if defined(__AVX512F__)
@@ -110,13 +115,14 @@ inline Vector<float> exp2_nonpositive(Vector<float> t) {
 template <typename T>
 RALX_HD T log2_positive(T x) {
   using Real = RealOf<T>;
-  using Int = IntOf<T>;
+  using Word = WordOf<T>;
   constexpr bool kSingle = sizeof(Real) == 4;
-  constexpr auto kHalf = kSingle ? 0x3f3504f3 : 0x3fe6a09e667f3bcd;  // √½
+  constexpr WordOf<Real> kHalf = kSingle ? 0x3f3504f3 : 0x3fe6a09e667f3bcd;  // √½
   constexpr int kMantissa = kSingle ? 23 : 52;
-  const Int bits = bit_cast<Int>(x);
-  const Int exponent = (bits - kHalf) >> kMantissa;  // of x = 2^exponent · m with m in [√½, √2)
-  const T m = bit_cast<T>(bits - (exponent << kMantissa));
+  const Word bits = bit_cast<Word>(x);
+  // Of x = 2^exponent · m with m in [√½, √2).
+  const IntOf<T> exponent = bit_cast<IntOf<T>>(bits - kHalf) >> kMantissa;
+  const T m = bit_cast<T>(bits - (bit_cast<Word>(exponent) << kMantissa));
   const T whole = convert<T>(exponent);
   const T u = m - Real(1);
   if constexpr (kSingle) {

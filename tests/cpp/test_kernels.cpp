@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
+#include <numeric>
 #include <random>
 #include <vector>
 
@@ -89,39 +91,151 @@ void test_exp_and_log() {
   CHECK(no_log_of_zero < -100 && no_log_of_zero > -2000);
 }
 
-void test_region_features(int threads) {
+// What region_features and label_map_features write, of N images.
+struct Features {
+  int64_t regions, scores;
+  std::vector<float> hist, low, mean, high, sum, score_sum;
+  std::vector<int64_t> pixel_count;
+
+  Features(int64_t classes, int64_t regions, int64_t cells, int64_t scores)
+      : regions(regions), scores(scores), hist(N * regions * classes), low(N * regions * cells), mean(low),
+        high(low), sum(N * regions), score_sum(scores * N * regions), pixel_count(N * regions) {}
+};
+
+constexpr int64_t kNeighbourhood = 5;
+
+// entropy · entropy of the classes predicted in the k×k window around a pixel.
+double impurity(const std::vector<Pixel>& pixels, int64_t n, int64_t y, int64_t x) {
+  constexpr int64_t reach = kNeighbourhood / 2;
+  const int64_t top = std::max<int64_t>(0, y - reach), bottom = std::min(H - 1, y + reach);
+  const int64_t left = std::max<int64_t>(0, x - reach), right = std::min(W - 1, x + reach);
+  int64_t counts[C] = {};
+  for (int64_t i = top; i <= bottom; ++i)
+    for (int64_t j = left; j <= right; ++j) ++counts[pixels[(n * H + i) * W + j].label];
+  const double area = static_cast<double>((bottom - top + 1) * (right - left + 1));
+  double entropy = 0;
+  for (int64_t count : counts)
+    if (count > 0) entropy -= count / area * std::log(count / area);
+  return entropy * pixels[(n * H + y) * W + x].entropy;
+}
+
+struct ScoredPixel {
+  double entropy, scores[3];
+  int64_t label;
+};
+
+// Of all pixels of random_logits(N * C * H * W).
+std::vector<ScoredPixel> score_pixels() {
+  const std::vector<float> logits = random_logits(N * C * H * W);
+  std::vector<Pixel> pixels(N * H * W);
+  for (int64_t i = 0; i < N * H * W; ++i) pixels[i] = pixel_at(logits, i / (H * W), i / W % H, i % W);
+  std::vector<ScoredPixel> result;
+  for (int64_t i = 0; i < N * H * W; ++i) {
+    double p[C];
+    std::partial_sort_copy(pixels[i].p, pixels[i].p + C, p, p + C, std::greater<>());
+    const double of_window = impurity(pixels, i / (H * W), i / W % H, i % W);
+    result.push_back({pixels[i].entropy, {1 - p[0] + p[1], 1 - p[0], of_window}, pixels[i].label});
+  }
+  return result;
+}
+
+struct PixelSums {
+  double entropy = 0, scores[3] = {}, low = 1e9, high = -1e9;
+  int64_t pixels = 0, counts[C] = {};
+
+  // Pixel number i of the images.
+  void add(int64_t i) {
+    static const std::vector<ScoredPixel> all = score_pixels();
+    const ScoredPixel& pixel = all[i];
+    for (int s = 0; s < 3; ++s) scores[s] += pixel.scores[s];
+    entropy += pixel.entropy;
+    low = std::min(low, pixel.entropy);
+    high = std::max(high, pixel.entropy);
+    ++pixels;
+    ++counts[pixel.label];
+  }
+};
+
+void check_region(const Features& out, int64_t n, int64_t r, const PixelSums& expected) {
+  const int64_t i = n * out.regions + r;
+  const double limit = 4e-6 * static_cast<double>(expected.pixels);
+  CHECK(std::abs(out.sum[i] - expected.entropy) <= limit);
+  for (int64_t s = 0; s < out.scores; ++s)
+    CHECK(std::abs(out.score_sum[s * N * out.regions + i] - expected.scores[s]) <= limit);
+  const double area = static_cast<double>(std::max<int64_t>(expected.pixels, 1));
+  for (int64_t c = 0; c < C; ++c) CHECK(out.hist[i * C + c] == static_cast<float>(expected.counts[c] / area));
+}
+
+void check_cell(const Features& out, int64_t i, const PixelSums& expected) {
+  if (expected.pixels == 0) {
+    CHECK(out.low[i] == 0 && out.mean[i] == 0 && out.high[i] == 0);
+    return;
+  }
+  CHECK(std::abs(out.low[i] - expected.low) < 4e-6);
+  CHECK(std::abs(out.high[i] - expected.high) < 4e-6);
+  CHECK(std::abs(out.mean[i] - expected.entropy / static_cast<double>(expected.pixels)) < 4e-6);
+}
+
+void test_region_features(bool keep_edge, bool with_scores, int threads) {
   std::vector<float> logits = random_logits(N * C * H * W);
-  std::vector<float> hist(N * R * C), low(N * R * CH * CW), mean(low), high(low), sum(N * R), none;
+  const int64_t grid_rows = keep_edge ? rows + 1 : rows, grid_cols = keep_edge ? cols + 1 : cols;
+  const int64_t regions = grid_rows * grid_cols, scores = with_scores ? 3 : 0;
+  Features out(C, regions, CH * CW, scores);
   RALX_KERNEL(region_features)
-  (view(logits, DType::float32, {N, C, H, W}), {RH, RW}, false, {H, W}, false, {false, false, 0},
-   view(hist, DType::float32, {N, R, C}), view(low, DType::float32, {N, R, CH, CW}),
-   view(mean, DType::float32, {N, R, CH, CW}), view(high, DType::float32, {N, R, CH, CW}),
-   view(sum, DType::float32, {N, R}), view(none, DType::float32, {0, N, R}), threads);
+  (view(logits, DType::float32, {N, C, H, W}), {RH, RW}, keep_edge, {H, W}, false,
+   {with_scores, with_scores, with_scores ? kNeighbourhood : 0},
+   view(out.hist, DType::float32, {N, regions, C}), view(out.low, DType::float32, {N, regions, CH, CW}),
+   view(out.mean, DType::float32, {N, regions, CH, CW}), view(out.high, DType::float32, {N, regions, CH, CW}),
+   view(out.sum, DType::float32, {N, regions}), view(out.score_sum, DType::float32, {scores, N, regions}),
+   threads);
   for (int64_t n = 0; n < N; ++n)
-    for (int64_t r = 0; r < R; ++r) {
-      double total = 0;
-      std::vector<int64_t> counts(C);
-      std::vector<double> cell_min(CH * CW, 1e9), cell_max(CH * CW, -1e9), cell_sum(CH * CW);
-      for (int64_t y = 0; y < RH; ++y)
-        for (int64_t x = 0; x < RW; ++x) {
-          const Pixel pixel = pixel_at(logits, n, r / cols * RH + y, r % cols * RW + x);
-          const int64_t cell = y / (RH / CH) * CW + x / (RW / CW);
-          total += pixel.entropy;
-          ++counts[pixel.label];
-          cell_min[cell] = std::min(cell_min[cell], pixel.entropy);
-          cell_max[cell] = std::max(cell_max[cell], pixel.entropy);
-          cell_sum[cell] += pixel.entropy;
+    for (int64_t r = 0; r < regions; ++r) {
+      const int64_t top = r / grid_cols * RH, left = r % grid_cols * RW;
+      PixelSums region, cell[CH * CW];
+      for (int64_t y = top; y < std::min(top + RH, H); ++y)
+        for (int64_t x = left; x < std::min(left + RW, W); ++x) {
+          region.add((n * H + y) * W + x);
+          cell[(y - top) / (RH / CH) * CW + (x - left) / (RW / CW)].add((n * H + y) * W + x);
         }
-      CHECK(std::abs(sum[n * R + r] - total) < 4e-6 * RH * RW);
-      for (int64_t c = 0; c < C; ++c)
-        CHECK(hist[(n * R + r) * C + c] == static_cast<float>(counts[c] / static_cast<double>(RH * RW)));
-      for (int64_t cell = 0; cell < CH * CW; ++cell) {
-        const int64_t i = (n * R + r) * CH * CW + cell;
-        CHECK(std::abs(low[i] - cell_min[cell]) < 4e-6);
-        CHECK(std::abs(high[i] - cell_max[cell]) < 4e-6);
-        CHECK(std::abs(mean[i] - cell_sum[cell] / (RH / CH * (RW / CW))) < 4e-6);
-      }
+      check_region(out, n, r, region);
+      for (int64_t i = 0; i < CH * CW; ++i) check_cell(out, (n * regions + r) * CH * CW + i, cell[i]);
     }
+}
+
+ralx::BadLabel label_map_features(std::vector<float>& logits, std::vector<int16_t>& map, Features& out,
+                                  int threads) {
+  const TensorView hist = view(out.hist, DType::float32, {N, out.regions, C});
+  const auto of_regions = [&](std::vector<float>& data) {
+    return view(data, DType::float32, {N, out.regions, 1, 1});
+  };
+  return RALX_KERNEL(label_map_features)(
+      view(logits, DType::float32, {N, C, H, W}), view(map, DType::int16, {N, H, W}), false,
+      {out.scores > 0, out.scores > 0, out.scores > 0 ? kNeighbourhood : 0}, hist, of_regions(out.low),
+      of_regions(out.mean), of_regions(out.high), of_regions(out.sum),
+      view(out.score_sum, DType::float32, {out.scores, N, out.regions}),
+      view(out.pixel_count, DType::int64, {N, out.regions}), threads);
+}
+
+void test_label_map_features(bool with_scores, int threads) {
+  constexpr int64_t regions = 11;  // the last ones without pixels
+  std::vector<float> logits = random_logits(N * C * H * W);
+  std::vector<int16_t> map(N * H * W);
+  for (size_t i = 0; i < map.size(); ++i) map[i] = static_cast<int16_t>(i * i % 97 % 10) - 1;
+  Features out(C, regions, 1, with_scores ? 3 : 0);
+  CHECK(label_map_features(logits, map, out, threads).kind == ralx::BadLabel::none);
+  std::vector<PixelSums> expected(N * regions);
+  for (int64_t i = 0; i < N * H * W; ++i)
+    if (map[i] >= 0) expected[i / (H * W) * regions + map[i]].add(i);
+  for (int64_t i = 0; i < N * regions; ++i) {
+    check_region(out, i / regions, i % regions, expected[i]);
+    check_cell(out, i, expected[i]);
+    CHECK(out.pixel_count[i] == expected[i].pixels);
+  }
+
+  map[1500] = 99;
+  map[700] = regions;
+  const ralx::BadLabel bad = label_map_features(logits, map, out, threads);
+  CHECK(bad.kind == ralx::BadLabel::region && bad.position == 700 && bad.value == regions);
 }
 
 void test_upsampling_of_a_constant(int threads) {
@@ -221,6 +335,66 @@ void test_kl_histogram(int threads) {
   }
 }
 
+// Images of any width, in every type, both layouts and both ways of upsampling, for the sanitizers: all
+// memory is as long as it must be.
+template <typename T>
+void test_any_width(DType dtype, int64_t width, int threads) {
+  constexpr int64_t height = 3, regions = 2;
+  std::vector<T> logits(N * C * height * width);
+  for (size_t i = 0; i < logits.size(); ++i) logits[i] = static_cast<T>(i * 7 % 5);
+  std::vector<uint8_t> map;
+  std::vector<int64_t> counts(C * C);
+  for (const bool channels_last : {false, true})
+    for (const int64_t out_width : {width, 2 * width + 1, (width + 3) / 4}) {
+      TensorView in = view(logits, dtype, {N, C, height, width});
+      if (channels_last) {
+        in.strides[1] = 1;
+        in.strides[2] = width * C;
+        in.strides[3] = C;
+      }
+      map.assign(N * height * out_width, 1);
+      const TensorView map_view = view(map, DType::uint8, {N, height, out_width});
+      for (const int64_t scores : {0, 3}) {
+        const ralx::Scores wanted{scores > 0, scores > 0, scores};
+        Features grid(C, regions, 1, scores), labelled(C, regions, 1, scores);
+        const auto of = [](std::vector<float>& data) {
+          return view(data, DType::float32, {N, regions, 1, 1});
+        };
+        RALX_KERNEL(region_features)
+        (in, {2, out_width}, true, {height, out_width}, false, wanted,
+         view(grid.hist, DType::float32, {N, regions, C}), of(grid.low), of(grid.mean), of(grid.high),
+         of(grid.sum), view(grid.score_sum, DType::float32, {scores, N, regions}), threads);
+        RALX_KERNEL(label_map_features)
+        (in, map_view, true, wanted, view(labelled.hist, DType::float32, {N, regions, C}), of(labelled.low),
+         of(labelled.mean), of(labelled.high), of(labelled.sum),
+         view(labelled.score_sum, DType::float32, {scores, N, regions}),
+         view(labelled.pixel_count, DType::int64, {N, regions}), threads);
+        CHECK(grid.sum[0] >= 0 && grid.high[0] < 2 && labelled.high[0] == 0 && labelled.high[1] < 2);
+        CHECK(labelled.pixel_count[1] == height * out_width);
+      }
+      RALX_KERNEL(confusion_matrix)
+      (in, map_view, view(counts, DType::int64, {C, C}), 255, false, threads);
+      CHECK(std::accumulate(counts.begin() + C, counts.begin() + 2 * C, int64_t{0}) ==
+            N * height * out_width);
+      std::vector<float> bald_map(N * height * out_width), sum(N * regions), hist(N * regions * C);
+      TensorView passes = view(logits, dtype, {1, N, C, height, width});
+      std::copy(in.strides, in.strides + 4, passes.strides + 1);
+      RALX_KERNEL(bald)
+      (passes, {2, out_width}, true, true, view(bald_map, DType::float32, {N, height, out_width}),
+       view(sum, DType::float32, {N, regions}), view(hist, DType::float32, {N, regions, C}), threads);
+      for (float x : bald_map) CHECK(std::abs(x) < 5e-6);  // a single pass agrees with itself
+    }
+}
+
+void test_any_width(int threads) {
+  for (int64_t width : {1, 3, 4, 9, 16, 31, 33, 64, 70, 127}) {
+    test_any_width<float>(DType::float32, width, threads);
+    test_any_width<double>(DType::float64, width, threads);
+    test_any_width<uint16_t>(DType::float16, width, threads);  // bits of tiny numbers
+    test_any_width<uint16_t>(DType::bfloat16, width, threads);
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -230,12 +404,15 @@ int main() {
     if (!ralx::runs_here(isa)) continue;
     ralx::use_isa(isa);
     for (int threads : {1, 2, 5}) {
-      test_region_features(threads);
+      for (bool keep_edge : {false, true})
+        for (bool with_scores : {false, true}) test_region_features(keep_edge, with_scores, threads);
+      for (bool with_scores : {false, true}) test_label_map_features(with_scores, threads);
       test_upsampling_of_a_constant(threads);
       test_bald(threads);
       test_confusion_matrix(threads);
       test_kl_histogram(threads);
     }
+    for (int threads : {1, 2}) test_any_width(threads);
   }
   std::puts("ok");
 }
