@@ -43,11 +43,6 @@ inline void block_argmax(Block<Real> block, int64_t classes, Real* best, int32_t
   }
 }
 
-#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
-constexpr bool kFused = true;
-#else
-constexpr bool kFused = false;
-#endif
 #if defined(__AVX512F__)
 template <typename Real>
 constexpr bool kReachesZero = sizeof(Real) == 4;  // exp2_nonpositive(-inf) is 0
@@ -60,23 +55,24 @@ constexpr bool kReachesZero = false;
 template <typename Real>
 using Lanes = IntOf<Vector<Real>>;
 
-// Of the classes of one block: z = Σ 2^t and tz = Σ t 2^t with t = (x - max) log2 e.
+// Of the classes of one block: z = Σ 2^t and tz = Σ t 2^t with t = (x - max) log2 e, up to a number that is
+// the same for all classes of a pixel and grows with max: p is 2^t / z, of the largest class too.
 template <typename Real>
 struct BlockSums {
   using V = Vector<Real>;
+  static constexpr Real kLog = static_cast<Real>(kLog2E);
   V largest[kVectorsPerBlock], shift[kVectorsPerBlock], z[kVectorsPerBlock], tz[kVectorsPerBlock];
   Lanes<Real> simple[kVectorsPerBlock];  // where the first way of computing t is right
 
   // In one instruction where there is a fused multiply-add.
   V simple_step(V x, int v) const {
-    constexpr Real kLog = static_cast<Real>(kLog2E);
-    const V t = kFused ? x * kLog - shift[v] : (x - largest[v]) * kLog;
+    const V t = kFused ? multiply_add(x, V{} + kLog, shift[v]) : (x - largest[v]) * kLog;
     return kReachesZero<Real> ? t : higher(V{} + kFloor<Real>, t);  // NaN stays
   }
 
   // Right for -inf, and for logits so large that x - max is inf or that its bits are few.
   V step(V x, int v) const {
-    const V t = (x - largest[v]) * static_cast<Real>(kLog2E);
+    const V t = (x - largest[v]) * kLog;
     return simple[v] ? simple_step(x, v) : higher(V{} + kFloor<Real>, t);
   }
 
@@ -115,14 +111,14 @@ inline void block_softmax(Block<Real> block, int64_t classes, BlockSums<Real>& s
   for (int v = 0; v < kVectorsPerBlock; ++v) sums.largest[v] = logit(0, v);
   for (int64_t c = 1; c < classes; ++c)
     for (int v = 0; v < kVectorsPerBlock; ++v) sums.largest[v] = higher(logit(c, v), sums.largest[v]);
-  for (int v = 0; v < kVectorsPerBlock; ++v) sums.shift[v] = sums.largest[v] * static_cast<Real>(kLog2E);
+  for (int v = 0; v < kVectorsPerBlock; ++v) sums.shift[v] = sums.largest[v] * -sums.kLog;
   add([&](V x, int v) { return sums.simple_step(x, v); });
   sums.find_simple();
   if (!sums.all_simple()) add([&](V x, int v) { return sums.step(x, v); });
 }
 
-// entropy[i] = Shannon entropy in nats of pixel i's softmax; visit(v, 1 / z) sees each vector of the
-// normalisers.
+// entropy[i] = Shannon entropy in nats of pixel i's softmax; visit(v, sums, 1 / z, entropy) sees each vector
+// of them and the sums they were made from.
 template <typename Real, typename Visit>
 inline void block_entropy(Block<Real> block, int64_t classes, Real* entropy, const Visit& visit) {
   using V = Vector<Real>;
@@ -130,8 +126,9 @@ inline void block_entropy(Block<Real> block, int64_t classes, Real* entropy, con
   block_softmax(block, classes, sums, [](int64_t, int, V, V) {});
   for (int v = 0; v < kVectorsPerBlock; ++v) {
     const V one_over_z = reciprocal(sums.z[v]);
-    store(entropy + v * kLanes<Real>, softmax_entropy(sums.z[v], sums.tz[v], one_over_z));
-    visit(v, one_over_z);
+    const V of_vector = softmax_entropy(sums.z[v], sums.tz[v], one_over_z);
+    store(entropy + v * kLanes<Real>, of_vector);
+    visit(v, sums, one_over_z, of_vector);
   }
 }
 

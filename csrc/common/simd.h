@@ -8,6 +8,8 @@
 
 #if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 namespace ralx::RALX_ISA {
@@ -89,6 +91,40 @@ inline bool all(V comparison) {
   for (uint32_t i = 0; i < sizeof(V) / sizeof(comparison[0]); ++i) every &= comparison[i] != 0;
   return every;
 }
+
+// a · b + c, rounded once where kFused. Said outright: whether the compiler contracts an expression depends
+// on what is around it.
+#if defined(__AVX512F__)
+constexpr bool kFused = true;
+inline Vector<float> multiply_add(Vector<float> a, Vector<float> b, Vector<float> c) {
+  return (Vector<float>)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+}
+inline Vector<double> multiply_add(Vector<double> a, Vector<double> b, Vector<double> c) {
+  return (Vector<double>)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+}
+#elif defined(__AVX2__)
+constexpr bool kFused = true;
+inline Vector<float> multiply_add(Vector<float> a, Vector<float> b, Vector<float> c) {
+  return (Vector<float>)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+}
+inline Vector<double> multiply_add(Vector<double> a, Vector<double> b, Vector<double> c) {
+  return (Vector<double>)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+}
+#elif defined(__aarch64__)
+constexpr bool kFused = true;
+inline Vector<float> multiply_add(Vector<float> a, Vector<float> b, Vector<float> c) {
+  return (Vector<float>)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+}
+inline Vector<double> multiply_add(Vector<double> a, Vector<double> b, Vector<double> c) {
+  return (Vector<double>)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
+}
+#else
+constexpr bool kFused = false;
+template <typename V>
+inline V multiply_add(V a, V b, V c) {
+  return a * b + c;
+}
+#endif
 
 // Bit i of the results tells whether lanes i are equal.
 #if defined(__AVX512F__)

@@ -131,7 +131,7 @@ BadLabel compute(const LogitSource<Real>& source, const LabelRows& map, int64_t 
   BadLabel bad{BadLabel::none, 0, 0};
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
-    const int thread = omp_get_thread_num();
+    const int thread = omp_get_thread_num(), team = omp_get_num_threads();  // maybe fewer than asked for
     Arena arena = scratch.arena(thread);
     Worker<Real> worker = make_worker(arena);
     worker.prepare();
@@ -143,7 +143,7 @@ BadLabel compute(const LogitSource<Real>& source, const LabelRows& map, int64_t 
       for (int64_t y = 0; y < source.height; ++y) own = earlier(own, worker.add_row(image, y, source.height));
 #pragma omp for schedule(static)
       for (int64_t r = 0; r < regions; ++r)
-        write(totals.data(), threads, r, regions, source.classes, 1 + count(scores), image * regions + r,
+        write(totals.data(), team, r, regions, source.classes, 1 + count(scores), image * regions + r,
               source.images * regions, out);
     }
 #pragma omp critical(ralx_label_map_features)

@@ -101,6 +101,7 @@ class PixelRows {
   }
 
  private:
+  using V = Vector<Real>;
   enum Map { kEntropy, kMargin, kLeastConfidence, kMaps };
   struct Place {
     int64_t image, y;
@@ -119,17 +120,18 @@ class PixelRows {
     for (int64_t x = 0; x < source_.width; x += kBlock<Real>) {
       const Block<Real> block = reader_.read(x);
       Real largest[kBlock<Real>];
-      block_entropy(block, source_.classes, map_of(row, kEntropy) + x, [&](int v, Vector<Real> one_over_z) {
-        measure_confidence(block, v, one_over_z, row, x);
-      });
+      block_entropy(block, source_.classes, map_of(row, kEntropy) + x,
+                    [&](int v, const BlockSums<Real>& sums, V one_over_z, V entropy) {
+                      measure_confidence(block, v, sums, one_over_z, entropy, row, x);
+                    });
       block_argmax(block, source_.classes, largest, label_of(row) + x);
     }
     return row;
   }
 
-  void measure_confidence(Block<Real> block, int v, Vector<Real> one_over_z, int64_t row, int64_t x) {
+  void measure_confidence(Block<Real> block, int v, const BlockSums<Real>& sums, V one_over_z, V entropy,
+                          int64_t row, int64_t x) {
     if (!scores_.margin && !scores_.least_confidence) return;
-    using V = Vector<Real>;
     const int64_t at = v * kLanes<Real>;
     V first = load(block.pixels + at), second = V{} - static_cast<Real>(__builtin_huge_val());
     for (int64_t c = 1; c < source_.classes; ++c) {
@@ -137,9 +139,14 @@ class PixelRows {
       second = higher(lower(logit, first), second);
       first = higher(logit, first);
     }
-    const V t = higher(V{} + kFloor<Real>, (second - first) * static_cast<Real>(kLog2E));
-    store(map_of(row, kMargin) + x + at, Real(1) - one_over_z * (Real(1) - exp2_nonpositive(t)));
-    store(map_of(row, kLeastConfidence) + x + at, Real(1) - one_over_z);
+    const V best = exp2_nonpositive(sums.step(first, v)) * one_over_z;
+    const V next = exp2_nonpositive(sums.step(second, v)) * one_over_z;
+    const auto keep = [&](Map map, V score) {
+      // Never below 0; NaN where the entropy is, which the largest logits alone needn't show.
+      store(map_of(row, map) + x + at, entropy == entropy ? higher(V{}, score) : entropy);
+    };
+    keep(kMargin, Real(1) - (best - next));
+    keep(kLeastConfidence, Real(1) - best);
   }
 
   const LogitSource<Real>& source_;

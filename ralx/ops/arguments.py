@@ -130,7 +130,7 @@ def check_region_size(region_size: Any, size: tuple[int, int]) -> tuple[int, int
 
 def check_edge(edge: Any) -> bool:
     """Whether a remainder at the image's edge makes regions."""
-    if edge not in ("drop", "keep"):
+    if not isinstance(edge, str) or edge not in ("drop", "keep"):
         raise ValueError(f"edge must be 'drop' or 'keep', got {edge!r}")
     return edge == "keep"
 

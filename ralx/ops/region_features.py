@@ -24,6 +24,7 @@ from ralx.ops.arguments import (
     check_integer,
     check_labels,
     check_logits,
+    check_pair,
     check_rank,
     check_region_size,
     check_same_device,
@@ -172,7 +173,7 @@ def region_features(
     keep_edge = check_edge(edge)
     wanted = check_scores(scores, neighbourhood)
     if regions is not None:
-        _check_regions(logits, regions, size, region_size, tuple(cells), keep_edge)
+        _check_regions(logits, regions, size, region_size, cells, keep_edge)
         num_regions = check_integer("num_regions", num_regions, 0)
         *features, score_sum, count = _label_map_op(
             logits.detach(), regions.detach(), num_regions, align_corners, wanted
@@ -186,7 +187,7 @@ def region_features(
     pooled = RegionFeatures(*features)
     if not wanted.num_scores:
         return pooled
-    count = _pixel_count(region_size, size, keep_edge, logits.device).expand(len(logits), -1).clone()
+    count = _pixel_count(region_size, size, keep_edge, logits.device).expand(logits.shape[0], -1).clone()
     return ScoredRegionFeatures(*pooled, count, *unpack(wanted, score_sum))
 
 
@@ -195,7 +196,7 @@ def _check_regions(
     regions: object,
     size: tuple[int, int],
     region_size: object,
-    cells: tuple[int, ...],
+    cells: object,
     keep_edge: bool,
 ) -> None:
     regions = check_tensor("regions", regions)
@@ -209,7 +210,7 @@ def _check_regions(
         )
     if region_size is not None:
         raise ValueError(f"region_size must be None where regions are given, got {region_size!r}")
-    if cells not in (_CELLS, (1, 1)):
+    if check_pair("cells", cells) not in (_CELLS, (1, 1)):
         raise ValueError(f"cells must be left out where regions are given: they have one each, got {cells}")
     if keep_edge:
         raise ValueError("edge must be left out where regions are given, got 'keep'")

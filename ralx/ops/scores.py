@@ -38,7 +38,7 @@ def check_scores(scores: Any, neighbourhood: Any) -> Wanted:
     if isinstance(scores, str) or not isinstance(scores, Sequence):
         raise TypeError(f"scores must be a sequence of names, got {scores!r}")
     for name in scores:
-        if name not in SCORES:
+        if not isinstance(name, str) or name not in SCORES:
             raise ValueError(f"scores must be among {', '.join(SCORES)}, got {name!r}")
     k = check_integer("neighbourhood", neighbourhood, 3, _LARGEST_WINDOW)
     if k % 2 == 0:

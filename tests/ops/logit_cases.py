@@ -84,6 +84,20 @@ def _expanded(x: Tensor) -> Tensor:
     return x[:1, ..., :1, :].expand(x.shape)
 
 
+def map_layout(x: Tensor, layout: str) -> Tensor:
+    """A label map [N, H, W] in one of the layouts of logits."""
+    return {
+        "contiguous": lambda: x.contiguous(),
+        "transposed": lambda: x.transpose(1, 2).contiguous().transpose(1, 2),
+        "sliced": lambda: torch.nn.functional.pad(x, (1, 2, 3, 1), value=99)[:, 3:-1, 1:-2],
+        "every_second": lambda: x.repeat_interleave(2, 2)[..., ::2],
+        "expanded": lambda: x[:1, :1].expand(x.shape),
+    }[layout]()
+
+
+MAP_LAYOUTS = ("contiguous", "transposed", "sliced", "every_second", "expanded")
+
+
 # What happens to ordinary logits [..., C, h, w]; `pixels` is a random bool mask that broadcasts to them.
 VALUES = {
     "ordinary": lambda x, pixels: x,

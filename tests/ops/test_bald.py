@@ -34,12 +34,6 @@ from ralx.ops.bald import _update_ref, _zero_sums, bald_ref
 bald_module = importlib.import_module("ralx.ops.bald")  # ralx.ops.bald is the function
 
 
-@pytest.fixture(params=ISAS, ids=lambda isa: isa.name)
-def isa(request: pytest.FixtureRequest):
-    with instruction_set(request.param):
-        yield
-
-
 def undecided_share(x: Tensor, size, align_corners: bool, region_size) -> Tensor:
     """[N, R, 1]: share of pixels whose two largest mean probabilities rounding may swap."""
     mean_p = upsample_ref(x.double(), size, align_corners).softmax(2).mean(0)

@@ -10,10 +10,12 @@ from logit_cases import (
     INF,
     ISAS,
     LAYOUTS,
+    MAP_LAYOUTS,
     NAN,
     image_sizes,
     instruction_set,
     logits,
+    map_layout,
     random_logits,
     threads,
     undecided,
@@ -24,12 +26,6 @@ from ralx.ops import confusion_matrix
 from ralx.ops.confusion_matrix import confusion_matrix_ref
 
 LABEL_DTYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
-
-
-@pytest.fixture(params=ISAS, ids=lambda isa: isa.name)
-def isa(request: pytest.FixtureRequest):
-    with instruction_set(request.param):
-        yield
 
 
 def labels(*shape: int, classes: int, seed: int = 0, dtype=torch.uint8, ignore: int | None = None) -> Tensor:
@@ -47,20 +43,6 @@ def counted(prediction: Tensor, target: Tensor, classes: int, ignore_index: int)
         if t != ignore_index:
             counts[t, p] += 1
     return torch.from_numpy(counts)
-
-
-def map_layout(x: Tensor, layout: str) -> Tensor:
-    """A label map [N, H, W] in one of the layouts of logits."""
-    return {
-        "contiguous": lambda: x.contiguous(),
-        "transposed": lambda: x.transpose(1, 2).contiguous().transpose(1, 2),
-        "sliced": lambda: torch.nn.functional.pad(x, (1, 2, 3, 1), value=99)[:, 3:-1, 1:-2],
-        "every_second": lambda: x.repeat_interleave(2, 2)[..., ::2],
-        "expanded": lambda: x[:1, :1].expand(x.shape),
-    }[layout]()
-
-
-MAP_LAYOUTS = ("contiguous", "transposed", "sliced", "every_second", "expanded")
 
 
 @st.composite

@@ -35,20 +35,8 @@ from ralx.ops.region_features import region_features_ref
 POOLED = ("entropy_min", "entropy_avg", "entropy_max")
 
 
-@pytest.fixture(params=ISAS, ids=lambda isa: isa.name)
-def isa(request: pytest.FixtureRequest):
-    with instruction_set(request.param):
-        yield
-
-
 def reference(x: Tensor, *arguments) -> RegionFeatures:
     return RegionFeatures(*region_features_ref(x.double(), *arguments)[:5])
-
-
-def tolerance(x: Tensor, upsampled: bool) -> float:
-    if x.dtype == torch.float64:
-        return tolerances.rounding(x.shape[1])
-    return tolerances.UPSAMPLED if upsampled else tolerances.entropy(x.shape[1])
 
 
 def assert_right(x: Tensor, region_size, cells, size, align_corners) -> None:
@@ -57,7 +45,7 @@ def assert_right(x: Tensor, region_size, cells, size, align_corners) -> None:
     assert torch.equal(x.nan_to_num(0.5), before.nan_to_num(0.5))
     expected = reference(x, region_size, cells, size, align_corners)
     upsampled = size != tuple(x.shape[2:])
-    limit = tolerance(x, upsampled)
+    limit = tolerances.of_entropy(x.dtype, x.shape[1], upsampled)
     for name in POOLED:
         got, wanted = getattr(result, name), getattr(expected, name)
         assert got.dtype == torch.float32

@@ -2,6 +2,8 @@
 
 import math
 
+import torch
+
 
 def entropy(classes: int) -> float:
     """Pixel entropy in nats: float32 or reduced-precision logits at native size."""
@@ -18,3 +20,14 @@ UPSAMPLED = 1e-4
 
 BALD = 5e-6
 """Mutual information of a pixel at native size."""
+
+
+def of_entropy(dtype: torch.dtype, classes: int, upsampled: bool) -> float:
+    """Of a pixel's entropy, given logits of this dtype."""
+    if dtype == torch.float64:
+        return rounding(classes)
+    return UPSAMPLED if upsampled else entropy(classes)
+
+
+FIXED_POINT = 2.0**-26
+"""What a pixel may add to the other errors where sums are integers, so as not to depend on their order."""
