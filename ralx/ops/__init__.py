@@ -5,12 +5,13 @@ import torch  # noqa: F401  first: ralx._C then shares torch's OpenMP runtime in
 from ralx.ops.bald import BaldAccumulator, BaldScores, bald
 from ralx.ops.confusion_matrix import confusion_matrix
 from ralx.ops.kl_histogram import kl_histogram
-from ralx.ops.region_features import RegionFeatures, region_features
+from ralx.ops.region_features import RegionFeatures, ScoredRegionFeatures, region_features
 
 __all__ = [
     "BaldAccumulator",
     "BaldScores",
     "RegionFeatures",
+    "ScoredRegionFeatures",
     "bald",
     "confusion_matrix",
     "kl_histogram",
