@@ -210,6 +210,13 @@ def test_ids_too_large_of_every_type(dtype) -> None:
         region_features(random_logits(1, 3, 2, 3), None, regions=regions, num_regions=0)
 
 
+def test_plain_torch_which_serves_cuda_skips_ids_too_large() -> None:
+    x, regions = random_logits(2, 3, 9, 70), random_map(2, 9, 70, regions=12)
+    skipped = label_map_features_ref(x, regions, 9, scores=(1, 1, 3))
+    expected = label_map_features_ref(x, regions.masked_fill(regions >= 9, -1), 9, scores=(1, 1, 3))
+    assert regions.max() > 9 and all(torch.equal(a, b) for a, b in zip(skipped, expected, strict=True))
+
+
 @pytest.mark.parametrize("bad", [NAN, INF])
 def test_a_bad_pixel_spoils_its_region_only(isa, bad) -> None:
     x = random_logits(2, 4, 9, 70)
