@@ -15,6 +15,8 @@ template <typename Real>
 constexpr int64_t kBlock = kVectorsPerBlock * kLanes<Real>;
 // Pixels that are converted, transposed or upsampled at once; they stay in the first-level cache.
 constexpr int64_t kChunk = 64;
+// How many pixels ahead memory is asked for: there are too many classes for the processor to see a pattern.
+constexpr int64_t kAhead = 128;
 
 // Logits [N, C, h, w] of any strides and dtype, seen as images of H×W pixels: at native size, or upsampled as
 // they are read. Those of several passes [T, N, C, h, w] are images too: number t · N + n. Real is what they
@@ -83,8 +85,10 @@ class LogitSource {
       for (int64_t i = 0; i < count; ++i) out[i] = to_real(in[i * stride]);
       return;
     }
-    for (; count >= kLanes<Real>; count -= kLanes<Real>, in += kLanes<Real>, out += kLanes<Real>)
+    for (; count >= kLanes<Real>; count -= kLanes<Real>, in += kLanes<Real>, out += kLanes<Real>) {
+      __builtin_prefetch(in + kAhead);
       store(out, widen(in, Vector<Real>{}));
+    }
     for (int64_t i = 0; i < count; ++i) out[i] = to_real(in[i]);
   }
 
@@ -165,7 +169,13 @@ class LogitReader {
   // Pixels x .. x + kBlock - 1 of the current row, x a multiple of kBlock; those beyond the row are 0. Valid
   // until the next call.
   Block<Real> read(int64_t x) {
-    if (row_ != nullptr && x + kBlock<Real> <= source_.width) return {row_ + x, source_.class_stride()};
+    if (row_ != nullptr && x + kBlock<Real> <= source_.width) {
+      const Block<Real> block{row_ + x, source_.class_stride()};
+      for (int64_t c = 0; c < source_.classes; ++c)
+        for (int v = 0; v < kVectorsPerBlock; ++v)
+          __builtin_prefetch(block.pixels + c * block.class_stride + v * kLanes<Real> + kAhead);
+      return block;
+    }
     if (x < chunk_x_ || x >= chunk_x_ + kChunk) fill(x);
     return {chunk_ + x - chunk_x_, kChunk};
   }
