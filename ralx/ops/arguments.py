@@ -186,6 +186,13 @@ def check_range(name: str, value: Any) -> tuple[float, float] | None:
     return low, high
 
 
+def place_in(maps: Tensor, position: int) -> list[int]:
+    """[n, y, x] of a position in flattened maps [N, H, W]."""
+    height, width = maps.shape[1:]
+    n, pixel = divmod(position, height * width)
+    return [n, *divmod(pixel, width)]
+
+
 def threads_for(logits: int) -> int:
     """How many threads so many logits are worth. No result depends on it."""
     return torch.get_num_threads() if logits >= FEW_LOGITS else 1

@@ -18,6 +18,7 @@ from ralx.ops.arguments import (
     check_rank,
     check_same_device,
     check_tensor,
+    place_in,
     register,
     threads_for,
 )
@@ -112,11 +113,9 @@ def _cpu(
         prediction, target, counts, ignore_index, align_corners, threads_for(num_classes * target.numel())
     )
     if name:
-        height, width = target.shape[1:]
-        n, pixel = divmod(position, height * width)
         raise ValueError(
             f"{name} must be in 0..{num_classes - 1} where the target isn't ignore_index={ignore_index}, "
-            f"got {value} at [{n}, {pixel // width}, {pixel % width}]"
+            f"got {value} at {place_in(target, position)}"
         )
     return counts
 

@@ -30,6 +30,7 @@ from ralx.ops.arguments import (
     check_same_device,
     check_size,
     check_tensor,
+    place_in,
     register,
     threads_for,
     tiles_along,
@@ -356,12 +357,8 @@ def _label_map_cpu(
         logits, regions, align_corners, scores, *outputs, threads_for(logits.shape[1] * regions.numel())
     )
     if name:
-        height, width = regions.shape[1:]
-        n, pixel = divmod(position, height * width)
-        raise ValueError(
-            f"regions must be below num_regions={num_regions}, "
-            f"got {value} at [{n}, {pixel // width}, {pixel % width}]"
-        )
+        where = place_in(regions, position)
+        raise ValueError(f"regions must be below num_regions={num_regions}, got {value} at {where}")
     return outputs
 
 
