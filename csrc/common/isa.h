@@ -5,7 +5,11 @@
 #pragma once
 
 #ifndef RALX_ISA
+#if defined(__CUDACC__)
+#define RALX_ISA cuda
+#else
 #define RALX_ISA baseline
+#endif
 #endif
 
 namespace ralx {

@@ -18,6 +18,9 @@ struct TensorView {
   int64_t strides[kMaxDims];  // in elements; 0 in an expanded dimension
 };
 
+// A cudaStream_t, the number that torch calls cuda_stream.
+using Stream = uintptr_t;
+
 // A height and a width in pixels, or counts of rows and columns.
 struct Extent {
   int64_t height, width;
