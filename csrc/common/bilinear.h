@@ -24,7 +24,12 @@ RALX_HD Neighbours bilinear(int64_t position, int64_t source_size, int64_t size,
     denominator = 2 * size;
     numerator = numerator > 0 ? numerator : 0;
   }
-  const int64_t first = numerator / denominator, remainder = numerator % denominator;
+  int64_t first;
+  if ((numerator | denominator) >> 31 == 0)  // in a fraction of the time
+    first = static_cast<uint32_t>(numerator) / static_cast<uint32_t>(denominator);
+  else
+    first = numerator / denominator;
+  const int64_t remainder = numerator - first * denominator;
   if (first >= source_size - 1) return {source_size - 1, source_size - 1, 0.0};
   if (remainder == 0) return {first, first, 0.0};
   return {first, first + 1, static_cast<double>(remainder) / static_cast<double>(denominator)};

@@ -1,5 +1,5 @@
-// What a <op>_cuda.cu needs of CUDA beyond the language. It is C++ too: compiled as such, tests/cpp/host_grid.h
-// takes the GPU's place.
+// What a <op>_cuda.cu needs of CUDA beyond the language. It is C++ too: compiled as such,
+// tests/cpp/host_grid.h takes the GPU's place.
 #pragma once
 
 #if defined(__CUDACC__)
@@ -15,6 +15,13 @@
 
 #include "common/isa.h"
 #include "common/tensor_view.h"
+
+// Before a loop whose variables are to be registers.
+#if defined(__CUDA_ARCH__)
+#define RALX_UNROLL _Pragma("unroll")
+#else
+#define RALX_UNROLL
+#endif
 
 namespace ralx::RALX_ISA {
 
@@ -104,7 +111,8 @@ inline size_t most_shared() { return 160 << 10; }
 template <typename... Parameters, typename... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t,
             Arguments... arguments) {
-  if (shared_bytes > most_shared()) throw std::runtime_error("a block needs more shared memory than there is");
+  if (shared_bytes > most_shared())
+    throw std::runtime_error("a block needs more shared memory than there is");
   host_grid::run(grid, block, shared_bytes, [&] { kernel(static_cast<Parameters>(arguments)...); });
 }
 

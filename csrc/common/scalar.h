@@ -47,10 +47,16 @@ RALX_HD float to_real(BFloat16 x) { return bit_cast<float>(static_cast<uint32_t>
 // Exact for every value: a half's exponent and mantissa, moved into a float's, are 2^112 too small,
 // subnormals included; only infinity and NaN need the float's own top exponent.
 RALX_HD float to_real(Half x) {
+#if defined(__CUDA_ARCH__)
+  float real;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(real) : "h"(x.bits));
+  return real;
+#else
   const uint32_t magnitude = static_cast<uint32_t>(x.bits & 0x7fff) << 13;
   const uint32_t finite = bit_cast<uint32_t>(bit_cast<float>(magnitude) * 0x1p112f);
   const uint32_t bits = magnitude >= 0x0f800000 ? magnitude | 0x7f800000 : finite;
   return bit_cast<float>(bits | static_cast<uint32_t>(x.bits & 0x8000) << 16);
+#endif
 }
 
 // Calls function(Real{}) with the type that a floating-point tensor is computed in: float64 in double,

@@ -16,6 +16,12 @@ using ConfusionMatrixKernel = BadLabel(const TensorView& prediction, const Tenso
                                        const TensorView& counts, int64_t ignore_index, bool align_corners,
                                        int threads);
 
+// On a GPU a pixel whose labels are out of range is skipped.
+namespace cuda {
+void confusion_matrix(const TensorView& prediction, const TensorView& target, const TensorView& counts,
+                      int64_t ignore_index, bool align_corners, Stream stream);
+}
+
 }  // namespace ralx
 
 RALX_DECLARE_KERNEL(confusion_matrix, ConfusionMatrixKernel)

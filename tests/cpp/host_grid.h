@@ -1,5 +1,5 @@
-// CUDA's grid on one thread of the CPU, so that the very kernels of the .cu files are tested where there is no
-// GPU, under AddressSanitizer and UndefinedBehaviorSanitizer too: a .cu file compiled as C++ includes this
+// CUDA's grid on one thread of the CPU, so that the very kernels of the .cu files are tested where there is
+// no GPU, under AddressSanitizer and UndefinedBehaviorSanitizer too: a .cu file compiled as C++ includes this
 // instead of cuda_runtime.h. Blocks run one after another; the threads of a block are fibers, which give way
 // to each other where the threads of a GPU would wait.
 #pragma once

@@ -1,0 +1,228 @@
+// Logits as the threads of a GPU read them: each thread has kPixels neighbours of a row, one class after
+// another. A kernel is a template over the source, which knows the element type and the layout.
+#pragma once
+
+#include <cstdint>
+
+#include "common/bilinear.h"
+#include "common/cuda.h"
+#include "common/scalar.h"
+#include "common/tensor_view.h"
+
+namespace ralx::RALX_ISA {
+
+// N consecutive numbers that one instruction loads.
+template <typename Stored, int N>
+struct alignas(sizeof(Stored) * N) Pack {
+  Stored of[N];
+};
+
+// Logits [N, C, h, w] or, of several passes, [T, N, C, h, w], of any strides, seen as images of H×W pixels.
+struct LogitView {
+  LogitView(const TensorView& view, Extent size, bool align_corners)
+      : data(view.data), dtype(view.dtype), passes(view.ndim == 5 ? view.sizes[0] : 1),
+        images(view.sizes[view.ndim - 4]), classes(static_cast<int>(view.sizes[view.ndim - 3])), size(size),
+        source{view.sizes[view.ndim - 2], view.sizes[view.ndim - 1]}, align_corners(align_corners),
+        stride_t(view.ndim == 5 ? view.strides[0] : 0), stride_n(view.strides[view.ndim - 4]),
+        stride_c(view.strides[view.ndim - 3]), stride_y(view.strides[view.ndim - 2]),
+        stride_x(view.strides[view.ndim - 1]) {}
+
+  RALX_HD int64_t offset(int64_t t, int64_t n, int64_t y, int64_t x) const {
+    return t * stride_t + n * stride_n + y * stride_y + x * stride_x;
+  }
+  bool resized() const { return size.height != source.height || size.width != source.width; }
+
+  const void* data;
+  DType dtype;
+  int64_t passes, images;
+  int classes;
+  Extent size, source;
+  bool align_corners;
+  int64_t stride_t, stride_n, stride_c, stride_y, stride_x;
+};
+
+// Each source has
+//   kPixels                      pixels of a thread; x is a multiple of it, and the row's width too
+//   at(t, n, y, x, wanted, warp) the logits of pixels x .. x + kPixels - 1: all lanes of a warp call it
+//                                together, also those that want no pixel; `warp` is shared memory of this
+//                                warp, warp_bytes() long, or null
+//   At::read(c)                  class c as it is stored, so that reading ahead costs few registers
+//   At::convert(raw, x)          as float
+
+// At native size, the pixels of a row side by side in memory and aligned: one 16-byte load a class.
+template <typename Stored>
+struct PlanarLogits {
+  static constexpr int kPixels = 16 / sizeof(Stored);
+
+  struct At {
+    using Raw = Pack<Stored, kPixels>;
+
+    RALX_HD Raw read(int c) const { return *reinterpret_cast<const Raw*>(first + c * stride_c); }
+    static RALX_HD void convert(const Raw& raw, float (&x)[kPixels]) {
+      RALX_UNROLL
+      for (int i = 0; i < kPixels; ++i) x[i] = to_real(raw.of[i]);
+    }
+
+    const Stored* first;
+    int64_t stride_c;
+  };
+
+  static bool serves(const LogitView& view) {
+    const auto aligned = [](int64_t size, int64_t stride) { return size == 1 || stride % kPixels == 0; };
+    return !view.resized() && view.stride_x == 1 && reinterpret_cast<uintptr_t>(view.data) % 16 == 0 &&
+           view.size.width % kPixels == 0 && aligned(view.passes, view.stride_t) &&
+           aligned(view.images, view.stride_n) && aligned(view.classes, view.stride_c) &&
+           aligned(view.size.height, view.stride_y);
+  }
+  RALX_HD size_t warp_bytes() const { return 0; }
+
+  __device__ At at(int64_t t, int64_t n, int64_t y, int64_t x, bool, float*) const {
+    return {static_cast<const Stored*>(view.data) + view.offset(t, n, y, x), view.stride_c};
+  }
+
+  LogitView view;
+};
+
+// At native size, of any strides. In channels_last a warp's logits lie in one piece, which it copies to
+// shared memory as they lie; one number in 33 is left free there, so that no class count makes the lanes meet
+// in a bank.
+template <typename Stored>
+struct StridedLogits {
+  static constexpr int kPixels = 1;
+
+  struct At {
+    using Raw = float;
+
+    RALX_HD float read(int c) const {
+      if (copy == nullptr) return to_real(first[c * stride_c]);
+      const int place = copied + c;
+      return copy[place + place / static_cast<int>(kWarp)];
+    }
+    static RALX_HD void convert(float raw, float (&x)[1]) { x[0] = raw; }
+
+    const Stored* first;
+    int64_t stride_c;
+    const float* copy;
+    int copied;
+  };
+
+  static bool serves(const LogitView& view) { return !view.resized(); }
+  RALX_HD size_t warp_bytes() const {
+    const bool channels_last = view.stride_c == 1 && view.stride_x == view.classes && view.classes > 1;
+    const size_t bytes = sizeof(float) * (kWarp + 1) * static_cast<size_t>(view.classes);
+    return channels_last && bytes <= kMostCopied ? bytes : 0;
+  }
+
+  __device__ At at(int64_t t, int64_t n, int64_t y, int64_t x, bool wanted, float* warp) const {
+    const Stored* first = static_cast<const Stored*>(view.data) + view.offset(t, n, y, x);
+    if (warp == nullptr) return {first, view.stride_c, nullptr, 0};
+    const int lane = static_cast<int>(threadIdx.x % kWarp);
+    const int64_t distance = reinterpret_cast<const char*>(first) - static_cast<const char*>(view.data);
+    const int64_t start = __shfl_sync(kWholeWarp, distance, 0);
+    const int pixels = static_cast<int>(kWarp) - __clz(static_cast<int>(__ballot_sync(kWholeWarp, wanted)));
+    const int64_t place = static_cast<int64_t>(sizeof(Stored)) * lane * view.classes;
+    const bool one_piece = __all_sync(kWholeWarp, lane >= pixels || distance == start + place) != 0;
+    if (!one_piece) return {first, view.stride_c, nullptr, 0};
+    const auto* from = reinterpret_cast<const Stored*>(static_cast<const char*>(view.data) + start);
+    __syncwarp();  // what was copied before has been read
+    for (int i = lane; i < pixels * view.classes; i += kWarp)
+      warp[i + i / static_cast<int>(kWarp)] = to_real(from[i]);
+    __syncwarp();
+    return {first, view.stride_c, warp, lane * view.classes};
+  }
+
+  static constexpr size_t kMostCopied = 5 << 10;  // of 38 classes; beyond, too few warps would find room
+
+  LogitView view;
+};
+
+// Bilinearly upsampled, from any strides. The few pixels of the source that a warp needs stay in the
+// first-level cache.
+template <typename Stored>
+struct UpsampledLogits {
+  static constexpr int kPixels = 1;
+
+  struct At {
+    using Raw = float;
+
+    RALX_HD float read(int c) const {
+      const Stored* plane = data + c * stride_c;
+      const float above = row(plane, above_left, above_right);
+      return weight_y > 0 ? (1 - weight_y) * above + weight_y * row(plane, below_left, below_right) : above;
+    }
+    static RALX_HD void convert(float raw, float (&x)[1]) { x[0] = raw; }
+
+    RALX_HD float row(const Stored* plane, int64_t left, int64_t right) const {
+      const float first = to_real(plane[left]);
+      return weight_x > 0 ? (1 - weight_x) * first + weight_x * to_real(plane[right]) : first;
+    }
+
+    const Stored* data;
+    int64_t stride_c, above_left, above_right, below_left, below_right;
+    float weight_y, weight_x;
+  };
+
+  static bool serves(const LogitView&) { return true; }
+  RALX_HD size_t warp_bytes() const { return 0; }
+
+  __device__ At at(int64_t t, int64_t n, int64_t y, int64_t x, bool, float*) const {
+    const Neighbours rows = bilinear(y, view.source.height, view.size.height, view.align_corners);
+    const Neighbours columns = bilinear(x, view.source.width, view.size.width, view.align_corners);
+    return {static_cast<const Stored*>(view.data),
+            view.stride_c,
+            view.offset(t, n, rows.first, columns.first),
+            view.offset(t, n, rows.first, columns.second),
+            view.offset(t, n, rows.second, columns.first),
+            view.offset(t, n, rows.second, columns.second),
+            static_cast<float>(rows.weight),
+            static_cast<float>(columns.weight)};
+  }
+
+  LogitView view;
+};
+
+// Of the block's dynamic shared memory, from byte `offset` on, what source.at() takes for this warp.
+template <typename Source>
+__device__ float* warp_memory(const Source& source, size_t offset) {
+  const size_t bytes = source.warp_bytes();
+  return bytes == 0 ? nullptr
+                    : reinterpret_cast<float*>(dynamic_shared<unsigned char>() + offset +
+                                               threadIdx.x / kWarp * bytes);
+}
+
+// Calls function(source) with the first source that serves the view. float64 has none.
+template <typename Function>
+void dispatch_logits(const LogitView& view, const Function& function) {
+  const auto of_type = [&](auto stored) {
+    using Stored = decltype(stored);
+    if (PlanarLogits<Stored>::serves(view)) return function(PlanarLogits<Stored>{view});
+    if (StridedLogits<Stored>::serves(view)) return function(StridedLogits<Stored>{view});
+    return function(UpsampledLogits<Stored>{view});
+  };
+  switch (view.dtype) {
+    case DType::float16: return of_type(Half{});
+    case DType::bfloat16: return of_type(BFloat16{});
+    default: return of_type(float{});
+  }
+}
+
+// visit(c, x) for each class in turn. kAhead classes are asked for before the first of them is looked at.
+template <int kAhead, typename Source, typename Visit>
+__device__ void each_class(const Source& source, const typename Source::At& at, const Visit& visit) {
+  const int classes = source.view.classes;
+  for (int first = 0; first < classes; first += kAhead) {
+    typename Source::At::Raw raw[kAhead];
+    RALX_UNROLL
+    for (int k = 0; k < kAhead; ++k)
+      if (first + k < classes) raw[k] = at.read(first + k);
+    RALX_UNROLL
+    for (int k = 0; k < kAhead; ++k) {
+      if (first + k >= classes) break;
+      float x[Source::kPixels];
+      Source::At::convert(raw[k], x);
+      visit(first + k, x);
+    }
+  }
+}
+
+}  // namespace ralx::RALX_ISA
