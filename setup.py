@@ -28,7 +28,9 @@ class CMakeBuild(build_ext):
         # pip builds in throw-away environments, whose paths a cache from an earlier build would still name.
         (build / "CMakeCache.txt").unlink(missing_ok=True)
         # cmake and ninja may be installed for this Python only, in an environment that nobody activated.
-        path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
+        # nvcc often lies where no PATH leads.
+        cuda = os.path.join(os.environ.get("CUDA_HOME", "/usr/local/cuda"), "bin")
+        path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", ""), cuda])
         environment = os.environ | {"PATH": path}
         configure = [
             *("cmake", "-S", str(ROOT), "-B", str(build), "-G", "Ninja"),

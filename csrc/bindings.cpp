@@ -140,11 +140,19 @@ PYBIND11_MODULE(_C, m) {
   m.def("region_features", RALX_KERNEL(region_features), without_gil());
   m.def("label_map_features", RALX_KERNEL(label_map_features), without_gil());
 
+#if defined(RALX_CUDA_ARCHS)
+  py::module_ cuda = m.def_submodule("cuda", "The kernels on a GPU.");
+  cuda.attr("version") = RALX_CUDA_VERSION;
+  cuda.attr("archs") = py::make_tuple(RALX_CUDA_ARCHS);
+  cuda.def("confusion_matrix", ralx::cuda::confusion_matrix, without_gil());
+#endif
+
   // For tests and comparisons: each CPU uses its widest instruction set otherwise.
   py::enum_<ralx::Isa>(m, "Isa")
       .value("baseline", ralx::Isa::baseline)
       .value("avx2", ralx::Isa::avx2)
       .value("avx512", ralx::Isa::avx512);
+  m.attr("compiler") = __VERSION__;
   m.def("runs_here", &ralx::runs_here);
   m.def("active_isa", &ralx::active_isa);
   m.def("use_isa", &ralx::use_isa);

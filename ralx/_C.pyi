@@ -59,6 +59,8 @@ def label_map_features(
     *outputs_and_threads: Tensor | int,
 ) -> tuple[str, int, int]: ...
 
+compiler: str
+
 class Isa(Enum):
     baseline = 0
     avx2 = 1

@@ -6,13 +6,16 @@ from ralx.ops.bald import BaldAccumulator, BaldScores, bald
 from ralx.ops.confusion_matrix import confusion_matrix
 from ralx.ops.kl_histogram import kl_histogram
 from ralx.ops.region_features import RegionFeatures, ScoredRegionFeatures, region_features
+from ralx.ops.registration import BuildInfo, build_info
 
 __all__ = [
     "BaldAccumulator",
     "BaldScores",
+    "BuildInfo",
     "RegionFeatures",
     "ScoredRegionFeatures",
     "bald",
+    "build_info",
     "confusion_matrix",
     "kl_histogram",
     "region_features",

@@ -2,7 +2,6 @@
 
 import math
 import numbers
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -196,16 +195,3 @@ def place_in(maps: Tensor, position: int) -> list[int]:
 def threads_for(logits: int) -> int:
     """How many threads so many logits are worth. No result depends on it."""
     return torch.get_num_threads() if logits >= FEW_LOGITS else 1
-
-
-def register(schema: str, *, cpu: Callable, cuda: Callable, fake: Callable) -> Callable:
-    """Registers `ralx::<schema>` with torch, so that torch.compile can trace it; returns the callable op.
-
-    `fake` gives outputs of the right shape and dtype from shapes alone.
-    """
-    name = f"ralx::{schema.partition('(')[0]}"
-    torch.library.define(name, schema[schema.index("(") :], tags=(torch.Tag.pt2_compliant_tag,))
-    torch.library.impl(name, "cpu")(cpu)
-    torch.library.impl(name, "cuda")(cuda)
-    torch.library.register_fake(name)(fake)
-    return getattr(torch.ops.ralx, name.removeprefix("ralx::")).default

@@ -24,10 +24,10 @@ from ralx.ops.arguments import (
     check_pair,
     check_region_size,
     check_size,
-    register,
     threads_for,
     tiles_along,
 )
+from ralx.ops.registration import register
 
 
 class BaldScores(NamedTuple):
@@ -228,6 +228,7 @@ _op = register(
     "-> (Tensor, Tensor, Tensor)",
     cpu=_cpu,
     cuda=bald_ref,
+    ref=bald_ref,
     fake=_empty,
 )
 
@@ -259,6 +260,7 @@ _update_op = register(
     "bald_update(Tensor logits, bool align_corners, Tensor(a!) sum_p, Tensor(b!) sum_entropy) -> ()",
     cpu=_update_cpu,
     cuda=_update_ref,
+    ref=_update_ref,
     fake=_update_fake,
 )
 
@@ -267,5 +269,6 @@ _compute_op = register(
     "-> (Tensor, Tensor, Tensor)",
     cpu=_compute_cpu,
     cuda=_compute_ref,
+    ref=_compute_ref,
     fake=_compute_empty,
 )

@@ -19,9 +19,9 @@ from ralx.ops.arguments import (
     check_same_device,
     check_tensor,
     place_in,
-    register,
     threads_for,
 )
+from ralx.ops.registration import cuda_kernels, register, stream_of
 
 _MAX_CLASSES = math.isqrt(LIMIT)
 
@@ -53,8 +53,6 @@ def confusion_matrix(
         TypeError, ValueError: naming the argument, the rule and what was given. On the CPU also for a target
             or a predicted label outside 0..C-1 in a pixel that isn't ignored; on CUDA, where finding out
             would stop the device, such pixels are skipped.
-
-    On CUDA tensors the plain torch reference computes the result.
     """
     check_tensor("prediction", prediction)
     check_tensor("target", target)
@@ -120,6 +118,18 @@ def _cpu(
     return counts
 
 
+def _cuda(
+    prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int, align_corners: bool
+) -> Tensor:
+    if prediction.dtype == torch.float64:
+        return confusion_matrix_ref(prediction, target, num_classes, ignore_index, align_corners)
+    counts = target.new_empty(num_classes, num_classes, dtype=torch.int64)
+    cuda_kernels.confusion_matrix(
+        prediction, target, counts, ignore_index, align_corners, stream_of(prediction)
+    )
+    return counts
+
+
 def _fake(
     prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int, align_corners: bool
 ) -> Tensor:
@@ -130,6 +140,7 @@ _op = register(
     "confusion_matrix(Tensor prediction, Tensor target, SymInt num_classes, int ignore_index, "
     "bool align_corners) -> Tensor",
     cpu=_cpu,
-    cuda=confusion_matrix_ref,
+    cuda=_cuda,
+    ref=confusion_matrix_ref,
     fake=_fake,
 )

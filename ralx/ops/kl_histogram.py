@@ -14,8 +14,8 @@ from ralx.ops.arguments import (
     check_rank,
     check_same_device,
     check_tensor,
-    register,
 )
+from ralx.ops.registration import register
 
 # The reference holds this many numbers of [rows, L, C] at a time: 32 MiB in float64.
 _REF_CHUNK = 2**22
@@ -137,5 +137,6 @@ _op = register(
     "kl_histogram(Tensor p, Tensor q, SymInt bins, float[]? range, float eps) -> Tensor",
     cpu=_cpu,
     cuda=kl_histogram_ref,
+    ref=kl_histogram_ref,
     fake=_fake,
 )

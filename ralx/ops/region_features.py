@@ -31,10 +31,10 @@ from ralx.ops.arguments import (
     check_size,
     check_tensor,
     place_in,
-    register,
     threads_for,
     tiles_along,
 )
+from ralx.ops.registration import register
 from ralx.ops.scores import NO_SCORES, Score, Wanted, check_scores, scores_ref, unpack
 
 _CELLS = (8, 8)
@@ -367,6 +367,7 @@ _op = register(
     "bool align_corners, bool keep_edge, int[3] scores) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     cpu=_cpu,
     cuda=region_features_ref,
+    ref=region_features_ref,
     fake=_empty,
 )
 
@@ -375,5 +376,6 @@ _label_map_op = register(
     "int[3] scores) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     cpu=_label_map_cpu,
     cuda=label_map_features_ref,
+    ref=label_map_features_ref,
     fake=_label_map_empty,
 )

@@ -1,0 +1,57 @@
+"""The ops as torch knows them, and what ralx._C was built for."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+import ralx._C as _C
+
+# The kernels for GPUs; None where ralx was built without a CUDA compiler.
+cuda_kernels = getattr(_C, "cuda", None)
+
+
+class BuildInfo(NamedTuple):
+    """What `ralx._C` was built with and for."""
+
+    compiler: str
+    """Version of the C++ compiler."""
+    isas: tuple[str, ...]
+    """CPU instruction sets of this machine that the kernels are compiled for."""
+    isa: str
+    """The one in use."""
+    cuda: str | None
+    """Version of the CUDA compiler; None without CUDA kernels: on CUDA tensors plain torch then computes."""
+    cuda_archs: tuple[int, ...]
+    """GPU architectures that the kernels are compiled for: 90 is compute capability 9.0."""
+
+
+def build_info() -> BuildInfo:
+    """What this installation of ralx was built with and for."""
+    return BuildInfo(
+        compiler=_C.compiler,
+        isas=tuple(isa.name for isa in _C.Isa.__members__.values() if _C.runs_here(isa)),
+        isa=_C.active_isa().name,
+        cuda=cuda_kernels.version if cuda_kernels else None,
+        cuda_archs=cuda_kernels.archs if cuda_kernels else (),
+    )
+
+
+def stream_of(tensor: Tensor) -> int:
+    """The current CUDA stream of the tensor's device, as the kernels take it."""
+    return torch.cuda.current_stream(tensor.device).cuda_stream
+
+
+def register(schema: str, *, cpu: Callable, cuda: Callable, ref: Callable, fake: Callable) -> Callable:
+    """Registers `ralx::<schema>` with torch, so that torch.compile can trace it; returns the callable op.
+
+    `fake` gives outputs of the right shape and dtype from shapes alone; `ref`, in plain torch, serves CUDA
+    tensors where there are no CUDA kernels.
+    """
+    name = f"ralx::{schema.partition('(')[0]}"
+    torch.library.define(name, schema[schema.index("(") :], tags=(torch.Tag.pt2_compliant_tag,))
+    torch.library.impl(name, "cpu")(cpu)
+    torch.library.impl(name, "cuda")(cuda if cuda_kernels else ref)
+    torch.library.register_fake(name)(fake)
+    return getattr(torch.ops.ralx, name.removeprefix("ralx::")).default
