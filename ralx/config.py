@@ -59,6 +59,10 @@ class Config:
     """Arithmetic of the segmenter. auto: bfloat16 autocast on CUDA, float32 on the CPU."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    compile: bool = False
+    """Compile the segmenter with torch.compile. Results differ in the last bits."""
+    cuda_graph: bool = False
+    """Launch the segmenter and the features of its regions as one CUDA graph."""
     crop_size: tuple[int, int] = (224, 224)
     """Height and width of a training crop in pixels, at scale 1."""
     batch_size: int = 32

@@ -120,6 +120,7 @@ class Experiment:
             self.splits.state_set,
             batch_size=self.config.inference_batch_size,
             precision=self.config.precision,
+            cuda_graph=self.config.cuda_graph,
             stopwatch=stopwatch,
         )
 

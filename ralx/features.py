@@ -5,6 +5,7 @@ per candidate: the same, then how its class distribution differs from the labell
 candidates' (section 3.2 of "Reinforced Active Learning for Image Segmentation", ICLR 2020).
 """
 
+import functools
 from collections.abc import Callable
 from typing import Literal
 
@@ -103,7 +104,8 @@ class Featurizer(nn.Module):
         """float32 [N, R, C + 3·ch·cw]: class distribution; min, average, max entropy, cells row-major."""
         features = self(images)
         if self.counts:
-            pixels = self._num_pixels(images).to(features.class_hist.device)[:, None]
+            size = images.shape[-2], images.shape[-1]
+            pixels = _num_pixels(size, self.region_size, self.edge, features.class_hist.device)
             features = features._replace(class_hist=(features.class_hist * pixels).clamp(min=SMOOTHING))
         return features.vector()
 
@@ -146,11 +148,6 @@ class Featurizer(nn.Module):
         """Da, the numbers per candidate of `action`; the KL histograms are the last 2·kl_bins of them."""
         return self.state_dim(num_classes) + 2 * self.kl_bins
 
-    def _num_pixels(self, images: Tensor) -> Tensor:
-        """int64 [R]: the pixels of each region of an image."""
-        grid = RegionGrid(1, (images.shape[-2], images.shape[-1]), self.region_size, self.edge)
-        return grid.num_pixels(torch.arange(grid.num_regions))
-
     @property
     def _num_entropies(self) -> int:
         return 3 * self.cells[0] * self.cells[1]
@@ -162,6 +159,15 @@ class Featurizer(nn.Module):
                 f"regions must be [K, M, C + {entropies}] with at least one class, got {list(regions.shape)}"
             )
         return regions.shape[2] - entropies
+
+
+@functools.lru_cache(maxsize=8)
+def _num_pixels(
+    size: tuple[int, int], region_size: tuple[int, int], edge: Literal["drop", "keep"], device: torch.device
+) -> Tensor:
+    """int64 [R, 1]: the pixels of each region of an image. Kept per device: a copy to it would be a wait."""
+    grid = RegionGrid(1, size, region_size, edge)
+    return grid.num_pixels(torch.arange(grid.num_regions))[:, None].to(device)
 
 
 def gather_regions(

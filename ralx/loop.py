@@ -28,7 +28,14 @@ from ralx.pool import Oracle, RegionPool, Regions, chosen_regions
 from ralx.randomness import stream
 from ralx.replay_buffer import ReplayBuffer
 from ralx.run_dir import RunDirectory, RunError
-from ralx.segmentation import Precision, SegmenterTrainer, autocast, normalise, train_on_regions
+from ralx.segmentation import (
+    CudaGraph,
+    Precision,
+    SegmenterTrainer,
+    autocast,
+    normalise,
+    train_on_regions,
+)
 
 State = dict[str, Tensor]
 
@@ -154,9 +161,11 @@ class Observer:
         *,
         batch_size: int,
         precision: Precision,
+        cuda_graph: bool = False,
         stopwatch: Stopwatch,
     ):
         self.featurizer = featurizer
+        self.regions = CudaGraph(self._regions) if cuda_graph else self._regions
         self.state_set = state_set
         self.batch_size = batch_size
         self.precision = precision
@@ -171,7 +180,7 @@ class Observer:
             state = self._state()
         with self.stopwatch.phase("candidates"), cast:
             regions = gather_regions(
-                lambda images: self.featurizer.regions(normalise(images)),
+                self.regions,
                 game.dataset.images,
                 game.grid,
                 candidates,
@@ -183,7 +192,11 @@ class Observer:
 
     def _state(self) -> Tensor:
         batches = torch.arange(len(self.state_set)).split(self.batch_size)
-        return torch.cat([self.featurizer.state(normalise(self.state_set.images(i))) for i in batches])
+        return torch.cat([self.regions(self.state_set.images(i)) for i in batches]).flatten(0, 1)
+
+    def _regions(self, images: Tensor) -> Tensor:
+        """uint8 [n, 3, H, W] → [n, R, Ds]"""
+        return self.featurizer.regions(normalise(images))
 
 
 @dataclass

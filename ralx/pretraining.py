@@ -47,6 +47,8 @@ class Segmenters:
             segmenter = build_segmenter(
                 config.segmenter, len(self.classes), dropout=config.dropout, weights=config.weights
             )
+        if config.compile:
+            segmenter.compile()
         return SegmenterTrainer(
             segmenter.to(self.device),
             lr=lr,
@@ -213,6 +215,6 @@ class Pretraining:
 # What the weights of a pretraining depend on, beside its data, start, learning rate and patience.
 _PRETRAINING_FIELDS = frozenset(
     {"segmenter", "dropout", "train_dropout", "precision", "batch_size", "inference_batch_size"}
-    | {"max_epochs", "seed"}
+    | {"compile", "max_epochs", "seed"}
     | {"segmenter_momentum", "segmenter_weight_decay", "segmenter_clip_norm", "segmenter_lr_decay"}
 )

@@ -1,7 +1,7 @@
 """The ops as torch knows them, and what ralx._C was built for."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from torch import Tensor
 import ralx._C as _C
 
 # The kernels for GPUs; None where ralx was built without a CUDA compiler.
-cuda_kernels = getattr(_C, "cuda", None)
+cuda_kernels: Any = getattr(_C, "cuda", None)
 
 
 class BuildInfo(NamedTuple):

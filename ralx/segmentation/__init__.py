@@ -1,6 +1,7 @@
 """Segmenters: networks by name, their weights, training on labelled regions, and evaluation."""
 
 from ralx.segmentation.build import SEGMENTERS, build_segmenter, load_weights
+from ralx.segmentation.cuda_graph import CudaGraph
 from ralx.segmentation.inference import SegmentationData, dropout_layers, evaluate, mc_logits, predict
 from ralx.segmentation.modes import Precision, autocast, normalise
 from ralx.segmentation.networks import FPN
@@ -9,6 +10,7 @@ from ralx.segmentation.training import SegmenterTrainer, train_epoch, train_on_r
 __all__ = [
     "FPN",
     "SEGMENTERS",
+    "CudaGraph",
     "Precision",
     "SegmentationData",
     "SegmenterTrainer",
