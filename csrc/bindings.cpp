@@ -144,11 +144,19 @@ PYBIND11_MODULE(_C, m) {
   py::module_ cuda = m.def_submodule("cuda", "The kernels on a GPU.");
   cuda.attr("version") = RALX_CUDA_VERSION;
   cuda.attr("archs") = py::make_tuple(RALX_CUDA_ARCHS);
+  cuda.def("bald", ralx::cuda::bald, without_gil());
+  cuda.def("bald_scratch", ralx::cuda::bald_scratch);
+  cuda.def("bald_update", ralx::cuda::bald_update, without_gil());
+  cuda.def("bald_compute", ralx::cuda::bald_compute, without_gil());
   cuda.def("confusion_matrix", ralx::cuda::confusion_matrix, without_gil());
+  cuda.def("kl_histogram", ralx::cuda::kl_histogram, without_gil());
+  cuda.def("kl_histogram_scratch", ralx::cuda::kl_histogram_scratch);
+  cuda.def("region_features", ralx::cuda::region_features, without_gil());
+  cuda.def("region_features_scratch", ralx::cuda::region_features_scratch);
 #endif
 
   // For tests and comparisons: each CPU uses its widest instruction set otherwise.
-  py::enum_<ralx::Isa>(m, "Isa")
+  py::enum_<ralx::Isa>(m, "Isa", py::module_local())
       .value("baseline", ralx::Isa::baseline)
       .value("avx2", ralx::Isa::avx2)
       .value("avx512", ralx::Isa::avx512);

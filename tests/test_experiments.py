@@ -12,6 +12,7 @@ from ralx.experiments import Experiment, find_device
 from ralx.monitor import Monitor
 from ralx.pretraining import Segmenters
 from ralx.run_dir import open_run
+from ralx.segmentation import CudaGraph
 
 SIZES = SyntheticSizes(
     image_size=(48, 64), state_set=2, train_set=4, eval_set=6, reward_set=2, test_set=2, pretrain_set=3
@@ -184,3 +185,12 @@ def test_devices_are_found_by_name():
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="device: this machine has 0 CUDA devices, got 'cuda:3'"):
             find_device("cuda:3")
+
+
+def test_the_segmenter_is_compiled_and_captured_where_asked_for(learner_of):
+    plain, asked = learner_of(), learner_of(compile=True, cuda_graph=True)
+    assert plain.game.trainer.segmenter._compiled_call_impl is None
+    assert asked.game.trainer.segmenter._compiled_call_impl is not None
+    assert plain.game.trainer.state_dict().keys() == asked.game.trainer.state_dict().keys()
+    assert not isinstance(plain.observe.regions, CudaGraph)
+    assert isinstance(asked.observe.regions, CudaGraph)

@@ -1,14 +1,40 @@
-"""Every instruction set of this CPU."""
+"""Every instruction set of this CPU; or, instead of the CPU's kernels, those for CUDA on the host's grid."""
 
+import importlib.util
+import os
+import sys
 from collections.abc import Iterator
 
 import pytest
 from logit_cases import ISAS, instruction_set
 
+import ralx.ops
 from ralx import _C
 
+# The path of a `_C` built with RALX_HOST_GRID: its CUDA kernels then serve the ops, see test_cuda_on_host.
+HOST_GRID = os.environ.get("RALX_TEST_HOST_GRID")
 
-@pytest.fixture(params=ISAS, ids=lambda isa: isa.name)
+
+@pytest.fixture(params=ISAS[-1:] if HOST_GRID else ISAS, ids=lambda isa: isa.name)
 def isa(request: pytest.FixtureRequest) -> Iterator[_C.Isa]:
     with instruction_set(request.param):
         yield request.param
+
+
+def _use_cuda_kernels(path: str) -> None:
+    spec = importlib.util.spec_from_file_location("host_grid._C", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for op in ("bald", "confusion_matrix", "kl_histogram", "region_features"):
+        python = vars(sys.modules[f"ralx.ops.{op}"])
+        python |= {"cuda_kernels": module.cuda, "stream_of": lambda tensor: 0}
+        # _op calls _cuda, _label_map_op _label_map_cuda.
+        python |= {
+            name: python[f"{name.removesuffix('op')}cuda"] for name in list(python) if name.endswith("_op")
+        }
+
+
+if HOST_GRID:
+    assert ralx.ops
+    _use_cuda_kernels(HOST_GRID)
