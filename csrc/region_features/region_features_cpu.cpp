@@ -126,7 +126,7 @@ class Worker {
  private:
   using V = Vector<Real>;
 
-  void add_block(Block<Real> block, int64_t x, int64_t end) {
+  void add_block(const LogitBlock<Real>& block, int64_t x, int64_t end) {
     BlockSums<Real> sums;
     block_softmax(block, classes_, sums, [&](int64_t c, int v, V logit, V) {
       masks_.set(c, v, equal_lanes(logit, sums.largest[v]));
