@@ -119,8 +119,7 @@ inline void block_softmax(const LogitBlock<Real>& block, int64_t classes, BlockS
 // entropy[i] = Shannon entropy in nats of pixel i's softmax; visit(v, sums, 1 / z, entropy) sees each vector
 // of them and the sums they were made from.
 template <typename Real, typename Visit>
-inline void block_entropy(const LogitBlock<Real>& block, int64_t classes, Real* entropy,
-                          const Visit& visit) {
+inline void block_entropy(const LogitBlock<Real>& block, int64_t classes, Real* entropy, const Visit& visit) {
   using V = Vector<Real>;
   BlockSums<Real> sums;
   block_softmax(block, classes, sums, [](int64_t, int, V, V) {});
