@@ -27,7 +27,8 @@ class BlockPass {
       : classes_(classes), e_(arena.take<Real>(classes * kBlock<Real>)) {}
 
   // Σp [C, kBlock<Real>] and ΣH [kBlock<Real>] += those of a block of logits.
-  void add(Block<Real> block, Real* sum_p, int64_t class_stride, Real* sum_entropy, int64_t count) {
+  void add(const LogitBlock<Real>& block, Real* sum_p, int64_t class_stride, Real* sum_entropy,
+           int64_t count) {
     BlockSums<Real> sums;
     V entropy[kVectorsPerBlock], one_over_z[kVectorsPerBlock];
     block_softmax(block, classes_, sums,

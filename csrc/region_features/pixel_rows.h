@@ -118,7 +118,7 @@ class PixelRows {
     places_[row] = {image, y};
     reader_.seek(image, y);
     for (int64_t x = 0; x < source_.width; x += kBlock<Real>) {
-      const Block<Real> block = reader_.read(x);
+      const LogitBlock<Real> block = reader_.read(x);
       Real largest[kBlock<Real>];
       block_entropy(block, source_.classes, map_of(row, kEntropy) + x,
                     [&](int v, const BlockSums<Real>& sums, V one_over_z, V entropy) {
