@@ -29,19 +29,22 @@ struct PairedLogits {
   struct At {
     using Raw = Pack<Stored, kPixels>;
 
-    RALX_HD Raw read(int c) const { return *reinterpret_cast<const Raw*>(first + c * stride_c); }
+    // Of 32 bits, `stride_c` makes an address in one instruction.
+    RALX_HD Raw read(int c) const {
+      return *reinterpret_cast<const Raw*>(first + static_cast<int64_t>(c) * stride_c);
+    }
     static RALX_HD void convert(const Raw& raw, float (&x)[kPixels]) {
       RALX_UNROLL
       for (int i = 0; i < kPixels; ++i) x[i] = to_real(raw.of[i]);
     }
 
     const Stored* first;
-    int64_t stride_c;
+    int32_t stride_c;
   };
 
   static bool serves(const LogitView& view) {
     const auto aligned = [](int64_t size, int64_t stride) { return size == 1 || stride % kPixels == 0; };
-    return !view.resized() && view.stride_x == 1 &&
+    return !view.resized() && view.stride_x == 1 && view.stride_c == static_cast<int32_t>(view.stride_c) &&
            reinterpret_cast<uintptr_t>(view.data) % sizeof(typename At::Raw) == 0 &&
            view.size.width % kPixels == 0 && aligned(view.passes, view.stride_t) &&
            aligned(view.images, view.stride_n) && aligned(view.classes, view.stride_c) &&
@@ -50,7 +53,8 @@ struct PairedLogits {
   RALX_HD size_t warp_bytes() const { return 0; }
 
   __device__ At at(int64_t t, int64_t n, int64_t y, int64_t x, bool, float*) const {
-    return {static_cast<const Stored*>(view.data) + view.offset(t, n, y, x), view.stride_c};
+    return {static_cast<const Stored*>(view.data) + view.offset(t, n, y, x),
+            static_cast<int32_t>(view.stride_c)};
   }
 
   LogitView view;
@@ -127,47 +131,31 @@ RALX_HD float one_over(float x) {
 #endif
 }
 
-// Softmax over the classes of one pixel: look() at every class, set_largest(), then add() every class:
-// z = Σ 2^t and tz = Σ t 2^t with t = (x - max) log2 e, up to a number that is the same for all classes, so
-// that it takes one fused operation. Where that isn't right, for a class of -inf and for logits so large that
-// the number would be, again() lowers the logits by their maximum, and all is to be done once more. The order
-// of the operations is the same in every kernel, and so are the bits.
+// Softmax over the classes of one pixel: look() at every class, settle(), then add() every class, less
+// lowered_by: z = Σ 2^t and tz = Σ t 2^t with t = (x - max) log2 e, up to a number that is the same for all
+// classes, so that it takes one fused operation; logits so large that the number would be large too are first
+// lowered by their maximum. The operations and their order are the same in every kernel, and so are the bits.
 struct PixelSoftmax {
   static constexpr float kLog = static_cast<float>(kLog2E);
-  static constexpr float kLarge = 0x1p20f;    // `shift` is rounded by less than a tenth
-  static constexpr float kNothing = -1e30f;   // 2^t is 0, and t a number
+  static constexpr float kLarge = 0x1p20f;     // `shift` is rounded by less than a tenth
+  static constexpr float kFarDown = -1000.0f;  // 2^t is 0, and so is t 2^t, also for a class of -inf
 
-  float largest, shift, z, tz;
-  float lowered_by = 0;
-  bool lowered = false;
+  float largest, lowered_by, shift, z = 0, tz = 0;
 
-  RALX_HD float logit(float x) const { return lowered ? larger_or_nan(x - lowered_by, kNothing) : x; }
   RALX_HD void look(int c, float x) { largest = c == 0 ? x : larger_or_nan(largest, x); }
-  RALX_HD void set_largest() {
+  RALX_HD void settle() {
+    lowered_by = fabsf(largest) < kLarge ? 0 : largest;
+    largest -= lowered_by;
     shift = -largest * kLog;
-    z = tz = 0;
   }
-  RALX_HD float exponent(float x) const { return fmaf(x, kLog, shift); }
+  RALX_HD float exponent(float x) const { return larger_or_nan(fmaf(x, kLog, shift), kFarDown); }
   RALX_HD float add(float x) {
     const float t = exponent(x), e = exp2_all_the_way_down(t);
     z += e;
     tz = fmaf(t, e, tz);
     return e;
   }
-  RALX_HD bool again() {
-    if (lowered || (fabsf(largest) < kLarge && tz == tz)) return false;
-    lowered_by = largest;
-    return lowered = true;
-  }
 };
-
-template <int kPixels>
-RALX_HD bool any_again(PixelSoftmax (&softmax)[kPixels]) {
-  bool any = false;
-  RALX_UNROLL
-  for (int i = 0; i < kPixels; ++i) any |= softmax[i].again();
-  return any;
-}
 
 // ---- from the sums over the passes to a pixel's result ----
 
@@ -223,29 +211,24 @@ struct RegisterSums {
   template <typename At>
   __device__ void add_pass(const At& at, int classes) {
     float x[kMost][kPixels];  // logits, then exponentials
-    PixelSoftmax softmax[kPixels];
-    do {
-      read(at, classes, x);
-      RALX_UNROLL
-      for (int i = 0; i < kPixels; ++i) {
-        if (softmax[i].lowered) {
-          RALX_UNROLL
-          for (int c = 0; c < kMost; ++c) x[c][i] = softmax[i].logit(x[c][i]);
-        }
-        RALX_UNROLL
-        for (int c = 0; c < kMost; ++c) softmax[i].look(c, x[c][i]);
-        softmax[i].set_largest();
-        RALX_UNROLL
-        for (int c = 0; c < kMost; ++c) {
-          if (c > kLeast && c >= classes) x[c][i] = softmax[i].largest - kFarBelow;
-          x[c][i] = softmax[i].add(x[c][i]);
-        }
-      }
-    } while (any_again(softmax));
+    read(at, classes, x);
     RALX_UNROLL
     for (int i = 0; i < kPixels; ++i) {
-      const float one_over_z = one_over(softmax[i].z);
-      sum_entropy[i] += softmax_entropy(softmax[i].z, softmax[i].tz, one_over_z);
+      PixelSoftmax softmax;
+      RALX_UNROLL
+      for (int c = 0; c < kMost; ++c) softmax.look(c, x[c][i]);
+      softmax.settle();
+      if (softmax.lowered_by != 0) {  // NaN too
+        RALX_UNROLL
+        for (int c = 0; c < kMost; ++c) x[c][i] -= softmax.lowered_by;
+      }
+      RALX_UNROLL
+      for (int c = 0; c < kMost; ++c) {
+        if (c > kLeast && c >= classes) x[c][i] = softmax.largest - kFarBelow;
+        x[c][i] = softmax.add(x[c][i]);
+      }
+      const float one_over_z = one_over(softmax.z);
+      sum_entropy[i] += softmax_entropy(softmax.z, softmax.tz, one_over_z);
       RALX_UNROLL
       for (int c = 0; c < kMost; ++c) sum_p[c][i] = fmaf(x[c][i], one_over_z, sum_p[c][i]);
     }
@@ -261,7 +244,7 @@ struct RegisterSums {
   }
 
  private:
-  static constexpr float kFarBelow = 200;  // 2^-288 is 0 in float
+  static constexpr float kFarBelow = 200;  // 2^-288 is 0
 
   template <typename At>
   static __device__ void read(const At& at, int classes, float (&x)[kMost][kPixels]) {
@@ -273,8 +256,11 @@ struct RegisterSums {
   }
 };
 
+// So many that Σp, a pass's logits and what else a thread needs just find room.
+constexpr int few_blocks(int numbers) { return 65536 / kFewThreads / (2 * numbers + 48); }
+
 template <int kMost, int kLeast, typename Source>
-__global__ void __launch_bounds__(kFewThreads)
+__global__ void __launch_bounds__(kFewThreads, few_blocks(kMost* Source::kPixels))
     score_few_classes(Source source, PixelGroups<Source::kPixels> groups, PixelOutputs out) {
   constexpr int kPixels = Source::kPixels;
   float* const warp = warp_memory(source, 0);
@@ -309,15 +295,13 @@ struct MemorySums {
     const auto each = [&](auto&& visit) {
       each_class<8>(source, at, [&](int c, const float (&x)[kPixels]) {
         RALX_UNROLL
-        for (int i = 0; i < kPixels; ++i) visit(c, i, softmax[i].logit(x[i]));
+        for (int i = 0; i < kPixels; ++i) visit(c, i, x[i]);
       });
     };
-    do {
-      each([&](int c, int i, float x) { softmax[i].look(c, x); });
-      RALX_UNROLL
-      for (int i = 0; i < kPixels; ++i) softmax[i].set_largest();
-      each([&](int, int i, float x) { softmax[i].add(x); });
-    } while (any_again(softmax));
+    each([&](int c, int i, float x) { softmax[i].look(c, x); });
+    RALX_UNROLL
+    for (int i = 0; i < kPixels; ++i) softmax[i].settle();
+    each([&](int, int i, float x) { softmax[i].add(x - softmax[i].lowered_by); });
     float one_over_z[kPixels];
     RALX_UNROLL
     for (int i = 0; i < kPixels; ++i) {
@@ -326,7 +310,8 @@ struct MemorySums {
     }
     each([&](int c, int i, float x) {
       float& sum = of(c).of[i];
-      sum = fmaf(exp2_all_the_way_down(softmax[i].exponent(x)), one_over_z[i], sum);
+      const float e = exp2_all_the_way_down(softmax[i].exponent(x - softmax[i].lowered_by));
+      sum = fmaf(e, one_over_z[i], sum);
     });
   }
 
@@ -341,7 +326,7 @@ constexpr int64_t kMostInShared = (96 << 10) / (sizeof(float) * kManyPixels);
 constexpr int64_t kScratchBlocks = 256;
 
 template <typename Source>
-__global__ void __launch_bounds__(kManyPixels)
+__global__ void __launch_bounds__(kManyPixels, 6)
     score_many_classes(Source source, PixelGroups<Source::kPixels> groups, PixelOutputs out, float* scratch) {
   constexpr int kPixels = Source::kPixels;
   using Sums = MemorySums<kPixels>;
@@ -412,6 +397,7 @@ __global__ void __launch_bounds__(kStreamThreads)
 
 constexpr int kRegionThreads = 256, kRegionWarps = kRegionThreads / kWarp;
 constexpr int64_t kSlicePixels = 2048;
+constexpr int kAhead = 4;  // pixels that a thread asks for at once
 
 // A region is cut into slices of a few rows, a warp's work; what they found is added up in their order.
 struct Slices {
@@ -452,11 +438,23 @@ __global__ void __launch_bounds__(kRegionThreads)
   for (int64_t c = lane; c < classes; c += kWarp) counts[c] = 0;
   __syncwarp();
   double sum = 0;
-#pragma unroll 4
-  for (int i = static_cast<int>(lane); i < pixels; i += static_cast<int>(kWarp)) {
-    const int64_t place = first + i / width * grid.image.width + i % width;
-    sum += static_cast<double>(bald_map[place]);
-    atomicAdd(&counts[label[place]], 1u);
+  for (int i = static_cast<int>(lane); i < pixels; i += kAhead * static_cast<int>(kWarp)) {
+    float bald[kAhead];
+    int32_t predicted[kAhead];
+    RALX_UNROLL
+    for (int k = 0; k < kAhead; ++k) {
+      const int pixel = i + k * static_cast<int>(kWarp);
+      if (pixel >= pixels) break;
+      const int64_t place = first + pixel / width * grid.image.width + pixel % width;
+      bald[k] = bald_map[place];
+      predicted[k] = label[place];
+    }
+    RALX_UNROLL
+    for (int k = 0; k < kAhead; ++k) {
+      if (i + k * static_cast<int>(kWarp) >= pixels) break;
+      sum += static_cast<double>(bald[k]);
+      atomicAdd(&counts[predicted[k]], 1u);
+    }
   }
   for (int lanes = kWarp / 2; lanes > 0; lanes /= 2) sum += __shfl_xor_sync(kWholeWarp, sum, lanes);
   if (lane == 0) out.sums[slice] = sum;
@@ -497,19 +495,18 @@ __global__ void __launch_bounds__(kRegionThreads)
 
 // ---- scratch and launches ----
 
-// Where what lies in scratch, the only 8-byte numbers first.
+// Where what lies in scratch, the widest numbers first.
 struct Scratch {
   Scratch(const Slices& slices, void* data) : data_(static_cast<unsigned char*>(data)) {
-    const int64_t pixels = slices.images * slices.grid.image.height * slices.grid.image.width;
     totals.sums = take<double>(slices.count());
-    totals.counts = take<uint32_t>(slices.count() * slices.classes);
-    label = take<int32_t>(pixels);
     if (slices.classes > kMostInShared) sum_p = take<float>(kScratchBlocks * kManyPixels * slices.classes);
+    label = take<int32_t>(slices.images * slices.grid.image.height * slices.grid.image.width);
+    totals.counts = take<uint32_t>(slices.count() * slices.classes);
   }
 
   SliceTotals totals;
-  int32_t* label;          // [N, H, W]
   float* sum_p = nullptr;  // [kScratchBlocks, C, kManyPixels], where C is too large for shared memory
+  int32_t* label;          // [N, H, W]
   int64_t bytes = 0;
 
  private:
