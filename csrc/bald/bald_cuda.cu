@@ -29,22 +29,19 @@ struct PairedLogits {
   struct At {
     using Raw = Pack<Stored, kPixels>;
 
-    // Of 32 bits, `stride_c` makes an address in one instruction.
-    RALX_HD Raw read(int c) const {
-      return *reinterpret_cast<const Raw*>(first + static_cast<int64_t>(c) * stride_c);
-    }
+    RALX_HD Raw read(int c) const { return *reinterpret_cast<const Raw*>(first + c * stride_c); }
     static RALX_HD void convert(const Raw& raw, float (&x)[kPixels]) {
       RALX_UNROLL
       for (int i = 0; i < kPixels; ++i) x[i] = to_real(raw.of[i]);
     }
 
     const Stored* first;
-    int32_t stride_c;
+    int64_t stride_c;
   };
 
   static bool serves(const LogitView& view) {
     const auto aligned = [](int64_t size, int64_t stride) { return size == 1 || stride % kPixels == 0; };
-    return !view.resized() && view.stride_x == 1 && view.stride_c == static_cast<int32_t>(view.stride_c) &&
+    return !view.resized() && view.stride_x == 1 &&
            reinterpret_cast<uintptr_t>(view.data) % sizeof(typename At::Raw) == 0 &&
            view.size.width % kPixels == 0 && aligned(view.passes, view.stride_t) &&
            aligned(view.images, view.stride_n) && aligned(view.classes, view.stride_c) &&
@@ -53,8 +50,7 @@ struct PairedLogits {
   RALX_HD size_t warp_bytes() const { return 0; }
 
   __device__ At at(int64_t t, int64_t n, int64_t y, int64_t x, bool, float*) const {
-    return {static_cast<const Stored*>(view.data) + view.offset(t, n, y, x),
-            static_cast<int32_t>(view.stride_c)};
+    return {static_cast<const Stored*>(view.data) + view.offset(t, n, y, x), view.stride_c};
   }
 
   LogitView view;
@@ -202,7 +198,7 @@ struct PixelOutputs {
 
 constexpr int kFewThreads = 128;
 
-// C is in (kLeast, kMost]: the classes between C and kMost are read as the last one, and count nothing.
+// C is in (kLeast, kMost]. The classes beyond C are worked on like the others, as ones of p = 0.
 template <int kMost, int kLeast, int kPixels>
 struct RegisterSums {
   float sum_p[kMost][kPixels] = {};
@@ -212,23 +208,26 @@ struct RegisterSums {
   __device__ void add_pass(const At& at, int classes) {
     float x[kMost][kPixels];  // logits, then exponentials
     read(at, classes, x);
+    PixelSoftmax softmax[kPixels];
+    bool lowered = false;
     RALX_UNROLL
     for (int i = 0; i < kPixels; ++i) {
-      PixelSoftmax softmax;
       RALX_UNROLL
-      for (int c = 0; c < kMost; ++c) softmax.look(c, x[c][i]);
-      softmax.settle();
-      if (softmax.lowered_by != 0) {  // NaN too
-        RALX_UNROLL
-        for (int c = 0; c < kMost; ++c) x[c][i] -= softmax.lowered_by;
-      }
+      for (int c = 0; c < kMost; ++c)
+        if (c <= kLeast || c < classes) softmax[i].look(c, x[c][i]);
+      softmax[i].settle();
+      lowered |= softmax[i].lowered_by != 0;  // NaN too
+    }
+    if (lowered) lower(x, softmax);
+    RALX_UNROLL
+    for (int i = 0; i < kPixels; ++i) {
       RALX_UNROLL
       for (int c = 0; c < kMost; ++c) {
-        if (c > kLeast && c >= classes) x[c][i] = softmax.largest - kFarBelow;
-        x[c][i] = softmax.add(x[c][i]);
+        if (c > kLeast && c >= classes) x[c][i] = softmax[i].largest - kFarBelow;
+        x[c][i] = softmax[i].add(x[c][i]);
       }
-      const float one_over_z = one_over(softmax.z);
-      sum_entropy[i] += softmax_entropy(softmax.z, softmax.tz, one_over_z);
+      const float one_over_z = one_over(softmax[i].z);
+      sum_entropy[i] += softmax_entropy(softmax[i].z, softmax[i].tz, one_over_z);
       RALX_UNROLL
       for (int c = 0; c < kMost; ++c) sum_p[c][i] = fmaf(x[c][i], one_over_z, sum_p[c][i]);
     }
@@ -250,17 +249,29 @@ struct RegisterSums {
   static __device__ void read(const At& at, int classes, float (&x)[kMost][kPixels]) {
     typename At::Raw raw[kMost];
     RALX_UNROLL
-    for (int c = 0; c < kMost; ++c) raw[c] = at.read(c <= kLeast || c < classes ? c : classes - 1);
+    for (int c = 0; c < kMost; ++c) {
+      raw[c] = {};
+      if (c <= kLeast || c < classes) raw[c] = at.read(c);
+    }
     RALX_UNROLL
     for (int c = 0; c < kMost; ++c) At::convert(raw[c], x[c]);
+  }
+
+  static __device__ void lower(float (&x)[kMost][kPixels], const PixelSoftmax (&softmax)[kPixels]) {
+    RALX_UNROLL
+    for (int c = 0; c < kMost; ++c) {
+      RALX_UNROLL
+      for (int i = 0; i < kPixels; ++i) x[c][i] -= softmax[i].lowered_by;
+    }
   }
 };
 
 // So many that Σp, a pass's logits and what else a thread needs just find room.
-constexpr int few_blocks(int numbers) { return 65536 / kFewThreads / (2 * numbers + 48); }
+template <int kMost, int kPixels>
+constexpr int kFewBlocks = 65536 / kFewThreads / (2 * kMost * kPixels + (kPixels > 1 ? 48 : 80));
 
 template <int kMost, int kLeast, typename Source>
-__global__ void __launch_bounds__(kFewThreads, few_blocks(kMost* Source::kPixels))
+__global__ void __launch_bounds__(kFewThreads, kFewBlocks<kMost, Source::kPixels>)
     score_few_classes(Source source, PixelGroups<Source::kPixels> groups, PixelOutputs out) {
   constexpr int kPixels = Source::kPixels;
   float* const warp = warp_memory(source, 0);
@@ -357,7 +368,7 @@ __global__ void __launch_bounds__(kManyPixels, 6)
 constexpr int kStreamThreads = 128;
 
 template <typename Source>
-__global__ void __launch_bounds__(kStreamThreads)
+__global__ void __launch_bounds__(kStreamThreads, 3)
     update_sums(Source source, PixelGroups<Source::kPixels> groups, float* sum_p, float* sum_entropy) {
   constexpr int kPixels = Source::kPixels;
   using Sums = MemorySums<kPixels>;
@@ -555,6 +566,9 @@ void launch_many(const Source& source, const PixelOutputs& out, float* sum_p, St
 template <typename Source>
 void score_passes(const Source& source, const PixelOutputs& out, float* sum_p, Stream stream) {
   const int classes = source.view.classes;
+  if (classes == 11) return launch_few<11, 10>(source, out, stream);  // CamVid's
+  if (classes == 19) return launch_few<19, 18>(source, out, stream);  // Cityscapes'
+  if (classes == 21) return launch_few<21, 20>(source, out, stream);  // Pascal VOC's
   if (classes <= 4) return launch_few<4, 0>(source, out, stream);
   if (classes <= 8) return launch_few<8, 4>(source, out, stream);
   if (classes <= 12) return launch_few<12, 8>(source, out, stream);
