@@ -266,9 +266,10 @@ struct RegisterSums {
   }
 };
 
-// So many that Σp, a pass's logits and what else a thread needs just find room.
+// So many that Σp, a pass's logits and what else a thread needs just find room; addresses of a layout that
+// isn't simple take more.
 template <int kMost, int kPixels>
-constexpr int kFewBlocks = 65536 / kFewThreads / (2 * kMost * kPixels + (kPixels > 1 ? 48 : 80));
+constexpr int kFewBlocks = 65536 / kFewThreads / (2 * kMost * kPixels + (kPixels > 1 ? 52 : 80));
 
 template <int kMost, int kLeast, typename Source>
 __global__ void __launch_bounds__(kFewThreads, kFewBlocks<kMost, Source::kPixels>)
@@ -291,8 +292,8 @@ __global__ void __launch_bounds__(kFewThreads, kFewBlocks<kMost, Source::kPixels
 
 // ---- any number of classes: Σp in memory, shared or other ----
 
-// Σp of a thread's pixels: class c lies at first[c * stride].
-template <int kPixels>
+// Σp of a thread's pixels: class c lies at first[c * stride]. kAhead classes are asked for at once.
+template <int kAhead, int kPixels>
 struct MemorySums {
   using Numbers = Pack<float, kPixels>;
 
@@ -303,32 +304,57 @@ struct MemorySums {
   __device__ void add_pass(const Source& source, const typename Source::At& at,
                            float (&sum_entropy)[kPixels]) const {
     PixelSoftmax softmax[kPixels];
-    const auto each = [&](auto&& visit) {
-      each_class<8>(source, at, [&](int c, const float (&x)[kPixels]) {
-        RALX_UNROLL
-        for (int i = 0; i < kPixels; ++i) visit(c, i, x[i]);
-      });
-    };
-    each([&](int c, int i, float x) { softmax[i].look(c, x); });
+    each_class<kAhead>(source, at, [&](int c, const float (&x)[kPixels]) {
+      RALX_UNROLL
+      for (int i = 0; i < kPixels; ++i) softmax[i].look(c, x[i]);
+    });
     RALX_UNROLL
     for (int i = 0; i < kPixels; ++i) softmax[i].settle();
-    each([&](int, int i, float x) { softmax[i].add(x - softmax[i].lowered_by); });
+    each_class<kAhead>(source, at, [&](int, const float (&x)[kPixels]) {
+      RALX_UNROLL
+      for (int i = 0; i < kPixels; ++i) softmax[i].add(x[i] - softmax[i].lowered_by);
+    });
     float one_over_z[kPixels];
     RALX_UNROLL
     for (int i = 0; i < kPixels; ++i) {
       one_over_z[i] = one_over(softmax[i].z);
       sum_entropy[i] += softmax_entropy(softmax[i].z, softmax[i].tz, one_over_z[i]);
     }
-    each([&](int c, int i, float x) {
-      float& sum = of(c).of[i];
-      const float e = exp2_all_the_way_down(softmax[i].exponent(x - softmax[i].lowered_by));
-      sum = fmaf(e, one_over_z[i], sum);
-    });
+    for (int begin = 0; begin < source.view.classes; begin += kAhead)
+      add_classes(at, begin, source.view.classes, softmax, one_over_z);
+  }
+
+  template <typename At>
+  __device__ void add_classes(const At& at, int begin, int classes, const PixelSoftmax (&softmax)[kPixels],
+                              const float (&one_over_z)[kPixels]) const {
+    typename At::Raw raw[kAhead];
+    Numbers sum[kAhead];
+    RALX_UNROLL
+    for (int k = 0; k < kAhead; ++k) {
+      if (begin + k >= classes) break;
+      raw[k] = at.read(begin + k);
+      sum[k] = of(begin + k);
+    }
+    RALX_UNROLL
+    for (int k = 0; k < kAhead; ++k) {
+      if (begin + k >= classes) break;
+      float x[kPixels];
+      At::convert(raw[k], x);
+      RALX_UNROLL
+      for (int i = 0; i < kPixels; ++i) {
+        const float e = exp2_all_the_way_down(softmax[i].exponent(x[i] - softmax[i].lowered_by));
+        sum[k].of[i] = fmaf(e, one_over_z[i], sum[k].of[i]);
+      }
+      of(begin + k) = sum[k];
+    }
   }
 
   Numbers* first;
   int64_t stride;
 };
+
+// Few pixels find room, so each must ask for many logits to keep enough in flight.
+constexpr int kManyAhead = 16;
 
 // A block's pixels are few enough that Σp of this many classes fits in any GPU's shared memory; beyond, it
 // lies in scratch.
@@ -337,10 +363,10 @@ constexpr int64_t kMostInShared = (96 << 10) / (sizeof(float) * kManyPixels);
 constexpr int64_t kScratchBlocks = 256;
 
 template <typename Source>
-__global__ void __launch_bounds__(kManyPixels, 6)
+__global__ void __launch_bounds__(kManyPixels / Source::kPixels, 5)
     score_many_classes(Source source, PixelGroups<Source::kPixels> groups, PixelOutputs out, float* scratch) {
   constexpr int kPixels = Source::kPixels;
-  using Sums = MemorySums<kPixels>;
+  using Sums = MemorySums<kManyAhead, kPixels>;
   const int classes = source.view.classes;
   const int64_t of_block = kManyPixels * classes;
   float* const warp = warp_memory(source, scratch == nullptr ? sizeof(float) * of_block : 0);
@@ -366,12 +392,13 @@ __global__ void __launch_bounds__(kManyPixels, 6)
 // ---- streaming: Σp and ΣH in tensors ----
 
 constexpr int kStreamThreads = 128;
+constexpr int kStreamAhead = 8;
 
 template <typename Source>
-__global__ void __launch_bounds__(kStreamThreads, 3)
+__global__ void __launch_bounds__(kStreamThreads, 2)
     update_sums(Source source, PixelGroups<Source::kPixels> groups, float* sum_p, float* sum_entropy) {
   constexpr int kPixels = Source::kPixels;
-  using Sums = MemorySums<kPixels>;
+  using Sums = MemorySums<kStreamAhead, kPixels>;
   float* const warp = warp_memory(source, 0);
   const int64_t pixels = groups.rows * groups.columns;
   groups.each([&](int64_t n, int64_t y, int64_t x, bool wanted) {
@@ -397,7 +424,7 @@ __global__ void __launch_bounds__(kStreamThreads)
   groups.each([&](int64_t n, int64_t y, int64_t x, bool wanted) {
     if (!wanted) return;
     PixelScore score[1];
-    each_class<8>(sum_p, sum_p.at(0, n, y, x, wanted, nullptr),
+    each_class<kStreamAhead>(sum_p, sum_p.at(0, n, y, x, wanted, nullptr),
                   [&](int c, const float (&sum)[1]) { score[0].add(c, sum[0], out.one_over_passes); });
     const float entropy[1] = {sum_entropy[(n * out.rows + y) * out.columns + x]};
     out.write(n, y, x, score, entropy);
