@@ -1,10 +1,10 @@
 // A thread has a few neighbouring pixels and goes through all passes, so that the logits are read once, and
 // nothing else passes through memory: this is a question of bandwidth, as long as a logit costs few
 // instructions. An H200 can issue 28 per float32 logit and 14 per 16-bit one in the time its memory takes to
-// bring them. Up to 32 classes both Σp and a pass's logits, later exponentials, stay in registers, and a logit
-// takes about 11: load and address 1.5, conversion 1 (16-bit only), maximum 1, t 1, 2^t 1, z 1, tz 1, Σp 1,
-// and 2 for the pixel's share. A thread's loads of a pass leave together, C × 8 bytes (16-bit: C × 4), and
-// more than enough threads to keep 40 KB a multiprocessor in flight find room, so while some wait, others
+// bring them. Up to 32 classes both Σp and a pass's logits, later exponentials, stay in registers, and a
+// logit takes about 11: load and address 1.5, conversion 1 (16-bit only), maximum 1, t 1, 2^t 1, z 1, tz 1,
+// Σp 1, and 2 for the pixel's share. A thread's loads of a pass leave together, C × 8 bytes (16-bit: C × 4),
+// and more than enough threads to keep 40 KB a multiprocessor in flight find room, so while some wait, others
 // compute. With more classes Σp lies in shared memory and the logits of a pass are read three times, twice
 // from the caches.
 #include <cmath>
@@ -424,8 +424,9 @@ __global__ void __launch_bounds__(kStreamThreads)
   groups.each([&](int64_t n, int64_t y, int64_t x, bool wanted) {
     if (!wanted) return;
     PixelScore score[1];
-    each_class<kStreamAhead>(sum_p, sum_p.at(0, n, y, x, wanted, nullptr),
-                  [&](int c, const float (&sum)[1]) { score[0].add(c, sum[0], out.one_over_passes); });
+    each_class<kStreamAhead>(sum_p, sum_p.at(0, n, y, x, wanted, nullptr), [&](int c, const float (&sum)[1]) {
+      score[0].add(c, sum[0], out.one_over_passes);
+    });
     const float entropy[1] = {sum_entropy[(n * out.rows + y) * out.columns + x]};
     out.write(n, y, x, score, entropy);
   });
@@ -457,7 +458,8 @@ struct SliceTotals {
 };
 
 __global__ void __launch_bounds__(kRegionThreads)
-    add_up_slices(Slices slices, const float* bald_map, const int32_t* label, SliceTotals out, bool in_shared) {
+    add_up_slices(Slices slices, const float* bald_map, const int32_t* label, SliceTotals out,
+                  bool in_shared) {
   const int64_t warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const int64_t slice = blockIdx.x * static_cast<int64_t>(kRegionWarps) + warp;
   if (slice >= slices.count()) return;
@@ -524,8 +526,8 @@ __global__ void __launch_bounds__(kRegionThreads)
   } else {
     const RegionGrid& grid = slices.grid;
     const int64_t area = grid.area(region / grid.cols % grid.rows, region % grid.cols);
-    const uint32_t count = add_up<uint32_t>(slices.per_region, lanes,
-                                            [&](int64_t s) { return found.counts[(first + s) * classes + c]; });
+    const uint32_t count = add_up<uint32_t>(
+        slices.per_region, lanes, [&](int64_t s) { return found.counts[(first + s) * classes + c]; });
     class_hist[region * classes + c] =
         static_cast<float>(static_cast<double>(count) / static_cast<double>(area));
   }
@@ -651,8 +653,8 @@ void bald_compute(const TensorView& sum_p, const TensorView& sum_entropy, int64_
                          1 / static_cast<float>(passes)};
   const PixelGroups<1> groups{sum_p.sizes[0], size.height, size.width};
   launch(score_sums, blocks_for(groups.count(), kStreamThreads), kStreamThreads, 0, as_cuda(stream),
-         StridedLogits<float>{LogitView(sum_p, size, false)},
-         static_cast<const float*>(sum_entropy.data), groups, out);
+         StridedLogits<float>{LogitView(sum_p, size, false)}, static_cast<const float*>(sum_entropy.data),
+         groups, out);
   score_regions(slices, parts, bald_map, region_sum, class_hist, stream);
 }
 

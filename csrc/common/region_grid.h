@@ -20,7 +20,9 @@ struct RegionGrid {
         cols((image.width + (keep_edge ? region.width - 1 : 0)) / region.width) {}
 
   RALX_HD int64_t covered_width() const { return min_of(cols * region.width, image.width); }
-  RALX_HD int64_t height(int64_t row) const { return min_of(region.height, image.height - row * region.height); }
+  RALX_HD int64_t height(int64_t row) const {
+    return min_of(region.height, image.height - row * region.height);
+  }
   RALX_HD int64_t width(int64_t col) const { return min_of(region.width, image.width - col * region.width); }
   RALX_HD int64_t area(int64_t row, int64_t col) const { return height(row) * width(col); }
 };
