@@ -96,15 +96,6 @@ RALX_HD T exp2_nonpositive(T t) {
   return bit_cast<T>(bit_cast<WordOf<T>>(p) + (bit_cast<WordOf<T>>(shifted) << (kSingle ? 23 : 52)));
 }
 
-#if defined(__CUDA_ARCH__)
-// Right down to -inf, and NaN stays.
-RALX_HD float exp2_nonpositive(float t) {
-  float e;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(t));
-  return e;
-}
-#endif
-
 #if defined(__AVX512F__)
 // Five sixths of the instructions, and right down to -inf.
 inline Vector<float> exp2_nonpositive(Vector<float> t) {
