@@ -1,12 +1,12 @@
-// A thread has a few neighbouring pixels and goes through all passes, so that the logits are read once, and
-// nothing else passes through memory: this is a question of bandwidth, as long as a logit costs few
-// instructions. An H200 can issue 28 per float32 logit and 14 per 16-bit one in the time its memory takes to
-// bring them. Up to 32 classes both Σp and a pass's logits, later exponentials, stay in registers, and a
-// logit takes about 11: load and address 1.5, conversion 1 (16-bit only), maximum 1, t 1, 2^t 1, z 1, tz 1,
-// Σp 1, and 2 for the pixel's share. A thread's loads of a pass leave together, C × 8 bytes (16-bit: C × 4),
-// and more than enough threads to keep 40 KB a multiprocessor in flight find room, so while some wait, others
-// compute. With more classes Σp lies in shared memory and the logits of a pass are read three times, twice
-// from the caches.
+// A thread has a few neighbouring pixels and goes through all passes, so that the logits are read once and
+// little else passes through memory: this is a question of bandwidth, as long as a logit costs few
+// instructions. An H200 can issue 28 a float32 logit, and 14 a 16-bit one, in the time its memory takes to
+// bring them. Up to 32 classes both Σp and a pass's logits, later exponentials, stay in registers. With 19
+// classes a logit takes 10.3 (16-bit: 11.9): load and address 1.4, conversion 1 (16-bit only), maximum 1, t
+// 2, 2^t 1, z 1, tz 1, Σp 1, the pixel's share 2; with 20 passes, 1 more in the end. 12 to 20 warps a
+// multiprocessor find room, and all loads of a pass leave together, 2.4 KB a warp with 19 16-bit classes, so
+// that enough is in flight while some warps compute. With more classes Σp lies in shared memory and the
+// logits of a pass are read three times, twice from the caches.
 #include <cmath>
 
 #include "bald/bald.h"
@@ -73,7 +73,7 @@ void dispatch_source(const LogitView& view, const Function& function) {
 
 // Pixels [N, H, W] in groups of kPixels neighbours, a thread's work; shared out among the threads of a grid.
 template <int kPixels>
-struct PixelGroups {
+struct ThreadPixels {
   int64_t images, rows, columns;
 
   int64_t count() const { return images * rows * (columns / kPixels); }
@@ -275,7 +275,7 @@ constexpr int kFewBlocks = 65536 / kFewThreads / (2 * kMost * kPixels + (kPixels
 
 template <int kMost, int kLeast, typename Source>
 __global__ void __launch_bounds__(kFewThreads, kFewBlocks<kMost, Source::kPixels>)
-    score_few_classes(Source source, PixelGroups<Source::kPixels> groups, PixelOutputs out) {
+    score_few_classes(Source source, ThreadPixels<Source::kPixels> groups, PixelOutputs out) {
   constexpr int kPixels = Source::kPixels;
   float* const warp = warp_memory(source, 0);
   const int classes = source.view.classes;
@@ -366,7 +366,8 @@ constexpr int64_t kScratchBlocks = 256;
 
 template <typename Source>
 __global__ void __launch_bounds__(kManyPixels / Source::kPixels, 5)
-    score_many_classes(Source source, PixelGroups<Source::kPixels> groups, PixelOutputs out, float* scratch) {
+    score_many_classes(Source source, ThreadPixels<Source::kPixels> groups, PixelOutputs out,
+                       float* scratch) {
   constexpr int kPixels = Source::kPixels;
   using Sums = MemorySums<kManyAhead, kPixels>;
   const int classes = source.view.classes;
@@ -398,7 +399,7 @@ constexpr int kStreamAhead = 8;
 
 template <typename Source>
 __global__ void __launch_bounds__(kStreamThreads, 2)
-    update_sums(Source source, PixelGroups<Source::kPixels> groups, float* sum_p, float* sum_entropy) {
+    update_sums(Source source, ThreadPixels<Source::kPixels> groups, float* sum_p, float* sum_entropy) {
   constexpr int kPixels = Source::kPixels;
   using Sums = MemorySums<kStreamAhead, kPixels>;
   float* const warp = warp_memory(source, 0);
@@ -421,7 +422,7 @@ __global__ void __launch_bounds__(kStreamThreads, 2)
 }
 
 __global__ void __launch_bounds__(kStreamThreads)
-    score_sums(StridedLogits<float> sum_p, const float* sum_entropy, PixelGroups<1> groups,
+    score_sums(StridedLogits<float> sum_p, const float* sum_entropy, ThreadPixels<1> groups,
                PixelOutputs out) {
   groups.each([&](int64_t n, int64_t y, int64_t x, bool wanted) {
     if (!wanted) return;
@@ -577,7 +578,7 @@ void score_regions(const Slices& slices, const Scratch& scratch, const TensorVie
 
 template <int kMost, int kLeast, typename Source>
 void launch_few(const Source& source, const PixelOutputs& out, Stream stream) {
-  const PixelGroups<Source::kPixels> groups{source.view.images, out.rows, out.columns};
+  const ThreadPixels<Source::kPixels> groups{source.view.images, out.rows, out.columns};
   launch(score_few_classes<kMost, kLeast, Source>, blocks_for(groups.count(), kFewThreads), kFewThreads,
          kFewThreads / kWarp * source.warp_bytes(), as_cuda(stream), source, groups, out);
 }
@@ -585,7 +586,7 @@ void launch_few(const Source& source, const PixelOutputs& out, Stream stream) {
 template <typename Source>
 void launch_many(const Source& source, const PixelOutputs& out, float* sum_p, Stream stream) {
   constexpr int kThreads = kManyPixels / Source::kPixels;
-  const PixelGroups<Source::kPixels> groups{source.view.images, out.rows, out.columns};
+  const ThreadPixels<Source::kPixels> groups{source.view.images, out.rows, out.columns};
   const size_t shared = sizeof(float) * kManyPixels * static_cast<size_t>(source.view.classes);
   const int64_t blocks = blocks_for(groups.count(), kThreads);
   launch(score_many_classes<Source>,
@@ -637,7 +638,7 @@ void bald_update(const TensorView& logits, bool align_corners, const TensorView&
   const Extent size{sum_p.sizes[2], sum_p.sizes[3]};
   dispatch_source(LogitView(logits, size, align_corners), [&](auto source) {
     using Source = decltype(source);
-    const PixelGroups<Source::kPixels> groups{logits.sizes[0], size.height, size.width};
+    const ThreadPixels<Source::kPixels> groups{logits.sizes[0], size.height, size.width};
     launch(update_sums<Source>, blocks_for(groups.count(), kStreamThreads), kStreamThreads,
            kStreamThreads / kWarp * source.warp_bytes(), as_cuda(stream), source, groups,
            static_cast<float*>(sum_p.data), static_cast<float*>(sum_entropy.data));
@@ -653,7 +654,7 @@ void bald_compute(const TensorView& sum_p, const TensorView& sum_entropy, int64_
   const Scratch parts(slices, scratch.data);
   const PixelOutputs out{static_cast<float*>(bald_map.data), parts.label, size.height, size.width,
                          1 / static_cast<float>(passes)};
-  const PixelGroups<1> groups{sum_p.sizes[0], size.height, size.width};
+  const ThreadPixels<1> groups{sum_p.sizes[0], size.height, size.width};
   launch(score_sums, blocks_for(groups.count(), kStreamThreads), kStreamThreads, 0, as_cuda(stream),
          StridedLogits<float>{LogitView(sum_p, size, false)}, static_cast<const float*>(sum_entropy.data),
          groups, out);
