@@ -1,21 +1,17 @@
 """Every instruction set of this CPU; or, instead of the CPU's kernels, those for CUDA on the host's grid."""
 
 import importlib.util
-import os
 import sys
 from collections.abc import Iterator
 
 import pytest
-from logit_cases import ISAS, instruction_set
+from logit_cases import HOST_GRID, ISAS, instruction_set
 
 import ralx.ops
 from ralx import _C
 
-# The path of a `_C` built with RALX_HOST_GRID: its CUDA kernels then serve the ops, see test_cuda_on_host.
-HOST_GRID = os.environ.get("RALX_TEST_HOST_GRID")
 
-
-@pytest.fixture(params=ISAS[-1:] if HOST_GRID else ISAS, ids=lambda isa: isa.name)
+@pytest.fixture(params=ISAS, ids=lambda isa: isa.name)
 def isa(request: pytest.FixtureRequest) -> Iterator[_C.Isa]:
     with instruction_set(request.param):
         yield request.param

@@ -10,7 +10,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from conftest import HOST_GRID
+from logit_cases import HOST_GRID
 
 ROOT = Path(__file__).parents[2]
 
