@@ -55,12 +55,19 @@ struct PlanarLogits {
   static constexpr int kPixels = 16 / sizeof(Stored);
 
   struct At {
-    using Raw = Pack<Stored, kPixels>;
+    using Raw = Pack<uint32_t, 4>;  // whole registers, two halves each
 
-    RALX_HD Raw read(int c) const { return *reinterpret_cast<const Raw*>(first + c * stride_c); }
+    RALX_HD Raw read(int c) const {
+      return bit_cast<Raw>(*reinterpret_cast<const Pack<Stored, kPixels>*>(first + c * stride_c));
+    }
     static RALX_HD void convert(const Raw& raw, float (&x)[kPixels]) {
       RALX_UNROLL
-      for (int i = 0; i < kPixels; ++i) x[i] = to_real(raw.of[i]);
+      for (int i = 0; i < kPixels; ++i) x[i] = to_real(part(raw, i, Stored{}));
+    }
+    static RALX_HD float part(const Raw& raw, int i, float) { return bit_cast<float>(raw.of[i]); }
+    template <typename Short>
+    static RALX_HD Short part(const Raw& raw, int i, Short) {
+      return {static_cast<uint16_t>(raw.of[i / 2] >> i % 2 * 16)};
     }
 
     const Stored* first;

@@ -42,6 +42,18 @@ using LabelMapFeaturesKernel = BadLabel(const TensorView& logits, const TensorVi
                                         const TensorView& entropy_sum, const TensorView& score_sum,
                                         const TensorView& pixel_count, int threads);
 
+// On a GPU. `scratch` is memory for the kernels, 16-byte aligned, of as many bytes as region_features_scratch
+// says for the same arguments.
+namespace cuda {
+int64_t region_features_scratch(const TensorView& logits, Extent region_size, bool keep_edge, Extent size,
+                                Extent cells, const Scores& scores);
+void region_features(const TensorView& logits, Extent region_size, bool keep_edge, Extent size,
+                     bool align_corners, const Scores& scores, const TensorView& class_hist,
+                     const TensorView& entropy_min, const TensorView& entropy_avg,
+                     const TensorView& entropy_max, const TensorView& entropy_sum,
+                     const TensorView& score_sum, const TensorView& scratch, Stream stream);
+}  // namespace cuda
+
 }  // namespace ralx
 
 RALX_DECLARE_KERNEL(region_features, RegionFeaturesKernel)
