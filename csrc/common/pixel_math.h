@@ -174,6 +174,17 @@ RALX_HD float log2_of_sum(float z) {
 #endif
 }
 
+// 1 / z to the last bit but one, for normal z.
+RALX_HD float reciprocal_of_sum(float z) {
+#if defined(__CUDA_ARCH__)
+  float reciprocal;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(reciprocal) : "f"(z));
+  return reciprocal;
+#else
+  return 1 / z;
+#endif
+}
+
 // 1 / x to nearly the last bit, for normal x.
 template <typename T>
 RALX_HD T reciprocal(T x) {

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 
+#include "common/half_pairs.h"
 #include "common/logit_pixels.h"
 #include "common/pixel_math.h"
 
@@ -80,36 +81,102 @@ __device__ void measure_any(const Source& source, const typename Source::At& at,
   }
 }
 
+// The largest and the second largest logit of each pixel and the class of the largest, the first of equal ones;
+// NaN is overlooked.
+template <bool kSecond, typename Source>
+struct Largest {
+  static constexpr int kPixels = Source::kPixels;
+  using Raw = typename Source::At::Raw;
+
+  RALX_HD Largest() {
+    RALX_UNROLL
+    for (int i = 0; i < kPixels; ++i) {
+      first_[i] = second_[i] = -__builtin_huge_valf();
+      label_[i] = 0;
+    }
+  }
+
+  RALX_HD void add(int c, const Raw& raw) {
+    float x[kPixels];
+    Source::At::convert(raw, x);
+    RALX_UNROLL
+    for (int i = 0; i < kPixels; ++i) {
+      if constexpr (kSecond) second_[i] = higher(lower(x[i], first_[i]), second_[i]);
+      const bool better = x[i] > first_[i];
+      first_[i] = better ? x[i] : first_[i];
+      label_[i] = better ? c : label_[i];
+    }
+  }
+
+  RALX_HD float first(int i) const { return first_[i]; }
+  RALX_HD float second(int i) const { return second_[i]; }
+  RALX_HD int32_t label(int i) const { return label_[i]; }
+
+ private:
+  float first_[kPixels], second_[kPixels];
+  int32_t label_[kPixels];
+};
+
+// The same of halves as they lie in memory, two at once.
+template <bool kSecond, typename Short>
+struct LargestOfPairs {
+  static constexpr int kPixels = 8;
+  using Raw = Pack<uint32_t, 4>;
+
+  RALX_HD LargestOfPairs() {
+    RALX_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      first_.of[i] = second_.of[i] = LowestPair<Short>::kBits;
+      label_[i] = 0;
+    }
+  }
+
+  RALX_HD void add(int c, const Raw& raw) {
+    const uint32_t both = static_cast<uint32_t>(c) * 0x10001u;
+    RALX_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      const uint32_t x = raw.of[i], best = first_.of[i], better = greater_pairs(x, best, Short{});
+      if constexpr (kSecond) second_.of[i] = max_of_pairs(min_of_pairs(x, best, Short{}), second_.of[i], Short{});
+      first_.of[i] = max_of_pairs(x, best, Short{});
+      label_[i] = (both & better) | (label_[i] & ~better);
+    }
+  }
+
+  RALX_HD float first(int i) const { return to_real(half(first_.of, i)); }
+  RALX_HD float second(int i) const { return to_real(half(second_.of, i)); }
+  RALX_HD int32_t label(int i) const { return half(label_, i).bits; }
+
+ private:
+  static RALX_HD Short half(const uint32_t (&words)[4], int i) {
+    return {static_cast<uint16_t>(words[i / 2] >> i % 2 * 16)};
+  }
+
+  Raw first_, second_;
+  uint32_t label_[4];
+};
+template <bool kSecond>
+struct Largest<kSecond, PlanarLogits<Half>> : LargestOfPairs<kSecond, Half> {};
+template <bool kSecond>
+struct Largest<kSecond, PlanarLogits<BFloat16>> : LargestOfPairs<kSecond, BFloat16> {};
+
 // The pixels of one thread, in a few registers each.
-template <bool kConfidence, int kPixels>
+template <bool kConfidence, typename Source>
 struct PixelSums {
-  float largest[kPixels], second[kPixels], shift[kPixels], z[kPixels], tz[kPixels];
-  int32_t label[kPixels];
+  static constexpr int kPixels = Source::kPixels;
+  Largest<kConfidence, Source> largest;
+  float shift[kPixels], z[kPixels], tz[kPixels];
 
   RALX_HD PixelSums() {
     RALX_UNROLL
-    for (int i = 0; i < kPixels; ++i) {
-      largest[i] = second[i] = -__builtin_huge_valf();
-      shift[i] = z[i] = tz[i] = 0;
-      label[i] = 0;
-    }
+    for (int i = 0; i < kPixels; ++i) shift[i] = z[i] = tz[i] = 0;
   }
 
-  RALX_HD void find_largest(int c, const float (&x)[kPixels]) {
-    RALX_UNROLL
-    for (int i = 0; i < kPixels; ++i) {
-      if constexpr (kConfidence) second[i] = higher(lower(x[i], largest[i]), second[i]);
-      const bool better = x[i] > largest[i];  // the first of equal ones
-      largest[i] = better ? x[i] : largest[i];
-      label[i] = better ? c : label[i];
-    }
-  }
-
-  // Between the two: what was added so far is meant relative to the largest then. t grows by `growth`.
+  // After `largest` has seen some more classes and before add() sees them: what was added so far is meant
+  // relative to the largest then.
   RALX_HD void follow_largest() {
     RALX_UNROLL
     for (int i = 0; i < kPixels; ++i) {
-      const float now = rounded_product(largest[i], -kLogFloat), growth = now - shift[i];
+      const float now = rounded_product(largest.first(i), -kLogFloat), growth = now - shift[i];
       shift[i] = now;
       if (growth < 0 && z[i] > 0) {
         const float scale = exp2_to_zero(growth);
@@ -139,31 +206,17 @@ struct PixelSums {
   RALX_HD void finish(Measured<kPixels>& out) const {
     RALX_UNROLL
     for (int i = 0; i < kPixels; ++i) {
-      const float one_over_z = 1 / z[i];
+      const float one_over_z = reciprocal_of_sum(z[i]);
       const float entropy = higher(0.0f, (log2_of_sum(z[i]) - tz[i] * one_over_z) * static_cast<float>(kLn2));
-      const float best = kConfidence ? exp2_to_zero(step(largest[i], i)) * one_over_z : 0;
-      const float next = kConfidence ? exp2_to_zero(step(second[i], i)) * one_over_z : 0;
+      const float best = kConfidence ? exp2_to_zero(step(largest.first(i), i)) * one_over_z : 0;
+      const float next = kConfidence ? exp2_to_zero(step(largest.second(i), i)) * one_over_z : 0;
       set_scores<kConfidence>(i, simple(i) ? entropy : __builtin_nanf(""), best, next, out);
-      out.label[i] = label[i];
+      out.label[i] = largest.label(i);
     }
   }
 };
 
 constexpr int kChunk = 8;
-
-// From here on the compiler knows nothing of `raw`: it can't keep the numbers that `raw` was converted to, which
-// take more registers than a thread has, and converts it again.
-template <typename Raw>
-__device__ void forget(Raw& raw) {
-#if defined(__CUDA_ARCH__)
-  static_assert(sizeof(Raw) == 16);
-  auto words = bit_cast<Pack<uint32_t, 4>>(raw);
-  asm volatile("" : "+r"(words.of[0]), "+r"(words.of[1]), "+r"(words.of[2]), "+r"(words.of[3]));
-  raw = bit_cast<Raw>(words);
-#else
-  static_cast<void>(raw);
-#endif
-}
 
 // Classes first .. first + kChunk - 1, as far as there are so many; kWhole says that there are.
 template <bool kWhole, typename Source, typename Sums>
@@ -173,18 +226,14 @@ __device__ void add_chunk(const Source& source, const typename Source::At& at, i
   RALX_UNROLL
   for (int k = 0; k < kChunk; ++k)
     if (kWhole || k < left) raw[k] = at.read(first + k);
-  float x[Source::kPixels];
   RALX_UNROLL
   for (int k = 0; k < kChunk; ++k)
-    if (kWhole || k < left) {
-      Source::At::convert(raw[k], x);
-      sums.find_largest(first + k, x);
-    }
+    if (kWhole || k < left) sums.largest.add(first + k, raw[k]);
   sums.follow_largest();
   RALX_UNROLL
   for (int k = 0; k < kChunk; ++k)
     if (kWhole || k < left) {
-      if constexpr (sizeof(raw[k]) < sizeof(x)) forget(raw[k]);
+      float x[Source::kPixels];
       Source::At::convert(raw[k], x);
       sums.add(x);
     }
@@ -194,7 +243,7 @@ __device__ void add_chunk(const Source& source, const typename Source::At& at, i
 // it would need registers here.
 template <bool kConfidence, typename Source, int kPixels = Source::kPixels>
 __device__ void measure(const Source& source, const typename Source::At& at, Measured<kPixels>& out) {
-  PixelSums<kConfidence, kPixels> sums;
+  PixelSums<kConfidence, Source> sums;
   int first = 0;
   for (; first + kChunk <= source.view.classes; first += kChunk) add_chunk<true>(source, at, first, sums);
   if (first < source.view.classes) add_chunk<false>(source, at, first, sums);
