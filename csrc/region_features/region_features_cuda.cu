@@ -163,28 +163,40 @@ struct Scratch {
         counts(reinterpret_cast<uint32_t*>(sums + plan.units() * plan.kinds)) {}
 };
 
-// Region number `region` of all images.
+// A region of all images.
 struct Place {
   int64_t region, image, row, col;
   int32_t height, width;  // of what lies in the image
-
-  __device__ Place(const Plan& plan, int64_t region)
-      : region(region), image(region / (plan.grid.rows * plan.grid.cols)),
-        row(region / plan.grid.cols % plan.grid.rows), col(region % plan.grid.cols),
-        height(static_cast<int32_t>(plan.grid.height(row))), width(static_cast<int32_t>(plan.grid.width(col))) {}
 };
+
+__device__ inline Place place_of(const Plan& plan, int64_t region) {
+  const RegionGrid& grid = plan.grid;
+  const int64_t row = region / grid.cols % grid.rows, col = region % grid.cols;
+  return {region, region / (grid.rows * grid.cols), row, col, static_cast<int32_t>(grid.height(row)),
+          static_cast<int32_t>(grid.width(col))};
+}
 
 struct Unit {
   Place place;
   Part y, x;
   int64_t top, left;  // of the part, in the image
-
-  __device__ Unit(const Plan& plan, int64_t unit)
-      : place(plan, unit / plan.units_of_region()),
-        y(plan.y.part(static_cast<int32_t>(unit % plan.units_of_region()) / plan.x.parts(), place.height)),
-        x(plan.x.part(static_cast<int32_t>(unit % plan.units_of_region()) % plan.x.parts(), place.width)),
-        top(place.row * plan.grid.region.height + y.begin), left(place.col * plan.grid.region.width + x.begin) {}
 };
+
+// All threads of the block call it together. In shared memory, it takes no registers.
+__device__ inline const Unit& unit_of_block(const Plan& plan) {
+  __shared__ Unit unit;
+  if (threadIdx.x == 0) {
+    const int64_t of_region = plan.units_of_region();
+    const auto part = static_cast<int32_t>(blockIdx.x % of_region);
+    const Place place = place_of(plan, blockIdx.x / of_region);
+    const Part y = plan.y.part(part / plan.x.parts(), place.height);
+    const Part x = plan.x.part(part % plan.x.parts(), place.width);
+    unit = {place, y, x, place.row * plan.grid.region.height + y.begin,
+            place.col * plan.grid.region.width + x.begin};
+  }
+  __syncthreads();
+  return unit;
+}
 
 // Counts the classes of a block's pixels.
 class ClassTable {
@@ -295,7 +307,7 @@ template <typename Source>
 __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
     measure_units(Source source, Plan plan, Scratch scratch, Outputs out, int64_t tile_bytes, int lanes_of_cell) {
   constexpr int kPixels = Source::kPixels;
-  const Unit unit(plan, blockIdx.x);
+  const Unit& unit = unit_of_block(plan);
   float* const tile = dynamic_shared<float>();
   const ClassTable table(plan, reinterpret_cast<uint32_t*>(dynamic_shared<unsigned char>() + tile_bytes),
                          scratch.counts + static_cast<int64_t>(blockIdx.x) * plan.classes);
@@ -337,7 +349,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
 
 // Block r adds up the units of region r.
 __global__ void __launch_bounds__(kThreads) add_up(Plan plan, Scratch scratch, Outputs out) {
-  const Place place(plan, blockIdx.x);
+  const Place place = place_of(plan, blockIdx.x);
   const int units = plan.units_of_region();
   const int64_t first = place.region * units;
   constexpr int kClasses = 1024;
@@ -369,7 +381,7 @@ __global__ void __launch_bounds__(kThreads) add_up(Plan plan, Scratch scratch, O
 
 // The cells of region r from their pieces: block r, a warp for each cell.
 __global__ void __launch_bounds__(kThreads) merge_pieces(Plan plan, Scratch scratch, Outputs out) {
-  const Place place(plan, blockIdx.x);
+  const Place place = place_of(plan, blockIdx.x);
   const int lane = static_cast<int>(threadIdx.x % kWarp), pieces = plan.y.pieces * plan.x.pieces;
   const auto part = [](const Axis& axis, int cell, int piece) {
     return axis.pieces > 1 ? cell * axis.pieces + piece : cell / axis.together;
