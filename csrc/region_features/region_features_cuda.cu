@@ -9,6 +9,7 @@
 
 #include "common/cuda.h"
 #include "common/region_grid.h"
+#include "region_features/impurity_map.h"
 #include "region_features/pixel_scores.h"
 #include "region_features/region_features.h"
 
@@ -16,7 +17,6 @@ namespace ralx::RALX_ISA {
 namespace {
 
 constexpr int kThreads = 128, kWarps = kThreads / static_cast<int>(kWarp);
-constexpr int kBlocksPerMultiprocessor = 4;
 
 // Pixels of a unit: enough to be worth a block, few enough that there are blocks for all multiprocessors.
 constexpr int64_t kFewestPixels = 1024, kMostPixels = 4096, kWidest = 2048;
@@ -102,15 +102,23 @@ struct Plan {
   RegionGrid grid;
   int64_t images;
   int classes, kinds;
+  Scores scores;
   Axis y, x;
-  int copies;  // of a block's table of classes, in shared memory; 0: it counts in `counts`
+  int64_t tile_bytes;  // of the entropies of a unit
+  int copies;          // of a block's table of classes, in shared memory; 0: it counts in `counts`
+  int lanes;           // that pool a cell together
 
-  Plan(const LogitView& logits, Extent region, bool keep_edge, Extent cells, int kinds)
-      : grid(logits.size, region, keep_edge), images(logits.images), classes(logits.classes), kinds(kinds),
+  Plan(const LogitView& logits, Extent region, bool keep_edge, Extent cells, const Scores& scores)
+      : grid(logits.size, region, keep_edge), images(logits.images), classes(logits.classes),
+        kinds(static_cast<int>(1 + count(scores))), scores(scores),
         y(region.height, cells.height, rows_of_unit(logits, region, region.height / cells.height)),
-        x(region.width, cells.width, kWidest) {
+        x(region.width, cells.width, kWidest),
+        tile_bytes(round_up(static_cast<int64_t>(sizeof(float)) * y.most_pixels() * x.most_pixels(), 16)) {
     const size_t table = sizeof(uint32_t) * static_cast<size_t>(classes);
     copies = table * kWarps <= kUsualShared / 8 ? kWarps : table <= kUsualShared / 2 ? 1 : 0;
+    const int64_t pixels = static_cast<int64_t>(least(y.cell, y.piece)) * least(x.cell, x.piece);
+    lanes = 1;
+    while (lanes < static_cast<int>(kWarp) && lanes * 8 < pixels) lanes *= 2;
   }
 
   static int64_t rows_of_unit(const LogitView& logits, Extent region, int64_t cell) {
@@ -130,19 +138,8 @@ struct Plan {
   RALX_HD int32_t cells_of_unit() const { return y.together * x.together; }
   RALX_HD int64_t kept_cells() const { return whole_cells() ? 0 : units() * cells_of_unit(); }
 
-  int64_t tile_bytes() const {
-    return round_up(static_cast<int64_t>(sizeof(float)) * y.most_pixels() * x.most_pixels(), 16);
-  }
   RALX_HD int64_t table_bytes() const {
     return (static_cast<int64_t>(sizeof(uint32_t)) * copies * classes + 15) / 16 * 16;
-  }
-
-  // Lanes that pool a cell together.
-  int lanes_of_cell() const {
-    const int64_t pixels = static_cast<int64_t>(least(y.cell, y.most_pixels())) * least(x.cell, x.most_pixels());
-    int lanes = 1;
-    while (lanes < static_cast<int>(kWarp) && lanes * 8 < pixels) lanes *= 2;
-    return lanes;
   }
 
   // Pieces of scratch memory: 8-byte aligned.
@@ -247,7 +244,8 @@ __device__ inline double block_sum(double value) {
 
 // Pools the cells of a unit from the entropies of its pixels; returns what this thread has seen of their sum.
 __device__ inline double pool(const Plan& plan, const Scratch& scratch, const Outputs& out, const Unit& unit,
-                              const float* tile, int lanes) {
+                              const float* tile) {
+  const int lanes = plan.lanes;
   const int lane = static_cast<int>(threadIdx.x % kWarp), in_cell = lane % lanes;
   const int at_once = kThreads / lanes, cells = unit.y.cells * unit.x.cells;
   double total = 0;
@@ -303,16 +301,42 @@ __device__ void each_group(const Source& source, const Unit& unit, float* warp, 
   }
 }
 
-template <typename Source>
-__global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
-    measure_units(Source source, Plan plan, Scratch scratch, Outputs out, int64_t tile_bytes, int lanes_of_cell) {
+// A thread's part of the sums of a unit.
+struct ScoreSums {
+  double margin = 0, least_confidence = 0, impurity = 0;
+
+  template <int kPixels>
+  __device__ void add(const Measured<kPixels>& pixels, int i, double impurity_here) {
+    margin += static_cast<double>(pixels.margin[i]);
+    least_confidence += static_cast<double>(pixels.least_confidence[i]);
+    impurity += static_cast<double>(pixels.entropy[i]) * impurity_here;
+  }
+
+  // All threads of the block together.
+  __device__ void store(const Scores& scores, double* sums) const {
+    const auto put = [&](bool wanted, double value) {
+      if (!wanted) return;
+      const double sum = block_sum(value);
+      if (threadIdx.x == 0) *sums = sum;
+      ++sums;
+    };
+    put(scores.margin, margin);
+    put(scores.least_confidence, least_confidence);
+    put(scores.neighbourhood > 0, impurity);
+  }
+};
+
+template <typename Source, bool kScored>
+__global__ void __launch_bounds__(kThreads, kScored ? 3 : 4)
+    measure_units(Source source, Plan plan, Scratch scratch, Outputs out, ImpurityMap impurity) {
   constexpr int kPixels = Source::kPixels;
   const Unit& unit = unit_of_block(plan);
   float* const tile = dynamic_shared<float>();
-  const ClassTable table(plan, reinterpret_cast<uint32_t*>(dynamic_shared<unsigned char>() + tile_bytes),
+  const ClassTable table(plan, reinterpret_cast<uint32_t*>(dynamic_shared<unsigned char>() + plan.tile_bytes),
                          scratch.counts + static_cast<int64_t>(blockIdx.x) * plan.classes);
-  float* const warp = warp_memory(source, static_cast<size_t>(tile_bytes + plan.table_bytes()));
-
+  float* const warp = warp_memory(source, static_cast<size_t>(plan.tile_bytes + plan.table_bytes()));
+  ScoreSums sums;
+  // First all pixels, then those that need care: returns whether there are such.
   const auto measure_unit = [&](auto any) {
     bool again = false;
     each_group(source, unit, warp, [&](const auto& at, int row, int x) {
@@ -324,17 +348,20 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
       if (!wanted) return;
       Measured<kPixels> pixels;
       if constexpr (any)
-        measure_any<false>(source, at, pixels);
+        measure_any<kScored>(source, at, pixels);
       else
-        measure<false>(source, at, pixels);
+        measure<kScored>(source, at, pixels);
       RALX_UNROLL
       for (int i = 0; i < kPixels; ++i) {
         if (!inside(i) || (any && entropies[i] == entropies[i])) continue;
         entropies[i] = pixels.entropy[i];
-        if (any || pixels.entropy[i] == pixels.entropy[i])
+        if (any || pixels.entropy[i] == pixels.entropy[i]) {
           table.add(pixels.label[i]);
-        else
+          if constexpr (kScored)
+            sums.add(pixels, i, impurity.at(unit.place.image, unit.top + row, unit.left + x + i));
+        } else {
           again = true;
+        }
       }
     });
     return again;
@@ -343,8 +370,10 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
   if (__any_sync(kWholeWarp, again)) measure_unit(std::true_type{});
   __syncthreads();
   table.flush();
-  const double entropy = block_sum(pool(plan, scratch, out, unit, tile, lanes_of_cell));
-  if (threadIdx.x == 0) scratch.sums[static_cast<int64_t>(blockIdx.x) * plan.kinds] = entropy;
+  double* const kept = scratch.sums + static_cast<int64_t>(blockIdx.x) * plan.kinds;
+  const double entropy = block_sum(pool(plan, scratch, out, unit, tile));
+  if (threadIdx.x == 0) kept[0] = entropy;
+  if constexpr (kScored) sums.store(plan.scores, kept + 1);
 }
 
 // Block r adds up the units of region r.
@@ -406,33 +435,39 @@ __global__ void __launch_bounds__(kThreads) merge_pieces(Plan plan, Scratch scra
 }  // namespace
 
 int64_t region_features_scratch(const TensorView& logits, Extent region_size, bool keep_edge, Extent size,
-                                Extent cells, const Scores&) {
+                                Extent cells, const Scores& scores) {
   const OnDevice here(logits.device);
-  return Plan(LogitView(logits, size, false), region_size, keep_edge, cells, 1).scratch_bytes();
+  const LogitView view(logits, size, false);
+  return Plan(view, region_size, keep_edge, cells, scores).scratch_bytes() + ImpurityMap(view, scores).bytes();
 }
 
 void region_features(const TensorView& logits, Extent region_size, bool keep_edge, Extent size,
-                     bool align_corners, const Scores&, const TensorView& class_hist,
+                     bool align_corners, const Scores& scores, const TensorView& class_hist,
                      const TensorView& entropy_min, const TensorView& entropy_avg,
                      const TensorView& entropy_max, const TensorView& entropy_sum,
                      const TensorView& score_sum, const TensorView& scratch, Stream stream) {
   const OnDevice here(logits.device);
   const LogitView view(logits, size, align_corners);
-  const Plan plan(view, region_size, keep_edge, {entropy_min.sizes[2], entropy_min.sizes[3]}, 1);
+  const Plan plan(view, region_size, keep_edge, {entropy_min.sizes[2], entropy_min.sizes[3]}, scores);
   if (plan.regions() == 0) return;
   const auto data = [](const TensorView& output) { return static_cast<float*>(output.data); };
   const Outputs out{data(class_hist),  data(entropy_min), data(entropy_avg),
                     data(entropy_max), data(entropy_sum), data(score_sum)};
   const Scratch kept(plan, scratch.data);
+  ImpurityMap impurity(view, scores);
+  impurity.use(static_cast<char*>(scratch.data) + plan.scratch_bytes());
+  make_impurity(view, impurity, as_cuda(stream));
   dispatch_logits(view, [&](auto source) {
     using Source = decltype(source);
-    const size_t shared = static_cast<size_t>(plan.tile_bytes() + plan.table_bytes()) + kWarps * source.warp_bytes();
-    launch(measure_units<Source>, static_cast<unsigned>(plan.units()), kThreads, shared, as_cuda(stream), source,
-           plan, kept, out, plan.tile_bytes(), plan.lanes_of_cell());
+    const size_t shared =
+        static_cast<size_t>(plan.tile_bytes + plan.table_bytes()) + kWarps * source.warp_bytes();
+    const auto kernel = plan.kinds > 1 ? measure_units<Source, true> : measure_units<Source, false>;
+    launch(kernel, static_cast<unsigned>(plan.units()), kThreads, shared, as_cuda(stream), source, plan, kept,
+           out, impurity);
   });
-  if (!plan.whole_cells())
-    launch(merge_pieces, static_cast<unsigned>(plan.regions()), kThreads, 0, as_cuda(stream), plan, kept, out);
-  launch(add_up, static_cast<unsigned>(plan.regions()), kThreads, 0, as_cuda(stream), plan, kept, out);
+  const auto regions = static_cast<unsigned>(plan.regions());
+  if (!plan.whole_cells()) launch(merge_pieces, regions, kThreads, 0, as_cuda(stream), plan, kept, out);
+  launch(add_up, regions, kThreads, 0, as_cuda(stream), plan, kept, out);
 }
 
 }  // namespace ralx::RALX_ISA

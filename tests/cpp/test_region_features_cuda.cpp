@@ -105,9 +105,10 @@ void test_regions(const Case& c) {
 }
 
 // All that is special at some pixels of a small image.
-void test_special_values(DType dtype, Layout layout) {
+void test_special_values(DType dtype, Layout layout, const Scores& scores) {
   Case c{1, 11, 12, 40, {12, 40}, {6, 20}, {2, 2}, dtype, layout};
   c.keep_edge = true;
+  c.scores = scores;
   Logits logits(dtype, {1, c.classes, 12, 40}, layout, 3);
   const auto fill = [&](int64_t y, int64_t x, float value) {
     for (int64_t k = 0; k < c.classes; ++k) logits.set({0, k, y, x}, value);
@@ -126,6 +127,23 @@ void test_special_values(DType dtype, Layout layout) {
   test_regions(c, logits);
 }
 
+// A large window is cut on all sides, and its counts pass through more than one row of a lane's way.
+void test_scores() {
+  for (DType dtype : {DType::float32, DType::bfloat16, DType::float16})
+    for (Layout layout : {Layout::contiguous, Layout::channels_last})
+      test_regions({2, 11, 18, 40, {18, 40}, {9, 13}, {3, 2}, dtype, layout, true, false, {true, true, 3}});
+  const Case plain{1, 3, 40, 56, {40, 56}, {20, 24}, {2, 2}};
+  for (const Scores& scores : {Scores{true, false, 0}, Scores{false, true, 0}, Scores{false, false, 7},
+                               Scores{true, false, 41}, Scores{false, true, 255}}) {
+    Case c = plain;
+    c.scores = scores;
+    test_regions(c);
+  }
+  test_regions({1, 1, 6, 8, {6, 8}, {3, 4}, {1, 2}, DType::float32, Layout::strided, false, false, {true, true, 3}});
+  // No block has room for the counts of its windows.
+  test_regions({1, 3000, 3, 8, {3, 8}, {3, 4}, {1, 2}, DType::bfloat16, Layout::contiguous, false, false, {true, true, 3}});
+}
+
 }  // namespace
 
 int main() {
@@ -135,8 +153,10 @@ int main() {
       test_regions({1, 11, 13, 33, {13, 33}, {5, 14}, {5, 14}, dtype, layout, true});
       test_regions({1, 5, 20, 31, {6, 9}, {8, 8}, {3, 3}, dtype, layout, true, true});
       test_regions({1, 5, 22, 48, {6, 9}, {8, 8}, {3, 3}, dtype, layout, false, false});
-      test_special_values(dtype, layout);
+      test_special_values(dtype, layout, {false, false, 0});
+      test_special_values(dtype, layout, {true, true, 5});
     }
+  test_scores();
   test_regions({1, 1, 8, 16, {8, 16}, {4, 4}, {1, 1}});
   test_regions({0, 3, 8, 16, {8, 16}, {4, 4}, {1, 1}});
   // Cells in several pieces, along one axis and along both; a table of classes that no block has room for.
