@@ -250,4 +250,26 @@ __device__ void measure(const Source& source, const typename Source::At& at, Mea
   sums.finish(out);
 }
 
+// Both, where there are registers enough.
+template <bool kConfidence, typename Source, int kPixels = Source::kPixels>
+__device__ void measure_all(const Source& source, const typename Source::At& at, Measured<kPixels>& out) {
+  measure<kConfidence>(source, at, out);
+  bool again = false;
+  RALX_UNROLL
+  for (int i = 0; i < kPixels; ++i) again |= out.entropy[i] != out.entropy[i];
+  if (!again) return;
+  Measured<kPixels> any;
+  measure_any<kConfidence>(source, at, any);
+  RALX_UNROLL
+  for (int i = 0; i < kPixels; ++i) {
+    const bool simple = out.entropy[i] == out.entropy[i];
+    out.entropy[i] = simple ? out.entropy[i] : any.entropy[i];
+    out.label[i] = simple ? out.label[i] : any.label[i];
+    if constexpr (kConfidence) {
+      out.margin[i] = simple ? out.margin[i] : any.margin[i];
+      out.least_confidence[i] = simple ? out.least_confidence[i] : any.least_confidence[i];
+    }
+  }
+}
+
 }  // namespace ralx::RALX_ISA
