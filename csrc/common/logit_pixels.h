@@ -6,6 +6,7 @@
 
 #include "common/bilinear.h"
 #include "common/cuda.h"
+#include "common/pixel_math.h"
 #include "common/scalar.h"
 #include "common/tensor_view.h"
 
@@ -55,12 +56,19 @@ struct PlanarLogits {
   static constexpr int kPixels = 16 / sizeof(Stored);
 
   struct At {
-    using Raw = Pack<Stored, kPixels>;
+    using Raw = Pack<uint32_t, 4>;  // whole registers, two halves each
 
-    RALX_HD Raw read(int c) const { return *reinterpret_cast<const Raw*>(first + c * stride_c); }
+    RALX_HD Raw read(int c) const {
+      return bit_cast<Raw>(*reinterpret_cast<const Pack<Stored, kPixels>*>(first + c * stride_c));
+    }
     static RALX_HD void convert(const Raw& raw, float (&x)[kPixels]) {
       RALX_UNROLL
-      for (int i = 0; i < kPixels; ++i) x[i] = to_real(raw.of[i]);
+      for (int i = 0; i < kPixels; ++i) x[i] = to_real(part(raw, i, Stored{}));
+    }
+    static RALX_HD float part(const Raw& raw, int i, float) { return bit_cast<float>(raw.of[i]); }
+    template <typename Short>
+    static RALX_HD Short part(const Raw& raw, int i, Short) {
+      return {static_cast<uint16_t>(raw.of[i / 2] >> i % 2 * 16)};
     }
 
     const Stored* first;
@@ -224,5 +232,45 @@ __device__ void each_class(const Source& source, const typename Source::At& at, 
     }
   }
 }
+
+// The predicted class of each pixel, as torch.argmax has it.
+template <typename Source>
+__device__ void predict(const Source& source, const typename Source::At& at,
+                        int32_t (&label)[Source::kPixels]) {
+  constexpr int kPixels = Source::kPixels;
+  float best[kPixels];
+  each_class<8>(source, at, [&](int c, const float (&logit)[kPixels]) {
+    RALX_UNROLL
+    for (int i = 0; i < kPixels; ++i) {
+      if (c == 0) {
+        best[i] = logit[i];
+        label[i] = 0;
+      } else {
+        argmax_step(logit[i], c, best[i], label[i]);
+      }
+    }
+  });
+}
+
+// Pixels [N, H, W] in groups of kGroup neighbours, shared out among the threads of the grid.
+template <int kGroup>
+struct PixelGroups {
+  int64_t images, rows, groups;  // groups of a row
+
+  int64_t count() const { return images * rows * groups; }
+
+  // visit(n, y, x, wanted): as often in all threads of a warp.
+  template <typename Visit>
+  __device__ void each(const Visit& visit) const {
+    const int64_t total = images * rows * groups, step = static_cast<int64_t>(gridDim.x) * blockDim.x;
+    const int64_t lane = static_cast<int64_t>(threadIdx.x % kWarp);
+    int64_t first = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x - lane;
+    for (; first < total; first += step) {
+      const bool wanted = first + lane < total;
+      const int64_t i = wanted ? first + lane : 0, row = i / groups;
+      visit(row / rows, row % rows, (i - row * groups) * kGroup, wanted);
+    }
+  }
+};
 
 }  // namespace ralx::RALX_ISA
