@@ -44,6 +44,7 @@ struct LogitView {
 
 // Each source has
 //   kPixels                      pixels of a thread; x is a multiple of it, and the row's width too
+//   kInterpolates                whether a logit takes several loads, and registers for them
 //   at(t, n, y, x, wanted, warp) the logits of pixels x .. x + kPixels - 1: all lanes of a warp call it
 //                                together, also those that want no pixel; `warp` is shared memory of this
 //                                warp, warp_bytes() long, or null
@@ -54,6 +55,7 @@ struct LogitView {
 template <typename Stored>
 struct PlanarLogits {
   static constexpr int kPixels = 16 / sizeof(Stored);
+  static constexpr bool kInterpolates = false;
 
   struct At {
     using Raw = Pack<uint32_t, 4>;  // whole registers, two halves each
@@ -97,6 +99,7 @@ struct PlanarLogits {
 template <typename Stored>
 struct StridedLogits {
   static constexpr int kPixels = 1;
+  static constexpr bool kInterpolates = false;
 
   struct At {
     using Raw = float;
@@ -144,30 +147,41 @@ struct StridedLogits {
   LogitView view;
 };
 
+// Of one axis: (1 - weight) · first + weight · second. Where the source's pixel itself is hit, `first`
+// and `second` are the same and the weights ½: exact, and no neighbour of weight 0 is looked at, which may be
+// -inf.
+struct Mix {
+  float first, second;
+
+  explicit RALX_HD Mix(float weight) : first(weight > 0 ? 1 - weight : 0.5f), second(1 - first) {
+    if (weight > 0) second = weight;
+  }
+  RALX_HD float operator()(float a, float b) const { return first * a + second * b; }
+};
+
 // Bilinearly upsampled, from any strides. The few pixels of the source that a warp needs stay in the
 // first-level cache.
 template <typename Stored>
 struct UpsampledLogits {
   static constexpr int kPixels = 1;
+  static constexpr bool kInterpolates = true;
 
   struct At {
     using Raw = float;
 
     RALX_HD float read(int c) const {
       const Stored* plane = data + c * stride_c;
-      const float above = row(plane, above_left, above_right);
-      return weight_y > 0 ? (1 - weight_y) * above + weight_y * row(plane, below_left, below_right) : above;
+      return vertical(row(plane, above_left, above_right), row(plane, below_left, below_right));
     }
     static RALX_HD void convert(float raw, float (&x)[1]) { x[0] = raw; }
 
     RALX_HD float row(const Stored* plane, int64_t left, int64_t right) const {
-      const float first = to_real(plane[left]);
-      return weight_x > 0 ? (1 - weight_x) * first + weight_x * to_real(plane[right]) : first;
+      return horizontal(to_real(plane[left]), to_real(plane[right]));
     }
 
     const Stored* data;
     int64_t stride_c, above_left, above_right, below_left, below_right;
-    float weight_y, weight_x;
+    Mix vertical, horizontal;
   };
 
   static bool serves(const LogitView&) { return true; }
@@ -182,8 +196,73 @@ struct UpsampledLogits {
             view.offset(t, n, rows.first, columns.second),
             view.offset(t, n, rows.second, columns.first),
             view.offset(t, n, rows.second, columns.second),
-            static_cast<float>(rows.weight),
-            static_cast<float>(columns.weight)};
+            Mix(static_cast<float>(rows.weight)),
+            Mix(static_cast<float>(columns.weight))};
+  }
+
+  LogitView view;
+};
+
+// Upsampled more than three times: four neighbours lie between three columns of the source, which are
+// interpolated between their rows first. That takes six loads for four logits.
+template <typename Stored>
+struct WidelyUpsampledLogits {
+  static constexpr int kPixels = 4;
+  static constexpr bool kInterpolates = true;
+
+  struct At {
+    using Raw = Pack<float, kPixels>;
+
+    RALX_HD Raw read(int c) const {
+      const Stored* above = middle + c * stride_c;
+      const Stored* below = above + down;
+      const float a = vertical(to_real(above[left]), to_real(below[left]));
+      const float b = vertical(to_real(above[0]), to_real(below[0]));
+      const float d = vertical(to_real(above[right]), to_real(below[right]));
+      Raw raw;
+      RALX_UNROLL
+      for (int i = 0; i < kPixels; ++i)
+        raw.of[i] = horizontal[i](starts_at_middle[i] ? b : a, ends_at_right[i] ? d : b);
+      return raw;
+    }
+    static RALX_HD void convert(const Raw& raw, float (&x)[kPixels]) {
+      RALX_UNROLL
+      for (int i = 0; i < kPixels; ++i) x[i] = raw.of[i];
+    }
+
+    const Stored* middle;  // of the three columns, in the row above
+    int64_t stride_c, left, right, down;
+    Mix vertical, horizontal[kPixels];
+    bool starts_at_middle[kPixels], ends_at_right[kPixels];
+  };
+
+  static bool serves(const LogitView& view) {
+    const bool wide = view.align_corners ? view.size.width - 1 > 3 * (view.source.width - 1)
+                                         : view.size.width > 3 * view.source.width;
+    return wide && view.size.width % kPixels == 0;
+  }
+  RALX_HD size_t warp_bytes() const { return 0; }
+
+  __device__ At at(int64_t t, int64_t n, int64_t y, int64_t x, bool, float*) const {
+    const auto column = [&](int i) {
+      return bilinear(x + i, view.source.width, view.size.width, view.align_corners);
+    };
+    const Neighbours rows = bilinear(y, view.source.height, view.size.height, view.align_corners);
+    const Neighbours columns[kPixels] = {column(0), column(1), column(2), column(3)};
+    // A column that is hit is the middle one.
+    const int64_t middle = columns[0].weight > 0 ? columns[0].second : columns[0].first;
+    const auto mix = [&](int i) { return Mix(static_cast<float>(columns[i].weight)); };
+    const auto starts = [&](int i) { return columns[i].first == middle; };
+    const auto ends = [&](int i) { return columns[i].second > middle; };
+    return {static_cast<const Stored*>(view.data) + view.offset(t, n, rows.first, middle),
+            view.stride_c,
+            middle > 0 ? -view.stride_x : 0,
+            middle + 1 < view.source.width ? view.stride_x : 0,
+            (rows.second - rows.first) * view.stride_y,
+            Mix(static_cast<float>(rows.weight)),
+            {mix(0), mix(1), mix(2), mix(3)},
+            {starts(0), starts(1), starts(2), starts(3)},
+            {ends(0), ends(1), ends(2), ends(3)}};
   }
 
   LogitView view;
@@ -205,6 +284,7 @@ void dispatch_logits(const LogitView& view, const Function& function) {
     using Stored = decltype(stored);
     if (PlanarLogits<Stored>::serves(view)) return function(PlanarLogits<Stored>{view});
     if (StridedLogits<Stored>::serves(view)) return function(StridedLogits<Stored>{view});
+    if (WidelyUpsampledLogits<Stored>::serves(view)) return function(WidelyUpsampledLogits<Stored>{view});
     return function(UpsampledLogits<Stored>{view});
   };
   switch (view.dtype) {

@@ -327,7 +327,7 @@ struct ScoreSums {
 };
 
 template <typename Source, bool kScored>
-__global__ void __launch_bounds__(kThreads, kScored ? 3 : 4)
+__global__ void __launch_bounds__(kThreads, kScored || Source::kInterpolates ? 3 : 4)
     measure_units(Source source, Plan plan, Scratch scratch, Outputs out, ImpurityMap impurity) {
   constexpr int kPixels = Source::kPixels;
   const Unit& unit = unit_of_block(plan);

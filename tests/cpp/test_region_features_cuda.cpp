@@ -128,6 +128,22 @@ void test_special_values(DType dtype, Layout layout, const Scores& scores) {
   test_regions(c, logits);
 }
 
+// Upsampled, a class that is -inf in some of the source's pixels is masked where they weigh anything; NaN and inf
+// spread as far. 2 · 16 + 1 columns from 9 with align_corners: every fourth hits one of the source.
+void test_masked_class(DType dtype, Layout layout) {
+  for (const Extent size : {Extent{9, 36}, Extent{13, 45}, Extent{13, 44}, Extent{9, 18}})
+    for (bool align_corners : {false, true}) {
+      Case c{1, 6, size.height, size.width, {4, 9}, {4, 6}, {2, 3}, dtype, layout, true, align_corners};
+      Logits logits(dtype, {1, 6, 4, 9}, layout, 4);
+      for (int64_t y = 0; y < 4; ++y)
+        for (int64_t x = 0; x < 9; ++x)
+          if (x % 3 == 0) logits.set({0, 4, y, x}, -kInf);
+      logits.set({0, 1, 0, 8}, kNaN);
+      logits.set({0, 1, 3, 0}, kInf);
+      test_regions(c, logits);
+    }
+}
+
 // A large window is cut on all sides, and its counts pass through more than one row of a lane's way.
 void test_scores() {
   for (DType dtype : {DType::float32, DType::bfloat16, DType::float16})
@@ -229,7 +245,12 @@ int main() {
       test_regions({2, 19, 18, 48, {18, 48}, {9, 21}, {2, 4}, dtype, layout});
       test_regions({1, 11, 13, 33, {13, 33}, {5, 14}, {5, 14}, dtype, layout, true});
       test_regions({1, 5, 20, 31, {6, 9}, {8, 8}, {3, 3}, dtype, layout, true, true});
-      test_regions({1, 5, 22, 48, {6, 9}, {8, 8}, {3, 3}, dtype, layout, false, false});
+      for (bool align_corners : {false, true}) {  // less and more than three times as wide
+        test_regions({1, 5, 12, 24, {6, 9}, {8, 8}, {3, 3}, dtype, layout, false, align_corners});
+        test_regions({1, 5, 22, 48, {6, 9}, {8, 9}, {3, 3}, dtype, layout, true, align_corners});
+        test_regions({1, 9, 7, 36, {7, 1}, {7, 9}, {1, 1}, dtype, layout, false, align_corners});
+      }
+      test_masked_class(dtype, layout);
       test_special_values(dtype, layout, {false, false, 0});
       test_special_values(dtype, layout, {true, true, 5});
     }
