@@ -136,10 +136,35 @@ struct StridedLogits {
     if (!one_piece) return {first, view.stride_c, nullptr, 0};
     const auto* from = reinterpret_cast<const Stored*>(static_cast<const char*>(view.data) + start);
     __syncwarp();  // what was copied before has been read
-    for (int i = lane; i < pixels * view.classes; i += kWarp)
-      warp[i + i / static_cast<int>(kWarp)] = to_real(from[i]);
+    constexpr int kPair = 4 / sizeof(Stored);
+    const int count = pixels * view.classes;
+    const bool aligned = reinterpret_cast<uintptr_t>(from) % 4 == 0;
+    const int paired = kPair > 1 && aligned ? count / kPair * kPair : 0;
+    copy<kPair>(from, 0, paired, warp);
+    copy<1>(from, paired, count, warp);
     __syncwarp();
     return {first, view.stride_c, warp, lane * view.classes};
+  }
+
+  // Numbers begin .. end - 1 by all lanes, kEach with one load and many loads ahead.
+  template <int kEach>
+  static __device__ void copy(const Stored* from, int begin, int end, float* warp) {
+    constexpr int kAhead = 10, kStep = static_cast<int>(kWarp) * kEach;
+    using Piece = Pack<Stored, kEach>;
+    for (int i = begin + static_cast<int>(threadIdx.x % kWarp) * kEach; i < end; i += kAhead * kStep) {
+      Piece pieces[kAhead];
+      RALX_UNROLL
+      for (int k = 0; k < kAhead; ++k)
+        if (i + k * kStep < end) pieces[k] = *reinterpret_cast<const Piece*>(from + i + k * kStep);
+      RALX_UNROLL
+      for (int k = 0; k < kAhead; ++k) {
+        const int first = i + k * kStep;
+        if (first >= end) break;
+        RALX_UNROLL
+        for (int j = 0; j < kEach; ++j)
+          warp[first + j + (first + j) / static_cast<int>(kWarp)] = to_real(pieces[k].of[j]);
+      }
+    }
   }
 
   static constexpr size_t kMostCopied = 5 << 10;  // of 38 classes; beyond, too few warps would find room

@@ -98,7 +98,7 @@ struct Totals {
 };
 
 template <typename Source, bool kScored>
-__global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
+__global__ void __launch_bounds__(kThreads, Source::kInterpolates ? 2 : kBlocksPerMultiprocessor)
     measure_pixels(Source source, PixelGroups<Source::kPixels> groups, LabelPixels map, Totals totals,
                    ImpurityMap impurity) {
   constexpr int kPixels = Source::kPixels;
