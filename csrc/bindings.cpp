@@ -153,6 +153,8 @@ PYBIND11_MODULE(_C, m) {
   cuda.def("kl_histogram_scratch", ralx::cuda::kl_histogram_scratch);
   cuda.def("region_features", ralx::cuda::region_features, without_gil());
   cuda.def("region_features_scratch", ralx::cuda::region_features_scratch);
+  cuda.def("label_map_features", ralx::cuda::label_map_features, without_gil());
+  cuda.def("label_map_features_scratch", ralx::cuda::label_map_features_scratch);
 #endif
 
   // For tests and comparisons: each CPU uses its widest instruction set otherwise.

@@ -380,6 +380,20 @@ def _label_map_cpu(
     return outputs
 
 
+def _label_map_cuda(
+    logits: Tensor, regions: Tensor, num_regions: int, align_corners: bool, scores: Sequence[int]
+) -> tuple[Tensor, ...]:
+    if logits.dtype == torch.float64:
+        return label_map_features_ref(logits, regions, num_regions, align_corners, scores)
+    outputs = _label_map_empty(logits, regions, num_regions, align_corners, scores)
+    needed = cuda_kernels.label_map_features_scratch(logits, regions, num_regions, scores)
+    scratch = logits.new_empty(needed, dtype=torch.uint8)
+    cuda_kernels.label_map_features(
+        logits, regions, align_corners, scores, *outputs, scratch, stream_of(logits)
+    )
+    return outputs
+
+
 _op = register(
     "region_features(Tensor logits, SymInt[2] region_size, SymInt[2] cells, SymInt[2] size, "
     "bool align_corners, bool keep_edge, int[3] scores) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
@@ -393,7 +407,7 @@ _label_map_op = register(
     "label_map_features(Tensor logits, Tensor regions, SymInt num_regions, bool align_corners, "
     "int[3] scores) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     cpu=_label_map_cpu,
-    cuda=label_map_features_ref,
+    cuda=_label_map_cuda,
     ref=label_map_features_ref,
     fake=_label_map_empty,
 )

@@ -14,8 +14,9 @@ from logit_cases import HOST_GRID
 
 ROOT = Path(__file__).parents[2]
 
-# What is asked of the CPU alone, and what the registration with torch is asked, which knows the device.
+# What is asked of the CPU alone, or of torch's dispatcher, which is left out.
 OTHERS = ("opcheck", "compiles", "registered", "thread", "memory", "error", "named", "too_large", "device")
+OTHERS += ("without_data", "negated")
 
 
 @pytest.fixture(scope="module")
