@@ -284,7 +284,8 @@ class Oracle:
     def label(self, regions: Tensor) -> Tensor:
         """The labels of `regions` [K]: [K, *grid.box_size], in the same order and of the label maps' dtype.
 
-        A region lies at the top left of its box; the box's other pixels have the label `ignore_index`.
+        A region lies at the top left of its box; the box's other pixels have the label `ignore_index`. Where
+        K = 0 no label map is read, and the dtype is uint8.
         """
         regions = self.grid.check(regions).flatten().cpu()
         if not len(regions):
