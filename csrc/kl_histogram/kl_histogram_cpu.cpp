@@ -485,6 +485,14 @@ class Worker {
   double* const kept_;  // [tiles, kRows, kTile], divergences to all of q
 };
 
+// The histogram of one row, out [num_bins], from its counts of all `length` divergences.
+void write_shares(const int64_t* counts, int64_t num_bins, int64_t length, bool bad, float* out) {
+  for (int64_t b = 0; b < num_bins; ++b) {
+    const double share = static_cast<double>(counts[b]) / static_cast<double>(length);
+    out[b] = bad ? __builtin_nanf("") : static_cast<float>(share);
+  }
+}
+
 }  // namespace
 
 void kl_histogram(const TensorView& p, const TensorView& q, const TensorView& out, bool own_range, double low,
@@ -542,12 +550,8 @@ void kl_histogram(const TensorView& p, const TensorView& q, const TensorView& ou
     }
     each_block([&](Worker&, int64_t i, BlockState& state) {
       for (int64_t r = 0; r < min_of(kRows, rows - start - i); ++r)
-        for (int64_t b = 0; b < num_bins; ++b) {
-          const double share =
-              static_cast<double>(counts[(i + r) * num_bins + b]) / static_cast<double>(length);
-          static_cast<float*>(out.data)[(start + i + r) * num_bins + b] =
-              state.bad[r] ? __builtin_nanf("") : static_cast<float>(share);
-        }
+        write_shares(&counts[(i + r) * num_bins], num_bins, length, state.bad[r],
+                     static_cast<float*>(out.data) + (start + i + r) * num_bins);
     });
   }
 }

@@ -12,7 +12,7 @@ namespace {
 // With fewer rows of regions than this, each is given to several threads.
 constexpr int64_t kManyBands = 64;
 
-// The part of a region that cell number i along an axis covers, in pixels from the region's edge.
+// Part of a region along one axis, in pixels from the region's edge.
 struct Span {
   int64_t begin, count;
 };
@@ -24,6 +24,7 @@ struct CellGrid {
       : rows(cells.height), cols(cells.width), height(region.height / cells.height),
         width(region.width / cells.width) {}
 
+  // What there is of pixels begin .. begin + count - 1 in a region of `region` pixels: less in a ragged one.
   static Span clip(int64_t begin, int64_t count, int64_t region) {
     begin = min_of(begin, region);
     return {begin, min_of(count, region - begin)};
