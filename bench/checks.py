@@ -20,6 +20,12 @@ def same_histograms(ours: Tensor, theirs: Tensor) -> None:
     assert (leading(ours, theirs) - theirs).abs().sum(-1).max() < REBINNED
 
 
+def identical(ours: Tensor | Sequence[Tensor], theirs: Tensor | Sequence[Tensor]) -> None:
+    """To the bit: what the op gives is the same from call to call, and in a CUDA graph."""
+    pairs = [(ours, theirs)] if isinstance(ours, Tensor) else zip(ours, theirs, strict=True)
+    assert all(torch.equal(mine, other) for mine, other in pairs), "not the same bits"
+
+
 def leading(ours: Tensor, theirs: Tensor) -> Tensor:
     """As much of ours as there is of theirs, which may have done a share of the work only."""
     return ours[tuple(slice(0, length) for length in theirs.shape)]

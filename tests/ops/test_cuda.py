@@ -342,7 +342,7 @@ def mean_may_swap(x: Tensor, image: Image) -> Tensor:
     )
 
 
-def test_compute_changes_nothing_and_update_may_follow() -> None:
+def test_bald_compute_changes_nothing_and_update_may_follow() -> None:
     x = random_logits(4, 2, 5, 9, 20).to(DEVICE)
     accumulator = BaldAccumulator((4, 5), size=(18, 40))
     for t, one_pass in enumerate(x):
@@ -394,7 +394,7 @@ def test_confusion_matrix_of_labels(shape, classes, dtype, other, layout, other_
 
 
 @needs_cuda
-def test_targets_that_are_no_class_are_skipped() -> None:
+def test_confusion_matrix_skips_targets_that_are_no_class() -> None:
     target = torch.tensor([[[0, 5, -1, 1, 255, 2**40, -(2**63), 1]]], device=DEVICE)
     prediction = torch.tensor([[[0, 0, 0, 7, 0, 0, 0, 1]]], device=DEVICE)
     assert confusion_matrix(prediction, target, 2).tolist() == [[1, 0], [0, 1]]
@@ -454,14 +454,14 @@ def test_kl_histogram_of_special_values(range) -> None:
     assert_histograms(rows(2, 3, 5, seed=2), rows(9, 5, seed=3), range=range)
 
 
-def test_equal_rows_fall_in_one_bin() -> None:
+def test_kl_histogram_of_equal_rows_has_one_bin() -> None:
     result = kl_histogram(rows(7, 19, seed=0), rows(1, 19, seed=1).expand(4097, -1), bins=9)
     expected = torch.zeros(7, 9)
     expected[:, 4] = 1  # all divergences are equal: half a nat to each side
     assert torch.equal(result.cpu(), expected)
 
 
-def test_nearly_equal_rows_are_told_apart() -> None:
+def test_kl_histogram_tells_nearly_equal_rows_apart() -> None:
     # An untrained network predicts nearly the same everywhere: divergences below what float32 resolves.
     p = torch.full((1, 11), 1 / 11, device=DEVICE)
     q = p + torch.linspace(0, 1e-4, 50, device=DEVICE).unsqueeze(1) * random_logits(11).to(DEVICE)
