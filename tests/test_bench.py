@@ -180,6 +180,7 @@ def test_extra_memory_is_scratch_without_the_output():
         scratch = np.ones(64_000_000, np.uint8)
         return torch.ones(40_000_000, dtype=torch.uint8), [torch.from_numpy(scratch[:1].copy())]
 
+    call()  # pays for code that is loaded when it is first used
     assert memory.peak_of(call) == pytest.approx(64e6, abs=2e6)
     assert memory.peak_of(lambda: torch.ones(40_000_000, dtype=torch.uint8)) < 2e6
 
@@ -355,11 +356,9 @@ def test_the_other_parts_go_on_and_the_verdict_names_what_failed(monkeypatch, tm
         ("tests: a", True),
         ("tests: b", False),
     ]
-    assert (
-        "fine" in (tmp_path / "dry-run.log").read_text()
-        and "FAILED" in (tmp_path / "dry-run.txt").read_text()
     assert kept[2].told == ["FileNotFoundError: [Errno 2] No such file or directory: 'no such program'"]
-    )
+    assert "fine" in (tmp_path / "dry-run.log").read_text()
+    assert "FAILED" in (tmp_path / "dry-run.txt").read_text()
 
 
 def test_the_check_of_a_gpu_can_be_tried_out_on_the_cpu(tmp_path):
