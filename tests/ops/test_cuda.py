@@ -1,7 +1,8 @@
 """Every op on a CUDA device against its CPU kernel in float64, and what the contract promises of CUDA alone.
 
-Without a device these tests are skipped. RALX_TEST_DEVICE=cpu runs those of them that a CPU can run: they
-then prove themselves, with the CPU kernels of each dtype in the place of the CUDA kernels.
+Without a device these tests are skipped. RALX_TEST_DEVICE=cpu runs those of them that a CPU can run, with the
+CPU's kernels in the place of the CUDA kernels, or with RALX_TEST_HOST_GRID (conftest.py) the CUDA kernels as
+C++: then the tests prove themselves.
 """
 
 import math
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 import tolerances
 import torch
+from conftest import HOST_GRID
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from logit_cases import (
@@ -36,6 +38,7 @@ from ralx.ops.confusion_matrix import confusion_matrix_ref
 
 DEVICE = os.environ.get("RALX_TEST_DEVICE", "cuda")
 ON_CUDA = DEVICE.startswith("cuda")
+CUDA_KERNELS = ON_CUDA or HOST_GRID is not None
 LABEL_DTYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
 SCORES = ("margin", "least_confidence", "impurity")
 
@@ -51,6 +54,7 @@ def missing() -> str:
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "nothing is missing")
 needs_cuda = pytest.mark.skipif(not ON_CUDA, reason="needs a CUDA device")
+needs_kernels = pytest.mark.skipif(not CUDA_KERNELS, reason="needs the CUDA kernels")
 # The same examples every time, and no time spent on making a failing one smaller.
 hypothesis = settings(
     deadline=None, max_examples=150, derandomize=True, database=None, phases=(Phase.generate,)
@@ -275,7 +279,7 @@ def test_regions_of_a_label_map(case, num_regions, dtype, layout, scored) -> Non
     assert_features(result, expected, x, image.size != tuple(x.shape[2:]), near)
 
 
-@needs_cuda
+@needs_kernels
 @pytest.mark.parametrize("dtype", LABEL_DTYPES)
 def test_ids_from_r_on_are_in_no_region(dtype) -> None:
     x, ids = random_logits(2, 5, 20, 33).to(DEVICE), labels(2, 20, 33, below=100, dtype=dtype, seed=0)
@@ -384,16 +388,16 @@ def test_confusion_matrix_of_labels(shape, classes, dtype, other, layout, other_
     prediction = labels(
         *shape, below=below, dtype=other, seed=1, layout=other_layout if shape[0] else "contiguous"
     )
-    if ON_CUDA and dtype != torch.uint8:  # no classes: skipped, where the CPU raises an error
+    if CUDA_KERNELS and dtype != torch.uint8:  # no classes: skipped, where the CPU raises an error
         target = torch.where(target == 1, -7, torch.where(target == 2, classes, target)).to(dtype)
-    if ON_CUDA and other != torch.uint8:
+    if CUDA_KERNELS and other != torch.uint8:
         prediction = torch.where(prediction == 0, -1, prediction).to(other)
     result = twice(confusion_matrix, prediction, target, classes, ignore_index=ignored)
     expected = confusion_matrix_ref(prediction.cpu(), target.cpu(), classes, ignored)
     assert torch.equal(result.cpu(), expected)
 
 
-@needs_cuda
+@needs_kernels
 def test_confusion_matrix_skips_targets_that_are_no_class() -> None:
     target = torch.tensor([[[0, 5, -1, 1, 255, 2**40, -(2**63), 1]]], device=DEVICE)
     prediction = torch.tensor([[[0, 0, 0, 7, 0, 0, 0, 1]]], device=DEVICE)
