@@ -56,7 +56,7 @@ ON_DEVICE = "tests/ops/test_cuda.py"
 OTHER_TESTS = (
     "tests/test_dqn.py",
     "tests/datasets/test_dataset.py",
-    "tests/segmentation/test_modes.py",
+    "tests/segmentation",
     "tests/ops/test_kl_histogram.py",
 )
 SANITIZED = (

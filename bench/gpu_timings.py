@@ -105,12 +105,7 @@ def measure(op: str, case: sizes.Case, device: str, seconds: float) -> tuple[Res
         case = replace(case, compiled=False)
     with torch.device(device):
         comparison = make(case)
-        alternatives = [each for each in comparison.alternatives if each.name not in ON_CPU]
-        if comparison.work.unit == "B":
-            copied = limits.COPIED if on_gpu else int(comparison.work.amount)
-            alternatives.append(limits.bandwidth(comparison.work.amount, device, copied))
-        if on_gpu:
-            alternatives.append(Alternative(HOST, comparison.run, identical))
+    alternatives = alternatives_on(device, comparison)
     not_run, wrong = first_calls(comparison, alternatives)
     if on_gpu:
         add_graph(alternatives, not_run, wrong, lambda: in_graph(make, case, device, comparison))
@@ -135,6 +130,17 @@ def measure(op: str, case: sizes.Case, device: str, seconds: float) -> tuple[Res
         not_run=not_run,
     )
     return result, wrong
+
+
+def alternatives_on(device: str, comparison: Comparison) -> list[Alternative]:
+    """Those of the case that say something of a GPU, and its limit."""
+    alternatives = [each for each in comparison.alternatives if each.name not in ON_CPU]
+    if comparison.work.unit == "B":
+        copied = limits.COPIED if device != "cpu" else int(comparison.work.amount)
+        alternatives.append(limits.bandwidth(comparison.work.amount, device, copied))
+    if device != "cpu":
+        alternatives.append(Alternative(HOST, comparison.run, identical))
+    return alternatives
 
 
 def first_calls(comparison: Comparison, alternatives: list[Alternative]) -> tuple[dict[str, str], list[str]]:
