@@ -14,6 +14,7 @@ from ralx.ops.arguments import (
     check_rank,
     check_same_device,
     check_tensor,
+    threads_for,
 )
 from ralx.ops.registration import cuda_kernels, register, stream_of
 
@@ -117,14 +118,13 @@ def _histogram(values: Tensor, bins: int, range: list[float] | None) -> Tensor:
 
 
 def _cpu(p: Tensor, q: Tensor, bins: int, range: list[float] | None, eps: float) -> Tensor:
+    histograms = _fake(p, q, bins, range, eps)
     if not len(q):
-        return torch.zeros(*p.shape[:-1], bins)
-    histograms = torch.empty(*p.shape[:-1], bins)
+        return histograms.zero_()
     low, high = range or (0.0, 1.0)
     rows = p.reshape(-1, p.shape[-1])
-    _C.kl_histogram(
-        rows, q, histograms.view(-1, bins), range is None, low, high, eps, torch.get_num_threads()
-    )
+    threads = threads_for(len(rows) * q.numel())
+    _C.kl_histogram(rows, q, histograms.view(-1, bins), range is None, low, high, eps, threads)
     return histograms
 
 

@@ -255,6 +255,18 @@ def test_nan_in_the_reference_reaches_every_row(isa, position, range) -> None:
     assert kl_histogram(p, q, range=range).isnan().all()
 
 
+@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16])
+def test_torchs_default_dtype_changes_nothing(default) -> None:
+    p, q = rows(5, 4, seed=0), rows(7, 4, seed=1)
+    expected = kl_histogram(p, q)
+    torch.set_default_dtype(default)
+    try:
+        assert torch.equal(kl_histogram(p, q), expected)
+        assert kl_histogram(p, q[:0]).dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_a_row_of_zeros() -> None:
     p, q = torch.zeros(1, 4), torch.tensor([[1.0, 1, 1, 1], [1, 1, 1, 9]])
     # Smoothing makes it uniform; without smoothing there is nothing to divide by.
