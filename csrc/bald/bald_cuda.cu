@@ -71,28 +71,6 @@ void dispatch_source(const LogitView& view, const Function& function) {
   }
 }
 
-// Pixels [N, H, W] in groups of kPixels neighbours, a thread's work; shared out among the threads of a grid.
-template <int kPixels>
-struct ThreadPixels {
-  int64_t images, rows, columns;
-
-  int64_t count() const { return images * rows * (columns / kPixels); }
-
-  // visit(n, y, x, wanted): as often in all threads of a warp.
-  template <typename Visit>
-  __device__ void each(const Visit& visit) const {
-    const int64_t groups = columns / kPixels, total = images * rows * groups;
-    const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
-    const int64_t lane = static_cast<int64_t>(threadIdx.x % kWarp);
-    int64_t first = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x - lane;
-    for (; first < total; first += step) {
-      const bool wanted = first + lane < total;
-      const int64_t i = wanted ? first + lane : 0, row = i / groups, n = row / rows;
-      visit(n, row - n * rows, (i - row * groups) * kPixels, wanted);
-    }
-  }
-};
-
 // ---- one pass ----
 
 // The larger, or NaN where one is NaN.
@@ -103,29 +81,6 @@ RALX_HD float larger_or_nan(float a, float b) {
   return larger;
 #else
   return a > b || a != a ? a : b;
-#endif
-}
-
-// 2^t for every t <= 0, and a little above: 0 far down, and NaN stays.
-RALX_HD float exp2_all_the_way_down(float t) {
-#if defined(__CUDA_ARCH__)
-  float e;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(t));  // to 2^-22 of its size
-  return e;
-#else
-  if (t != t) return t;
-  return t < kFloor<float> ? 0.0f : exp2_nonpositive(t);
-#endif
-}
-
-// 1 / x to nearly the last bit, for normal x.
-RALX_HD float one_over(float x) {
-#if defined(__CUDA_ARCH__)
-  float inverse;
-  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(x));
-  return inverse;
-#else
-  return 1 / x;
 #endif
 }
 
@@ -148,7 +103,7 @@ struct PixelSoftmax {
   }
   RALX_HD float exponent(float x) const { return larger_or_nan(fmaf(x, kLog, shift), kFarDown); }
   RALX_HD float add(float x) {
-    const float t = exponent(x), e = exp2_all_the_way_down(t);
+    const float t = exponent(x), e = exp2_to_zero(t);
     z += e;
     tz = fmaf(t, e, tz);
     return e;
@@ -228,7 +183,7 @@ struct RegisterSums {
         if (c > kLeast && c >= classes) x[c][i] = softmax[i].largest - kFarBelow;
         x[c][i] = softmax[i].add(x[c][i]);
       }
-      const float one_over_z = one_over(softmax[i].z);
+      const float one_over_z = reciprocal_of_sum(softmax[i].z);
       sum_entropy[i] += softmax_entropy(softmax[i].z, softmax[i].tz, one_over_z);
       RALX_UNROLL
       for (int c = 0; c < kMost; ++c) sum_p[c][i] = fmaf(x[c][i], one_over_z, sum_p[c][i]);
@@ -271,11 +226,11 @@ struct RegisterSums {
 // So many that Σp, a pass's logits and what else a thread needs just find room; addresses of a layout that
 // isn't simple take more.
 template <int kMost, int kPixels>
-constexpr int kFewBlocks = 65536 / kFewThreads / (2 * kMost * kPixels + (kPixels > 1 ? 52 : 80));
+constexpr int kFewBlocks = 65536 / kFewThreads / (2 * kMost * kPixels + (kPixels > 1 ? 52 : 108));
 
 template <int kMost, int kLeast, typename Source>
 __global__ void __launch_bounds__(kFewThreads, kFewBlocks<kMost, Source::kPixels>)
-    score_few_classes(Source source, ThreadPixels<Source::kPixels> groups, PixelOutputs out) {
+    score_few_classes(Source source, PixelGroups<Source::kPixels> groups, PixelOutputs out) {
   constexpr int kPixels = Source::kPixels;
   float* const warp = warp_memory(source, 0);
   const int classes = source.view.classes;
@@ -319,7 +274,7 @@ struct MemorySums {
     float one_over_z[kPixels];
     RALX_UNROLL
     for (int i = 0; i < kPixels; ++i) {
-      one_over_z[i] = one_over(softmax[i].z);
+      one_over_z[i] = reciprocal_of_sum(softmax[i].z);
       sum_entropy[i] += softmax_entropy(softmax[i].z, softmax[i].tz, one_over_z[i]);
     }
     for (int begin = 0; begin < source.view.classes; begin += kAhead)
@@ -344,7 +299,7 @@ struct MemorySums {
       At::convert(raw[k], x);
       RALX_UNROLL
       for (int i = 0; i < kPixels; ++i) {
-        const float e = exp2_all_the_way_down(softmax[i].exponent(x[i] - softmax[i].lowered_by));
+        const float e = exp2_to_zero(softmax[i].exponent(x[i] - softmax[i].lowered_by));
         sum[k].of[i] = fmaf(e, one_over_z[i], sum[k].of[i]);
       }
       of(begin + k) = sum[k];
@@ -366,8 +321,7 @@ constexpr int64_t kScratchBlocks = 256;
 
 template <typename Source>
 __global__ void __launch_bounds__(kManyPixels / Source::kPixels, 5)
-    score_many_classes(Source source, ThreadPixels<Source::kPixels> groups, PixelOutputs out,
-                       float* scratch) {
+    score_many_classes(Source source, PixelGroups<Source::kPixels> groups, PixelOutputs out, float* scratch) {
   constexpr int kPixels = Source::kPixels;
   using Sums = MemorySums<kManyAhead, kPixels>;
   const int classes = source.view.classes;
@@ -399,15 +353,15 @@ constexpr int kStreamAhead = 8;
 
 template <typename Source>
 __global__ void __launch_bounds__(kStreamThreads, 2)
-    update_sums(Source source, ThreadPixels<Source::kPixels> groups, float* sum_p, float* sum_entropy) {
+    update_sums(Source source, PixelGroups<Source::kPixels> groups, float* sum_p, float* sum_entropy) {
   constexpr int kPixels = Source::kPixels;
   using Sums = MemorySums<kStreamAhead, kPixels>;
   float* const warp = warp_memory(source, 0);
-  const int64_t pixels = groups.rows * groups.columns;
+  const int64_t columns = groups.groups * kPixels, pixels = groups.rows * columns;
   groups.each([&](int64_t n, int64_t y, int64_t x, bool wanted) {
     const auto at = source.at(0, n, y, x, wanted, warp);
     if (!wanted) return;
-    const int64_t in_image = y * groups.columns + x;
+    const int64_t in_image = y * columns + x;
     const Sums sums{
         reinterpret_cast<typename Sums::Numbers*>(sum_p + n * source.view.classes * pixels + in_image),
         pixels / kPixels};
@@ -422,7 +376,7 @@ __global__ void __launch_bounds__(kStreamThreads, 2)
 }
 
 __global__ void __launch_bounds__(kStreamThreads)
-    score_sums(StridedLogits<float> sum_p, const float* sum_entropy, ThreadPixels<1> groups,
+    score_sums(StridedLogits<float> sum_p, const float* sum_entropy, PixelGroups<1> groups,
                PixelOutputs out) {
   groups.each([&](int64_t n, int64_t y, int64_t x, bool wanted) {
     if (!wanted) return;
@@ -578,7 +532,7 @@ void score_regions(const Slices& slices, const Scratch& scratch, const TensorVie
 
 template <int kMost, int kLeast, typename Source>
 void launch_few(const Source& source, const PixelOutputs& out, Stream stream) {
-  const ThreadPixels<Source::kPixels> groups{source.view.images, out.rows, out.columns};
+  const PixelGroups<Source::kPixels> groups{source.view.images, out.rows, out.columns / Source::kPixels};
   launch(score_few_classes<kMost, kLeast, Source>, blocks_for(groups.count(), kFewThreads), kFewThreads,
          kFewThreads / kWarp * source.warp_bytes(), as_cuda(stream), source, groups, out);
 }
@@ -586,7 +540,7 @@ void launch_few(const Source& source, const PixelOutputs& out, Stream stream) {
 template <typename Source>
 void launch_many(const Source& source, const PixelOutputs& out, float* sum_p, Stream stream) {
   constexpr int kThreads = kManyPixels / Source::kPixels;
-  const ThreadPixels<Source::kPixels> groups{source.view.images, out.rows, out.columns};
+  const PixelGroups<Source::kPixels> groups{source.view.images, out.rows, out.columns / Source::kPixels};
   const size_t shared = sizeof(float) * kManyPixels * static_cast<size_t>(source.view.classes);
   const int64_t blocks = blocks_for(groups.count(), kThreads);
   launch(score_many_classes<Source>,
@@ -638,7 +592,7 @@ void bald_update(const TensorView& logits, bool align_corners, const TensorView&
   const Extent size{sum_p.sizes[2], sum_p.sizes[3]};
   dispatch_source(LogitView(logits, size, align_corners), [&](auto source) {
     using Source = decltype(source);
-    const ThreadPixels<Source::kPixels> groups{logits.sizes[0], size.height, size.width};
+    const PixelGroups<Source::kPixels> groups{logits.sizes[0], size.height, size.width / Source::kPixels};
     launch(update_sums<Source>, blocks_for(groups.count(), kStreamThreads), kStreamThreads,
            kStreamThreads / kWarp * source.warp_bytes(), as_cuda(stream), source, groups,
            static_cast<float*>(sum_p.data), static_cast<float*>(sum_entropy.data));
@@ -654,7 +608,7 @@ void bald_compute(const TensorView& sum_p, const TensorView& sum_entropy, int64_
   const Scratch parts(slices, scratch.data);
   const PixelOutputs out{static_cast<float*>(bald_map.data), parts.label, size.height, size.width,
                          1 / static_cast<float>(passes)};
-  const ThreadPixels<1> groups{sum_p.sizes[0], size.height, size.width};
+  const PixelGroups<1> groups{sum_p.sizes[0], size.height, size.width};
   launch(score_sums, blocks_for(groups.count(), kStreamThreads), kStreamThreads, 0, as_cuda(stream),
          StridedLogits<float>{LogitView(sum_p, size, false)}, static_cast<const float*>(sum_entropy.data),
          groups, out);

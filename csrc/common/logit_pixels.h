@@ -82,7 +82,7 @@ struct PlanarLogits {
     return !view.resized() && view.stride_x == 1 && reinterpret_cast<uintptr_t>(view.data) % 16 == 0 &&
            view.size.width % kPixels == 0 && aligned(view.passes, view.stride_t) &&
            aligned(view.images, view.stride_n) && aligned(view.classes, view.stride_c) &&
-           aligned(view.size.height, view.stride_y);
+           aligned(view.size.height, view.stride_y) && (sizeof(Stored) > 2 || view.classes <= 1 << 16);
   }
   RALX_HD size_t warp_bytes() const { return 0; }
 
@@ -215,14 +215,10 @@ struct UpsampledLogits {
   __device__ At at(int64_t t, int64_t n, int64_t y, int64_t x, bool, float*) const {
     const Neighbours rows = bilinear(y, view.source.height, view.size.height, view.align_corners);
     const Neighbours columns = bilinear(x, view.source.width, view.size.width, view.align_corners);
-    return {static_cast<const Stored*>(view.data),
-            view.stride_c,
-            view.offset(t, n, rows.first, columns.first),
-            view.offset(t, n, rows.first, columns.second),
-            view.offset(t, n, rows.second, columns.first),
-            view.offset(t, n, rows.second, columns.second),
-            Mix(static_cast<float>(rows.weight)),
-            Mix(static_cast<float>(columns.weight))};
+    return {static_cast<const Stored*>(view.data),         view.stride_c,
+            view.offset(t, n, rows.first, columns.first),  view.offset(t, n, rows.first, columns.second),
+            view.offset(t, n, rows.second, columns.first), view.offset(t, n, rows.second, columns.second),
+            Mix(static_cast<float>(rows.weight)),          Mix(static_cast<float>(columns.weight))};
   }
 
   LogitView view;

@@ -23,9 +23,10 @@ struct ImpurityMap {
   uint16_t* counts;                       // [blocks, C, kWarp], unless in_shared
 
   ImpurityMap(const LogitView& logits, const Scores& scores)
-      : images(scores.neighbourhood > 0 ? logits.images : 0), height(static_cast<int32_t>(logits.size.height)),
-        width(static_cast<int32_t>(logits.size.width)), classes(logits.classes),
-        reach(static_cast<int32_t>(scores.neighbourhood / 2)), in_shared(count_bytes() <= most_shared()) {}
+      : images(scores.neighbourhood > 0 ? logits.images : 0),
+        height(static_cast<int32_t>(logits.size.height)), width(static_cast<int32_t>(logits.size.width)),
+        classes(logits.classes), reach(static_cast<int32_t>(scores.neighbourhood / 2)),
+        in_shared(count_bytes() <= most_shared()) {}
 
   RALX_HD int64_t pixels() const { return images * height * width; }
   RALX_HD int64_t largest_window() const { return (2 * reach + 1) * (2 * reach + 1); }
@@ -63,8 +64,8 @@ template <typename Source>
 __global__ void __launch_bounds__(kPredictThreads, 2)
     predict_classes(Source source, PixelGroups<Source::kPixels> groups, ImpurityMap map) {
   constexpr int kPixels = Source::kPixels;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kPredictThreads + threadIdx.x; i <= map.largest_window();
-       i += static_cast<int64_t>(gridDim.x) * kPredictThreads)
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kPredictThreads + threadIdx.x;
+       i <= map.largest_window(); i += static_cast<int64_t>(gridDim.x) * kPredictThreads)
     map.log_table[i] = c_log_c(i);
   float* const warp = warp_memory(source, 0);
   groups.each([&](int64_t n, int64_t y, int64_t x, bool wanted) {
@@ -108,9 +109,9 @@ class Window {
 template <int kLanes>
 __global__ void __launch_bounds__(kLanes) measure_windows(ImpurityMap map) {
   const int lane = static_cast<int>(threadIdx.x);
-  uint16_t* const counts =
-      map.in_shared ? dynamic_shared<uint16_t>()
-                    : map.counts + static_cast<int64_t>(blockIdx.x) * map.classes * kLanes;
+  uint16_t* const counts = map.in_shared
+                               ? dynamic_shared<uint16_t>()
+                               : map.counts + static_cast<int64_t>(blockIdx.x) * map.classes * kLanes;
   for (int64_t c = 0; c < map.classes; ++c) counts[c * kLanes + lane] = 0;
   for (int64_t i = blockIdx.x; i < map.runs(); i += gridDim.x) {
     const int64_t n = i / map.strips() % map.images;

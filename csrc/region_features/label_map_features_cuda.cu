@@ -182,18 +182,24 @@ void label_map_features(const TensorView& logits, const TensorView& regions, boo
   make_impurity(view, impurity, as_cuda(stream));
   dispatch_logits(view, [&](auto source) {
     using Source = decltype(source);
-    const PixelGroups<Source::kPixels> groups{view.images, view.size.height, view.size.width / Source::kPixels};
+    const PixelGroups<Source::kPixels> groups{view.images, view.size.height,
+                                              view.size.width / Source::kPixels};
     const int64_t most = multiprocessors() * static_cast<int64_t>(kBlocksPerMultiprocessor);
     const auto kernel = totals.kinds > 1 ? measure_pixels<Source, true> : measure_pixels<Source, false>;
     launch(kernel, static_cast<unsigned>(min_of(blocks_for(groups.count(), kThreads), most)), kThreads,
-           kThreads / kWarp * source.warp_bytes(), as_cuda(stream), source, groups, LabelPixels(regions), totals,
-           impurity);
+           kThreads / kWarp * source.warp_bytes(), as_cuda(stream), source, groups, LabelPixels(regions),
+           totals, impurity);
   });
   const auto data = [](const TensorView& output) { return static_cast<float*>(output.data); };
-  const Outputs out{data(class_hist),  data(entropy_min), data(entropy_avg),
-                    data(entropy_max), data(entropy_sum), data(score_sum),
+  const Outputs out{data(class_hist),
+                    data(entropy_min),
+                    data(entropy_avg),
+                    data(entropy_max),
+                    data(entropy_sum),
+                    data(score_sum),
                     static_cast<int64_t*>(pixel_count.data)};
-  launch(write_regions, blocks_for(totals.all(), kThreads / kWarp), kThreads, 0, as_cuda(stream), totals, out);
+  launch(write_regions, blocks_for(totals.all(), kThreads / kWarp), kThreads, 0, as_cuda(stream), totals,
+         out);
 }
 
 }  // namespace ralx::RALX_ISA

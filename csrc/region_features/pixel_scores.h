@@ -3,8 +3,8 @@
 //
 // Classes come in chunks, which are asked for as a whole and looked at twice while they lie in registers: for
 // the largest so far, then for the sums z = Σ 2^t and tz = Σ t 2^t, t = (x - largest) log2 e; where the
-// largest has grown since the last chunk, the sums are put right. So a logit takes about nine instructions, of
-// which the special function unit has one.
+// largest has grown since the last chunk, the sums are put right. So a logit takes about nine instructions,
+// of which the special function unit has one.
 #pragma once
 
 #include <cstdint>
@@ -34,7 +34,9 @@ RALX_HD float rounded_product(float a, float b) {
 constexpr float kLogFloat = static_cast<float>(kLog2E);
 
 // Never below 0, NaN where the entropy is.
-RALX_HD float as_score(float score, float entropy) { return entropy == entropy ? higher(0.0f, score) : entropy; }
+RALX_HD float as_score(float score, float entropy) {
+  return entropy == entropy ? higher(0.0f, score) : entropy;
+}
 
 template <bool kConfidence, int kPixels>
 RALX_HD void set_scores(int i, float entropy, float best, float second, Measured<kPixels>& out) {
@@ -81,8 +83,8 @@ __device__ void measure_any(const Source& source, const typename Source::At& at,
   }
 }
 
-// The largest and the second largest logit of each pixel and the class of the largest, the first of equal ones;
-// NaN is overlooked.
+// The largest and the second largest logit of each pixel and the class of the largest, the first of equal
+// ones; NaN is overlooked.
 template <bool kSecond, typename Source>
 struct Largest {
   static constexpr int kPixels = Source::kPixels;
@@ -136,7 +138,8 @@ struct LargestOfPairs {
     RALX_UNROLL
     for (int i = 0; i < 4; ++i) {
       const uint32_t x = raw.of[i], best = first_.of[i], better = greater_pairs(x, best, Short{});
-      if constexpr (kSecond) second_.of[i] = max_of_pairs(min_of_pairs(x, best, Short{}), second_.of[i], Short{});
+      if constexpr (kSecond)
+        second_.of[i] = max_of_pairs(min_of_pairs(x, best, Short{}), second_.of[i], Short{});
       first_.of[i] = max_of_pairs(x, best, Short{});
       label_[i] = (both & better) | (label_[i] & ~better);
     }

@@ -42,8 +42,8 @@ using LabelMapFeaturesKernel = BadLabel(const TensorView& logits, const TensorVi
                                         const TensorView& entropy_sum, const TensorView& score_sum,
                                         const TensorView& pixel_count, int threads);
 
-// On a GPU. `scratch` is memory for the kernels, 16-byte aligned, of as many bytes as <op>_scratch says for the
-// same arguments. A region of a label map that is not below R is no region.
+// On a GPU. `scratch` is memory for the kernels, 16-byte aligned, of as many bytes as <op>_scratch says for
+// the same arguments. A region of a label map that is not below R is no region.
 namespace cuda {
 int64_t region_features_scratch(const TensorView& logits, Extent region_size, bool keep_edge, Extent size,
                                 Extent cells, const Scores& scores);

@@ -2,9 +2,10 @@
 // memory, from where the cells are pooled: in one order, without atomics. What units found in a region is
 // added up by a second kernel, at the price of its launch.
 //
-// Budget on an H200 (reckoned, not measured), for one Cityscapes image (1024×2048, 19 classes): 160 MB in float32 are 33 µs, 80 MB in
-// bfloat16 17 µs. Eight classes ahead, a warp has 4 KB on the way, a multiprocessor's 16 warps or more 64 KB,
-// of which 30 KB would do. 40 million logits at ten instructions are 14 µs at full issue.
+// Budget on an H200 (reckoned, not measured), for one Cityscapes image (1024×2048, 19 classes): 160 MB in
+// float32 are 33 µs, 80 MB in bfloat16 17 µs. Eight classes ahead, a warp has 4 KB on the way, a
+// multiprocessor's 16 warps or more 64 KB, of which 30 KB would do. 40 million logits at ten instructions are
+// 14 µs at full issue.
 #include <type_traits>
 
 #include "common/cuda.h"
@@ -124,8 +125,7 @@ struct Plan {
   static int64_t rows_of_unit(const LogitView& logits, Extent region, int64_t cell) {
     const int64_t all = logits.images * logits.size.height * logits.size.width;
     const int64_t shared_out = all / (kUnitsPerMultiprocessor * multiprocessors());
-    const int64_t pixels =
-        shared_out < kFewestPixels ? kFewestPixels : min_of(shared_out, kMostPixels);
+    const int64_t pixels = shared_out < kFewestPixels ? kFewestPixels : min_of(shared_out, kMostPixels);
     const int64_t width = min_of(region.width, kWidest);
     const int64_t rows = pixels / width > 0 ? pixels / width : 1;
     return rows < cell && cell * width <= kMostPixels ? cell : rows;
@@ -169,8 +169,8 @@ struct Place {
 __device__ inline Place place_of(const Plan& plan, int64_t region) {
   const RegionGrid& grid = plan.grid;
   const int64_t row = region / grid.cols % grid.rows, col = region % grid.cols;
-  return {region, region / (grid.rows * grid.cols), row, col, static_cast<int32_t>(grid.height(row)),
-          static_cast<int32_t>(grid.width(col))};
+  return {region, region / (grid.rows * grid.cols),       row,
+          col,    static_cast<int32_t>(grid.height(row)), static_cast<int32_t>(grid.width(col))};
 }
 
 struct Unit {
@@ -275,15 +275,16 @@ __device__ inline double pool(const Plan& plan, const Scratch& scratch, const Ou
       scratch.cells[static_cast<int64_t>(blockIdx.x) * plan.cells_of_unit() + i] = stats;
     } else if (unit.y.first_cell + row < plan.y.wanted && unit.x.first_cell + col < plan.x.wanted) {
       const int64_t output = (unit.place.region * plan.y.wanted + unit.y.first_cell + row) * plan.x.wanted;
-      out.set_cell(output + unit.x.first_cell + col, stats, static_cast<int64_t>(most(0, height)) * most(0, width));
+      out.set_cell(output + unit.x.first_cell + col, stats,
+                   static_cast<int64_t>(most(0, height)) * most(0, width));
     }
   }
   return total;
 }
 
 // visit(at, row, x) for the groups of kPixels that a unit's pixels lie in, at x from the unit's edge. Groups
-// count from the image's edge: the first and the last may reach into other regions. Where lanes read together,
-// a warp stays in a row.
+// count from the image's edge: the first and the last may reach into other regions. Where lanes read
+// together, a warp stays in a row.
 template <typename Source, typename Visit>
 __device__ void each_group(const Source& source, const Unit& unit, float* warp, const Visit& visit) {
   constexpr int kPixels = Source::kPixels, kLanes = static_cast<int>(kWarp);
@@ -438,7 +439,8 @@ int64_t region_features_scratch(const TensorView& logits, Extent region_size, bo
                                 Extent cells, const Scores& scores) {
   const OnDevice here(logits.device);
   const LogitView view(logits, size, false);
-  return Plan(view, region_size, keep_edge, cells, scores).scratch_bytes() + ImpurityMap(view, scores).bytes();
+  return Plan(view, region_size, keep_edge, cells, scores).scratch_bytes() +
+         ImpurityMap(view, scores).bytes();
 }
 
 void region_features(const TensorView& logits, Extent region_size, bool keep_edge, Extent size,
