@@ -7,6 +7,7 @@
 // of which the special function unit has one.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #include "common/half_pairs.h"
@@ -198,7 +199,7 @@ struct PixelSums {
     }
   }
 
-  RALX_HD float step(float x, int i) const { return x * kLogFloat + shift[i]; }
+  RALX_HD float step(float x, int i) const { return fmaf(x, kLogFloat, shift[i]); }
 
   // Whether t was right: no NaN, nothing infinite, and `shift` rounded by less than a quarter.
   RALX_HD bool simple(int i) const {

@@ -57,8 +57,10 @@ bool close(float a, float b, double limit) {
 // Counts are equal; numbers are close, sums as close as their pixels allow.
 void check_equal(const Features& cpu, const Features& grid, double per_pixel, double pixels) {
   CHECK(cpu.pixel_count == grid.pixel_count);
-  const size_t sums = static_cast<size_t>(static_cast<const float*>(cpu.entropy_sum.data) - cpu.values.data());
-  const size_t maps = static_cast<size_t>(static_cast<const float*>(cpu.entropy_min.data) - cpu.values.data());
+  const size_t sums =
+      static_cast<size_t>(static_cast<const float*>(cpu.entropy_sum.data) - cpu.values.data());
+  const size_t maps =
+      static_cast<size_t>(static_cast<const float*>(cpu.entropy_min.data) - cpu.values.data());
   for (size_t i = 0; i < cpu.values.size(); ++i) {
     const double limit = i < maps ? 0 : i < sums ? per_pixel : per_pixel * pixels;
     if (!close(cpu.values[i], grid.values[i], limit)) {
@@ -80,15 +82,17 @@ struct Case {
 
 void test_regions(const Case& c, const Logits& logits) {
   const Extent size{c.height, c.width};
-  const auto tiles = [&](int64_t whole, int64_t part) { return (whole + (c.keep_edge ? part - 1 : 0)) / part; };
+  const auto tiles = [&](int64_t whole, int64_t part) {
+    return (whole + (c.keep_edge ? part - 1 : 0)) / part;
+  };
   const int64_t regions = tiles(c.height, c.region.height) * tiles(c.width, c.region.width);
   Features cpu(c.images, regions, c.classes, c.cells, count(c.scores)), grid = cpu;
   grid = Features(c.images, regions, c.classes, c.cells, count(c.scores));
   ralx::baseline::region_features(logits.view, c.region, c.keep_edge, size, c.align_corners, c.scores,
                                   cpu.class_hist, cpu.entropy_min, cpu.entropy_avg, cpu.entropy_max,
                                   cpu.entropy_sum, cpu.score_sum, 1);
-  const int64_t bytes = ralx::cuda::region_features_scratch(logits.view, c.region, c.keep_edge, size, c.cells,
-                                                            c.scores);
+  const int64_t bytes =
+      ralx::cuda::region_features_scratch(logits.view, c.region, c.keep_edge, size, c.cells, c.scores);
   std::vector<double> scratch(static_cast<size_t>(bytes / 8 + 1));
   const TensorView scratch_view = contiguous(scratch.data(), DType::uint8, {bytes});
   in_both_orders(grid.values, [&] {
@@ -114,9 +118,9 @@ void test_special_values(DType dtype, Layout layout, const Scores& scores) {
   const auto fill = [&](int64_t y, int64_t x, float value) {
     for (int64_t k = 0; k < c.classes; ++k) logits.set({0, k, y, x}, value);
   };
-  logits.set({0, 3, 0, 1}, kNaN);   // makes its cell NaN
-  logits.set({0, 0, 0, 22}, kInf);  // as this does
-  fill(7, 3, -kInf);                // and this
+  logits.set({0, 3, 0, 1}, kNaN);                                    // makes its cell NaN
+  logits.set({0, 0, 0, 22}, kInf);                                   // as this does
+  fill(7, 3, -kInf);                                                 // and this
   for (int64_t k = 0; k < 9; ++k) logits.set({0, k, 7, 25}, -kInf);  // masked: the first chunk as a whole
   for (int64_t x = 0; x < 40; ++x) logits.set({0, 5, 4, x}, -kInf);
   if (dtype != DType::float16) {
@@ -128,8 +132,8 @@ void test_special_values(DType dtype, Layout layout, const Scores& scores) {
   test_regions(c, logits);
 }
 
-// Upsampled, a class that is -inf in some of the source's pixels is masked where they weigh anything; NaN and inf
-// spread as far.
+// Upsampled, a class that is -inf in some of the source's pixels is masked where they weigh anything; NaN and
+// inf spread as far.
 void test_masked_class(DType dtype, Layout layout) {
   for (const Extent size : {Extent{9, 36}, Extent{13, 48}, Extent{13, 44}, Extent{9, 18}})
     for (bool align_corners : {false, true}) {
@@ -160,9 +164,21 @@ void test_scores() {
     c.scores = scores;
     test_regions(c);
   }
-  test_regions({1, 1, 6, 8, {6, 8}, {3, 4}, {1, 2}, DType::float32, Layout::strided, false, false, {true, true, 3}});
+  test_regions(
+      {1, 1, 6, 8, {6, 8}, {3, 4}, {1, 2}, DType::float32, Layout::strided, false, false, {true, true, 3}});
   // No block has room for the counts of its windows.
-  test_regions({1, 3000, 3, 8, {3, 8}, {3, 4}, {1, 2}, DType::bfloat16, Layout::contiguous, false, false, {true, true, 3}});
+  test_regions({1,
+                3000,
+                3,
+                8,
+                {3, 8},
+                {3, 4},
+                {1, 2},
+                DType::bfloat16,
+                Layout::contiguous,
+                false,
+                false,
+                {true, true, 3}});
 }
 
 struct MapCase {

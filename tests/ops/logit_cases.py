@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from hypothesis import settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -20,6 +21,11 @@ if HOST_GRID:  # which has none
     ISAS = ISAS[:1]
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 INF, NAN = torch.inf, torch.nan
+
+
+def examples(count: int) -> settings:
+    """How many examples hypothesis makes; fewer where the CPU plays a GPU."""
+    return settings(deadline=None, max_examples=count // 8 if HOST_GRID else count)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tolerances
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from logit_cases import (
     DTYPES,
@@ -17,6 +17,7 @@ from logit_cases import (
     NAN,
     VALUES,
     OnDevice,
+    examples,
     image_sizes,
     instruction_set,
     logits,
@@ -74,7 +75,7 @@ def cases(draw: st.DrawFn):
     return x, draw(region_sizes(size)), size, draw(st.booleans()), draw(st.sampled_from(ISAS))
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(cases())
 def test_equals_plain_torch(case) -> None:
     *arguments, isa = case

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from logit_cases import (
     DTYPES,
@@ -12,6 +12,7 @@ from logit_cases import (
     LAYOUTS,
     MAP_LAYOUTS,
     NAN,
+    examples,
     image_sizes,
     instruction_set,
     logits,
@@ -64,7 +65,7 @@ def label_cases(draw: st.DrawFn):
     return prediction, map_layout(target, draw(st.sampled_from(MAP_LAYOUTS))), classes, ignore
 
 
-@settings(deadline=None, max_examples=150)
+@examples(150)
 @given(label_cases())
 def test_counts_of_label_maps(case) -> None:
     prediction, target, classes, ignore = case
@@ -83,7 +84,7 @@ def logit_cases(draw: st.DrawFn):
     return x, target, size, draw(st.booleans()), draw(st.sampled_from(ISAS))
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(logit_cases())
 def test_counts_of_logits(case) -> None:
     x, target, size, align_corners, isa = case

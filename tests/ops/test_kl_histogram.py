@@ -7,8 +7,9 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from logit_cases import examples
 from scipy.special import rel_entr
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -72,7 +73,7 @@ def cases(draw: st.DrawFn) -> tuple[Tensor, Tensor, int, tuple[float, float] | N
     return p, q, bins, range, eps
 
 
-@settings(deadline=None, max_examples=150)
+@examples(150)
 @given(cases())
 def test_is_numpys_histogram_of_scipys_divergences(case) -> None:
     p, q, bins, range, eps = case

@@ -9,7 +9,7 @@ import plain_loops
 import pytest
 import tolerances
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from logit_cases import (
     DTYPES,
@@ -20,6 +20,7 @@ from logit_cases import (
     NAN,
     VALUES,
     OnDevice,
+    examples,
     image_sizes,
     instruction_set,
     logits,
@@ -106,7 +107,7 @@ def cases(draw: st.DrawFn):
     return x, regions, num_regions, size, draw(st.booleans()), draw(st.sampled_from(ISAS))
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(cases())
 def test_equals_plain_torch(case) -> None:
     x, regions, num_regions, size, align_corners, isa = case

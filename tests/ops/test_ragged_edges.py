@@ -4,7 +4,7 @@ import plain_loops
 import pytest
 import tolerances
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from logit_cases import (
     DTYPES,
@@ -12,6 +12,7 @@ from logit_cases import (
     LAYOUTS,
     NAN,
     VALUES,
+    examples,
     image_sizes,
     instruction_set,
     logits,
@@ -96,7 +97,7 @@ def cases(draw: st.DrawFn):
     return x, region_size, draw(region_sizes((min(region_size[0], 8), min(region_size[1], 8)))), *rest
 
 
-@settings(deadline=None, max_examples=150)
+@examples(150)
 @given(cases())
 def test_equals_plain_torch(case) -> None:
     x, region_size, cells, size, align_corners, isa = case
@@ -191,7 +192,7 @@ def bald_cases(draw: st.DrawFn):
     return fuzzed(draw, draw(logits(passes=True, values=("ordinary", "ties", "masked class", "nan"))))
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(bald_cases())
 def test_bald_equals_plain_torch(case) -> None:
     x, region_size, size, align_corners, isa = case

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tolerances
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from logit_cases import (
     DTYPES,
@@ -16,6 +16,7 @@ from logit_cases import (
     NAN,
     VALUES,
     OnDevice,
+    examples,
     image_sizes,
     instruction_set,
     logits,
@@ -73,7 +74,7 @@ def cases(draw: st.DrawFn, resized: bool):
     return x, region_size, cells, size, draw(st.booleans()), draw(st.sampled_from(ISAS))
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(cases(resized=False))
 def test_equals_plain_torch_at_native_size(case) -> None:
     *arguments, isa = case
@@ -81,7 +82,7 @@ def test_equals_plain_torch_at_native_size(case) -> None:
         assert_right(*arguments)
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(cases(resized=True))
 def test_equals_plain_torch_when_upsampled(case) -> None:
     *arguments, isa = case

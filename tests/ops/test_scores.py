@@ -8,7 +8,7 @@ import plain_loops
 import pytest
 import tolerances
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from logit_cases import (
     DTYPES,
@@ -17,6 +17,7 @@ from logit_cases import (
     LAYOUTS,
     NAN,
     VALUES,
+    examples,
     image_sizes,
     instruction_set,
     logits,
@@ -88,7 +89,7 @@ def cases(draw: st.DrawFn):
     return x, size, draw(st.booleans()), k, draw(st.sampled_from(ISAS))
 
 
-@settings(deadline=None, max_examples=150)
+@examples(150)
 @given(cases())
 def test_pixels_equal_plain_torch(case) -> None:
     x, size, align_corners, k, isa = case
@@ -124,7 +125,7 @@ def region_cases(draw: st.DrawFn):
     )
 
 
-@settings(deadline=None, max_examples=150)
+@examples(150)
 @given(region_cases())
 def test_sums_are_of_the_pixels_and_the_rest_is_the_plain_calls(case) -> None:
     x, region_size, grid, scores, isa = case
@@ -157,7 +158,7 @@ def test_sums_are_of_the_pixels_and_the_rest_is_the_plain_calls(case) -> None:
         )
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(region_cases())
 def test_sums_over_a_label_map_are_of_the_pixels(case) -> None:
     x, _, grid, scores, isa = case
