@@ -98,9 +98,9 @@ def bald(logits: Tensor, scene: Scene) -> tuple[Tensor, Tensor, Tensor]:
     for each in logits:
         log_p = full_size(each, scene.size).log_softmax(1)
         p = log_p.exp()
-        mean = mean + p / len(logits)
-        entropy = entropy - (p * log_p).sum(1) / len(logits)
-    return bald_scores(mean, entropy, scene)
+        mean += p  # in place, but for the first pass
+        entropy -= p.mul_(log_p).sum(1)
+    return bald_scores(mean / len(logits), entropy / len(logits), scene)
 
 
 def bald_at_once(logits: Tensor, scene: Scene) -> tuple[Tensor, Tensor, Tensor]:
