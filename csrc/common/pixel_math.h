@@ -110,13 +110,14 @@ inline Vector<float> exp2_nonpositive(Vector<float> t) {
 }
 #endif
 
-// 2^t of any t <= 0: exactly 0 far below kFloor. NaN as above.
+// 2^t of any t <= 0: exactly 0 far below kFloor. NaN stays.
 RALX_HD float exp2_to_zero(float t) {
 #if defined(__CUDA_ARCH__)
   float e;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(t));  // to 2^-22 of its size
   return e;
 #else
+  if (t != t) return t;
   return t < kFloor<float> ? 0.0f : exp2_nonpositive(t);
 #endif
 }
