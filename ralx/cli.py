@@ -126,7 +126,7 @@ def _refuse_early_stage(stage: str, folder: RunDirectory, config: Config) -> Non
     """WrongInput where `stage` is asked for alone before the stages that it lives on."""
     if stage == "report" and not any((folder.path / name).exists() for name in REPORTED):
         raise WrongInput(f"--stage report: needs results, {folder.path} has none of {', '.join(REPORTED)}")
-    if stage == "evaluate" and "ralis" in config.methods and config.policy is None:
+    if stage == "evaluate" and config.uses_policy and config.policy is None:
         for seed in config.seeds:
             path = folder.policy_path(seed, config.seed)
             if not path.exists():

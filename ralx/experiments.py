@@ -6,11 +6,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from ralx.acquisition import ACQUISITIONS, pick
 from ralx.config import Config
 from ralx.datasets import SegmentationDataset, Splits, choose_cells, scaled_region
 from ralx.dqn import DQNAgent, epsilon_at
-from ralx.features import Featurizer, gather_regions
+from ralx.features import Featurizer
 from ralx.loop import (
     Chooser,
     Game,
@@ -18,19 +17,19 @@ from ralx.loop import (
     PolicyLearner,
     Stopwatch,
     fit,
-    refuse_not_finite,
     select_regions,
 )
+from ralx.methods import CHOOSERS, Setting
 from ralx.metrics import class_counts, distribution_entropy
 from ralx.monitor import Monitor
 from ralx.policy import load_policy, save_policy
-from ralx.pool import RegionGrid, chosen_regions
+from ralx.pool import RegionGrid
 from ralx.pretraining import Pretraining, Segmenters
 from ralx.query_network import QueryNetwork
 from ralx.randomness import stream
 from ralx.replay_buffer import ReplayBuffer
 from ralx.run_dir import RunDirectory, RunError, load_tensors, read_json, save_tensors, write_json
-from ralx.segmentation import autocast, dropout_layers, normalise, predict
+from ralx.segmentation import dropout_layers, predict
 
 
 class Experiment:
@@ -64,8 +63,8 @@ class Experiment:
         _ = self.pretraining.theta0, self.pretraining.theta0_prime
 
     def learn(self) -> None:
-        """A policy for every seed, unless it isn't among the methods."""
-        for seed in self.config.seeds if "ralis" in self.config.methods else ():
+        """A policy for every seed, unless no method needs one."""
+        for seed in self.config.seeds if self.config.uses_policy else ():
             path = self._policy_path(seed)
             if not path.exists():
                 given = self.config.policy
@@ -77,7 +76,7 @@ class Experiment:
         """Every method at every budget with every seed, and full supervision."""
         if self.config.policy:
             self.learn()  # takes it over
-        if "ralis" in self.config.methods:
+        if self.config.uses_policy:
             for seed in self.config.seeds:
                 self._own_policy(seed)  # a missing or damaged one shows now, not after hours
         self.pretraining.full_supervision()
@@ -255,45 +254,24 @@ class Experiment:
         self.run.checkpoint.clear(piece)
 
     def _chooser(self, method: str, seed: int, game: Game) -> Chooser:
-        pool_size = self.config.pool_size_of(method)
-        if method == "ralis":
-            return self._policy_chooser(seed, game, pool_size)
-        if method == "uniform":  # candidates are in random order already; no image is read
-            return lambda game, query_size, generator: game.draw(query_size, pool_size, generator)[:, 0]
-        score = ACQUISITIONS[method]
+        config = self.config
+        setting = Setting(
+            region_size=self.region_size,
+            edge=config.edge,
+            pool_size=config.pool_size_of(method),
+            num_mc_samples=config.num_mc_samples,
+            batch_size=config.inference_batch_size,
+            precision=config.precision,
+            class_pixels=self._class_pixels(self.splits.train_set),
+            policy=lambda: (self._agent(self._own_policy(seed)), self._observer(game, Stopwatch())),
+        )
+        return CHOOSERS[method](setting)
 
-        def choose(game: Game, query_size: int, generator: torch.Generator) -> torch.Tensor:
-            candidates = game.draw(query_size, pool_size, generator)
-            with autocast(self.device, self.config.precision):
-                scores = gather_regions(
-                    lambda images: score(
-                        game.trainer.segmenter,
-                        normalise(images),
-                        self.region_size,
-                        edge=self.config.edge,
-                        num_mc_samples=self.config.num_mc_samples,
-                        generator=generator,
-                    ),
-                    game.dataset.images,
-                    game.grid,
-                    candidates,
-                    self.config.inference_batch_size,
-                )
-            refuse_not_finite(scores)
-            return chosen_regions(candidates, pick(scores))
-
-        return choose
-
-    def _policy_chooser(self, seed: int, game: Game, pool_size: int) -> Chooser:
-        agent = self._agent(self._own_policy(seed))
-        observe = self._observer(game, Stopwatch())
-
-        def choose(game: Game, query_size: int, generator: torch.Generator) -> torch.Tensor:
-            seen = observe(game, query_size, pool_size, generator)
-            chosen = agent.act(seen.state, seen.actions, 0.0, generator)
-            return chosen_regions(seen.candidates, chosen)
-
-        return choose
+    def _class_pixels(self, data: SegmentationDataset) -> torch.Tensor:
+        """int64 [C]: pixels per class in all labels of `data`."""
+        batches = torch.arange(len(data)).split(self.config.inference_batch_size)
+        counts = [class_counts(data.labels(i), len(self.classes), data.ignore_index) for i in batches]
+        return torch.cat(counts).sum(0).cpu()
 
     def _finish(self, method: str, seed: int, budget: int) -> None:
         """Train on the first `budget` regions until D_R says stop; write the result on the test set."""

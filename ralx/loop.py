@@ -152,7 +152,7 @@ class Observation(NamedTuple):
 
 
 class Observer:
-    """Draws candidates and computes the features of the state and of the candidates (section 3.1)."""
+    """Computes the features of the state and of a step's candidates (section 3.1)."""
 
     def __init__(
         self,
@@ -171,10 +171,8 @@ class Observer:
         self.precision = precision
         self.stopwatch = stopwatch
 
-    def __call__(
-        self, game: Game, query_size: int, pool_size: int, generator: torch.Generator
-    ) -> Observation:
-        candidates = game.draw(query_size, pool_size, generator)
+    def __call__(self, game: Game, candidates: Tensor) -> Observation:
+        """What the query network sees of `candidates` [K, M]."""
         cast = autocast(game.dataset.device, self.precision)
         with self.stopwatch.phase("state"), cast:
             state = self._state()
@@ -309,7 +307,8 @@ class PolicyLearner:
     def _observe(self, generator: torch.Generator) -> None:
         query_size = min(self.query_size, self.budget - self.game.pool.num_labelled)
         with self._naming("segmenter_lr"):
-            self.observation = self.observe(self.game, query_size, self.pool_size, generator)
+            candidates = self.game.draw(query_size, self.pool_size, generator)
+            self.observation = self.observe(self.game, candidates)
         self.replay_buffer.observe(self.observation.state, self.observation.actions)
 
     def _naming(self, option: str) -> AbstractContextManager[None]:

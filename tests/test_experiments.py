@@ -1,47 +1,17 @@
 """How a run is put together from its config: every switch reaches what it switches."""
 
-import dataclasses
-
 import pytest
 import torch
+from tiny_experiments import experiment_in
 from torch import nn
 
-from ralx.config import Config, preset
-from ralx.datasets import SyntheticSizes, load_splits
-from ralx.experiments import Experiment, find_device
-from ralx.monitor import Monitor
+from ralx.experiments import find_device
 from ralx.pretraining import Segmenters
-from ralx.run_dir import open_run
-
-SIZES = SyntheticSizes(
-    image_size=(48, 64), state_set=2, train_set=4, eval_set=6, reward_set=2, test_set=2, pretrain_set=3
-)
-TINY = dict(
-    region_size=(16, 16),
-    crop_size=(32, 32),
-    batch_size=4,
-    max_epochs=1,
-    query_size=2,
-    pool_size=3,
-    budget=6,
-    episodes=2,
-    budgets=(3, 6),
-    num_seeds=1,
-)
 
 
 @pytest.fixture
 def make(tmp_path):
-    """make(published=..., **changes): an experiment on six tiny scenes."""
-
-    def experiment(*, published: bool = False, **changes) -> Experiment:
-        config: Config = dataclasses.replace(preset("synthetic", published=published), **(TINY | changes))
-        splits = load_splits("synthetic", sizes=SIZES)
-        with open_run(tmp_path / "run", {}, resume=True) as run:
-            run.begin({})
-            return Experiment(config, splits, run, tmp_path / "cache", Monitor())
-
-    return experiment
+    return experiment_in(tmp_path)
 
 
 @pytest.fixture

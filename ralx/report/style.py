@@ -11,6 +11,14 @@ METHOD_STYLES = {
     "entropy": ("#0072B2", "s"),
     "bald": ("#009E73", "^"),
     "uniform": ("#666666", "D"),
+    "ralis-all": ("#D55E00", "X"),
+    "margin": ("#56B4E9", "<"),
+    "least-confidence": ("#56B4E9", ">"),
+    "ripu": ("#0072B2", "P"),
+    "class-balanced": ("#E69F00", "p"),
+    "k-centre": ("#CC79A7", "h"),
+    "stratified": ("#B8A000", "d"),
+    "cheat": ("#000000", "*"),
 }
 OTHER_STYLE = ("#CC79A7", "v")
 INK = "#222222"
