@@ -109,8 +109,9 @@ def run(command: Command) -> int:
         _refuse_early_stage(command.stage, folder, config)
         with naming_wrong_input():
             monitor = Monitor(command.out / "tensorboard" if command.tensorboard else None)
-            splits = load_splits(config.dataset, config.data, **_data_options(config))
+            splits = load_splits(config.dataset, config.data, **data_options(config))
             experiment = Experiment(config, splits, folder, command.cache or command.out / "cache", monitor)
+            experiment.describe()
         folder.begin(config.to_json())
         if command.stage != "report":
             folder.refuse_other_numerics(**experiment.segmenters.numerics)
@@ -157,7 +158,8 @@ def is_finished(folder: RunDirectory, config: Config) -> bool:
     return report.stat().st_mtime_ns >= results.stat().st_mtime_ns
 
 
-def _data_options(config: Config) -> dict[str, Any]:
+def data_options(config: Config) -> dict[str, Any]:
+    """The options of `load_splits` and `check_data`, beside name and folder."""
     state_set, train_set, eval_set, reward_set, test_set = config.synthetic_images
     sizes = SyntheticSizes(
         image_size=config.synthetic_image_size,
@@ -174,7 +176,7 @@ def _data_options(config: Config) -> dict[str, Any]:
 def _check_data(config: Config) -> int:
     with naming_wrong_input():
         region_size = config.region_size if config.edge == "drop" else None  # else no pixel is left out
-        report = check_data(config.dataset, config.data, **_data_options(config), region_size=region_size)
+        report = check_data(config.dataset, config.data, **data_options(config), region_size=region_size)
     Console().print(str(report), highlight=False, markup=False)
     return 2 if report.problems else 0
 
