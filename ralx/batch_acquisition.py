@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ralx.acquisition import pick
-from ralx.features import SMOOTHING
+from ralx.metrics import kl_divergence
 
 # A class that is hardly among the known labels counts as if it filled this share of them: its weight would
 # grow without bound.
@@ -45,13 +45,13 @@ def k_centre(step: Step, generator: torch.Generator) -> Tensor:
     Centres are the labelled regions and the candidates chosen before. Of equally far ones the first, and so
     is the first of a game, when there are no centres: random, as candidates are in random order.
     """
-    predicted, labelled = _smoothed(step.predicted), _smoothed(step.labelled)
-    nearest = _divergence(predicted, labelled).amin(-1) if len(labelled) else _far_away(predicted)
+    predicted, labelled = step.predicted, step.labelled
+    nearest = kl_divergence(predicted, labelled).amin(-1) if len(labelled) else _far_away(predicted)
     places = []
     for pool in range(len(predicted)):
         place = nearest[pool].argmax()
         places.append(place)
-        nearest = torch.minimum(nearest, _divergence(predicted, predicted[pool, place][None])[..., 0])
+        nearest = torch.minimum(nearest, kl_divergence(predicted, predicted[pool, place][None])[..., 0])
     return torch.stack(places).cpu()
 
 
@@ -75,15 +75,5 @@ BATCH_ACQUISITIONS: dict[str, BatchAcquisition] = {
 }
 
 
-def _smoothed(distributions: Tensor) -> Tensor:
-    smoothed = distributions.double() + SMOOTHING
-    return smoothed / smoothed.sum(-1, keepdim=True)
-
-
-def _divergence(p: Tensor, q: Tensor) -> Tensor:
-    """KL(p ‖ q) in nats of every row of p [..., C] to every row of q [L, C]: [..., L]."""
-    return (p * p.log()).sum(-1, keepdim=True) - p @ q.log().T
-
-
 def _far_away(predicted: Tensor) -> Tensor:
-    return predicted.new_full(predicted.shape[:2], math.inf)
+    return torch.full_like(predicted[..., 0], math.inf, dtype=torch.float64)

@@ -77,11 +77,16 @@ def naming_wrong_input() -> Iterator[None]:
 
 
 def parse(arguments: list[str]) -> Command:
-    """The command line over its preset's values. ValueError for values that no run could use."""
-    chosen = _value_of("--preset", arguments) or "synthetic"
+    """The command line over its preset's values. WrongInput for values that no run could use."""
+    return tyro.cli(
+        Command, prog="ralx-train", args=arguments, default=Command(config=base_config(arguments))
+    )
+
+
+def base_config(arguments: list[str]) -> Config:
+    """The preset that a command line's other options change."""
     with naming_wrong_input():
-        base = preset(chosen, published="--published" in arguments)
-    return tyro.cli(Command, prog="ralx-train", args=arguments, default=Command(config=base))
+        return preset(_value_of("--preset", arguments) or "synthetic", published="--published" in arguments)
 
 
 def _value_of(option: str, arguments: list[str]) -> str | None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from ralx.ablation import FEATURES, Feature, KLSummary
+
 Method = Literal[
     "ralis",
     "entropy",
@@ -134,6 +136,12 @@ class Config:
     """Upper end of the fixed KL range, in nats."""
     class_features: Literal["fraction", "count"] = "fraction"
     """Class histogram as a fraction of the region, or raw counts with 1e-7 for absent classes (published)."""
+    hidden_features: tuple[Feature, ...] = ()
+    """Features that the query network sees as zeros, to learn what they are worth (the paper's appendix E.1):
+    state-entropy, state-classes, action-entropy, action-classes, kl-labelled, kl-unlabelled."""
+    kl_summary: KLSummary = "histogram"
+    """The divergences from the labelled and from the unlabelled regions as two histograms, or each as its
+    largest or summed divergence in the place of the first bin (the paper's alternatives)."""
     reward_scale: float = 100.0
     """The reward is this times the gain in mIoU (a fraction): 100 counts points."""
     first_reward: Literal["gain", "whole"] = "gain"
@@ -242,6 +250,8 @@ class Config:
         require(len(self.budgets) > 0 and self.budgets[0] > 0, "budgets", "needs positive numbers of regions")
         ascending = all(a < b for a, b in zip(self.budgets, self.budgets[1:], strict=False))
         require(ascending, "budgets", "must ascend")
+        unknown_features = set(self.hidden_features) - set(FEATURES)
+        require(not unknown_features, "hidden_features", f"must be among {', '.join(FEATURES)}")
         require(len(self.methods) > 0, "methods", "needs at least one method")
         require(len(set(self.methods)) == len(self.methods), "methods", "must not repeat")
         unknown = set(self.methods) - set(METHODS)
@@ -294,8 +304,7 @@ _MAY_BE_ZERO = (
 ).split()
 
 # Every `S` departure of the published code (PAPER.md section 3) in one place.
-_PUBLISHED: dict[str, Any] = dict(
-    published=True,
+PUBLISHED_SWITCHES: dict[str, Any] = dict(
     first_reward="whole",
     dqn_lr_schedule="run",
     epsilon_schedule="step",
@@ -414,4 +423,4 @@ def preset(name: str, *, published: bool = False) -> Config:
     if not published:
         return config
     crop_size = (224, 224) if name == "cityscapes" else config.crop_size
-    return dataclasses.replace(config, crop_size=crop_size, **_PUBLISHED)
+    return dataclasses.replace(config, published=True, crop_size=crop_size, **PUBLISHED_SWITCHES)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ralx.ablation import Ablation
 from ralx.config import Config
 from ralx.datasets import SegmentationDataset, Splits, choose_cells, scaled_region
 from ralx.dqn import DQNAgent, epsilon_at
@@ -94,7 +95,8 @@ class Experiment:
         if not path.exists():
             given = self.config.policy
             network = self._load_policy(given) if given else self._learned(seed)
-            save_policy(path, network, self._policy_needs())
+            needs = {name: value for name, value in self._policy_needs().items() if value is not None}
+            save_policy(path, network, needs)
         self.run.checkpoint.clear(f"learn-seed{seed}")
 
     # The game
@@ -131,6 +133,9 @@ class Experiment:
             batch_size=self.config.inference_batch_size,
             precision=self.config.precision,
             cuda_graph=self.config.cuda_graph,
+            ablation=Ablation(
+                len(self.classes), self.config.kl_bins, self.config.hidden_features, self.config.kl_summary
+            ),
             stopwatch=stopwatch,
         )
 
@@ -153,6 +158,9 @@ class Experiment:
             "class_features": config.class_features,
             "kl_range": config.kl_range,
             "kl_max": config.kl_max,
+            # Policies that see everything don't mention it: their files are older than these options.
+            "hidden_features": sorted(config.hidden_features) or None,
+            "kl_summary": config.kl_summary if config.kl_summary != "histogram" else None,
         }
 
     def _agent(self, network: QueryNetwork) -> DQNAgent:

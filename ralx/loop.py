@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ralx.ablation import Ablation
 from ralx.datasets import SegmentationDataset
 from ralx.dqn import DQNAgent
 from ralx.features import Featurizer, gather_regions
@@ -162,9 +163,11 @@ class Observer:
         batch_size: int,
         precision: Precision,
         cuda_graph: bool = False,
+        ablation: Ablation | None = None,
         stopwatch: Stopwatch,
     ):
         self.featurizer = featurizer
+        self.ablation = ablation
         self.regions = CudaGraph(self._regions) if cuda_graph else self._regions
         self.state_set = state_set
         self.batch_size = batch_size
@@ -185,6 +188,9 @@ class Observer:
                 self.batch_size,
             )
             actions = self.featurizer.action(regions, game.labelled_distributions)
+        if self.ablation:
+            actions = self.ablation.actions(actions, game.labelled_distributions)
+            state = self.ablation.state(state)
         refuse_not_finite(state, actions)
         return Observation(candidates, state, actions)
 

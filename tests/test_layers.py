@@ -22,6 +22,7 @@ LAYERS = {
     "pool": 1,
     "superpixels": 1,
     "metrics": 1,
+    "ablation": 2,
     "segmentation": 2,
     "datasets": 2,
     "features": 2,
@@ -42,6 +43,7 @@ LAYERS = {
     "pretraining": 3,
     "experiments": 3,
     "cli": 4,
+    "study": 4,
     "__main__": 4,
 }
 NO_DATASETS = [
@@ -51,6 +53,7 @@ NO_DATASETS = [
     "metrics",
     "segmentation",
     "features",
+    "ablation",
     "acquisition",
     "batch_acquisition",
     "compat",

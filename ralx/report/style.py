@@ -1,5 +1,6 @@
 """How the report's pictures look: colours, markers, and matplotlib's settings."""
 
+import zlib
 from collections.abc import Iterable
 
 from matplotlib.figure import Figure
@@ -20,7 +21,8 @@ METHOD_STYLES = {
     "stratified": ("#B8A000", "d"),
     "cheat": ("#000000", "*"),
 }
-OTHER_STYLE = ("#CC79A7", "v")
+OTHER_COLOURS = ("#CC79A7", "#0072B2", "#009E73", "#E69F00", "#56B4E9", "#8B5A2B", "#7A5FA0", "#666666")
+OTHER_MARKERS = ("v", "o", "s", "^", "D", "P", "X", "<", ">", "p", "h")
 INK = "#222222"
 STRIPE = "#F5F5F5"
 PALE = 0.25  # opacity of what lies behind a mean: seeds, bands, raw curves
@@ -47,8 +49,11 @@ STYLE = {
 
 
 def method_style(method: str) -> tuple[str, str]:
-    """Colour and marker of a method, the same in every picture."""
-    return METHOD_STYLES.get(method, OTHER_STYLE)
+    """Colour and marker of a method, the same in every picture; of other names as the name's hash has it."""
+    if method in METHOD_STYLES:
+        return METHOD_STYLES[method]
+    number = zlib.crc32(method.encode())
+    return OTHER_COLOURS[number % len(OTHER_COLOURS)], OTHER_MARKERS[number % len(OTHER_MARKERS)]
 
 
 def new_figure(width: float, height: float) -> Figure:
