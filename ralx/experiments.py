@@ -95,8 +95,7 @@ class Experiment:
         if not path.exists():
             given = self.config.policy
             network = self._load_policy(given) if given else self._learned(seed)
-            needs = {name: value for name, value in self._policy_needs().items() if value is not None}
-            save_policy(path, network, needs)
+            self._save_policy(path, network)
         self.run.checkpoint.clear(f"learn-seed{seed}")
 
     # The game
@@ -162,6 +161,9 @@ class Experiment:
             "hidden_features": sorted(config.hidden_features) or None,
             "kl_summary": config.kl_summary if config.kl_summary != "histogram" else None,
         }
+
+    def _save_policy(self, path: Path, network: QueryNetwork) -> None:
+        save_policy(path, network, {k: v for k, v in self._policy_needs().items() if v is not None})
 
     def _agent(self, network: QueryNetwork) -> DQNAgent:
         config = self.config

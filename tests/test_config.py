@@ -77,6 +77,7 @@ def test_a_preset_names_itself_and_survives_json(name):
         ({"methods": ()}, "methods: needs at least one"),
         ({"methods": ("ralis", "ralis")}, "methods: must not repeat"),
         ({"methods": ("badge",)}, "methods: must be among ralis, entropy, bald, uniform, margin"),
+        ({"hidden_features": ("colour",)}, "hidden_features: must be among state-entropy, state-classes"),
         ({"region_size": (0, 8)}, "region_size: every number must be at least 1"),
         ({"seed": -1}, "seed: must not be negative, got -1"),
         ({"query_size": 481}, "query_size: must be at most budget, which is 480, got 481"),

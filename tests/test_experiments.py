@@ -154,3 +154,24 @@ def test_devices_are_found_by_name():
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="device: this machine has 0 CUDA devices, got 'cuda:3'"):
             find_device("cuda:3")
+
+
+def test_hidden_features_reach_what_the_agent_sees(make):
+    experiment = make(hidden_features=("state-entropy", "kl-unlabelled"), kl_summary="sum")
+    game = experiment._game(experiment.splits.eval_set)
+    candidates = game.draw(2, 3, torch.Generator().manual_seed(0))
+    seen = experiment._observer(game, experiment.stopwatch)(game, candidates)
+    assert seen.state[:, :11].any() and not seen.state[:, 11:].any()
+    assert not seen.actions[..., -32:].any() and seen.actions[..., 11:-64].any()
+
+
+def test_a_policy_knows_what_it_was_not_shown(make):
+    whole = make()
+    whole.save_policies()
+    assert whole._load_policy(whole._policy_path(0))
+    blind = make(hidden_features=("kl-labelled",))
+    with pytest.raises(ValueError, match=r"hidden_features=nothing; needed is hidden_features=\['kl-label"):
+        blind._load_policy(whole._policy_path(0))
+    blind.save_policies()
+    with pytest.raises(ValueError, match=r"has hidden_features=\['kl-labelled'\]; needed is .*=None"):
+        whole._load_policy(whole._policy_path(0))

@@ -9,7 +9,6 @@ from ralx.datasets import SyntheticSizes, load_splits
 from ralx.experiments import Experiment
 from ralx.loop import Stopwatch
 from ralx.monitor import Monitor
-from ralx.policy import save_policy
 from ralx.query_network import QueryNetwork
 from ralx.randomness import stream
 from ralx.run_dir import open_run
@@ -38,7 +37,7 @@ class TinyExperiment(Experiment):
         """Untrained query networks in the place of learned ones."""
         for seed in self.config.seeds:
             network = QueryNetwork(**self._network_sizes(), generator=stream("query network", seed)).eval()
-            save_policy(self._policy_path(seed), network, self._policy_needs())
+            self._save_policy(self._policy_path(seed), network)
 
 
 def experiment_in(folder: Path) -> Callable[..., TinyExperiment]:

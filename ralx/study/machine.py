@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 
-import ralx
+from ralx.ops import build_info
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """JSON values: CPU model and cores, GPU if `device` is one, versions."""
+    """JSON values: CPU model and cores, GPU if `device` is one, versions, and the instruction set that the
+    CPU kernels were chosen for."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "cpu": _cpu(),
@@ -19,7 +20,7 @@ def machine(device: torch.device) -> dict[str, Any]:
         "gpu": gpu,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "ralx": ralx.__version__,
+        "kernels": build_info().isa,
     }
 
 
