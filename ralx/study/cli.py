@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 a part failed, 2 wrong options or data, 130 interrupted (t
 import multiprocessing
 import os
 import sys
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,7 +35,8 @@ class Command:
     name: tyro.conf.Positional[StudyName]
     """Which experiment. budget-curve: Fig. 4; per-class: Table 1; selected-classes: Fig. 3, App. C;
     selections: Fig. 1, App. D; upper-bound: full supervision; ablate-features, ablate-regions, ablate-k:
-    App. E; ablate-mc: BALD's passes; published-switches: each departure of the published code."""
+    App. E; ablate-mc: BALD's passes; pool-sizes: N, which the paper chooses with `--split validation`;
+    published-switches: each departure of the published code."""
     out: Path | None = None
     """Folder of results. Experiments, processes and machines may share it: nothing is computed twice."""
     jobs: int = 1
@@ -154,13 +156,21 @@ def _compute(command: Command, cells: list[Cell], workshop: Workshop) -> None:
 
 
 def _work(command: Command, rank: int) -> None:
-    """One of several processes."""
+    """One of several processes, which ends with the one that started it."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         _, cells, workshop = prepare(command)
         workshop.rank = rank
         work_on(cells, workshop)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)  # what is unfinished goes on from its checkpoint
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
-from ralx.config import POLICY_METHODS, PUBLISHED_SWITCHES, Config, Method
+from ralx.config import PAPER_METHODS, POLICY_METHODS, PUBLISHED_SWITCHES, Config, Method
 from ralx.study.cells import Cell
 
 StudyName = Literal[
@@ -18,6 +18,7 @@ StudyName = Literal[
     "ablate-regions",
     "ablate-k",
     "ablate-mc",
+    "pool-sizes",
     "published-switches",
 ]
 NAMES: tuple[StudyName, ...] = get_args(StudyName)
@@ -107,6 +108,15 @@ def mc_passes(config: Config) -> list[Arm]:
     return [arm(f"bald-{passes}", "bald", config, num_mc_samples=passes) for passes in (20, 100)]
 
 
+def pool_sizes(config: Config) -> list[Arm]:
+    """The size N of the pools on D_V, which the paper chooses for each method by its mIoU on D_R."""
+    return [
+        arm(f"{method}-n-{size}", method, config, **{f"pool_size_{method}": size})
+        for method in PAPER_METHODS
+        for size in (5, 10, 20, 50, 100)
+    ]
+
+
 def published_switches(config: Config) -> list[Arm]:
     """What each departure of the published code does to the result, and all of them together."""
     changes = PUBLISHED_SWITCHES
@@ -138,21 +148,20 @@ STUDIES: dict[StudyName, Study] = {
     "ablate-regions": Study("Regions and whole images (App. E.2)", region_sizes),
     "ablate-k": Study("Regions per step (App. E.3)", query_sizes),
     "ablate-mc": Study("MC-dropout passes of BALD", mc_passes),
+    "pool-sizes": Study("Candidates in each pool", pool_sizes),
     "published-switches": Study("What the published code does otherwise", published_switches),
 }
 
 
 def cells_of(study: Study, config: Config) -> list[Cell]:
-    """What has to be computed, seed after seed: early on, every line has something to show."""
-    arms = study.arms(config)
+    """What has to be computed: seed after seed, so that early on every line has something to show, and line
+    after line, so that few segmenters wait for their final training."""
     cells = [Cell("theta0_prime", config, config.seed)]
     for seed in config.seeds:
-        cells += [Cell("select", arm.config, seed, arm.method) for arm in arms]
+        for arm in study.arms(config):
+            cells.append(Cell("select", arm.config, seed, arm.method))
+            budgets = arm.config.budgets if study.trains else ()
+            cells += [Cell("final", arm.config, seed, arm.method, budget) for budget in budgets]
         if study.trains:
-            cells += [
-                Cell("final", arm.config, seed, arm.method, budget)
-                for arm in arms
-                for budget in arm.config.budgets
-            ]
-            cells += [Cell("full_supervision", config, seed)]
+            cells.append(Cell("full_supervision", config, seed))
     return cells

@@ -246,6 +246,19 @@ def test_interrupted_it_says_how_to_go_on(tmp_path):
     assert "interrupted; the same command goes on" in output
 
 
+def test_processes_end_with_the_command_that_started_them(tmp_path):
+    process = start("budget-curve", tmp_path / "out", "--jobs", "2")
+    wait_for(lambda: list((tmp_path / "out").glob("cells/theta0-*")), process)
+    process.kill()
+    deadline = time.monotonic() + 120
+    with contextlib.suppress(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(process.pid, 0)
+            process.poll()
+            time.sleep(0.05)
+        pytest.fail("a process is still there")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
