@@ -8,16 +8,19 @@ from ralx.report.stats import TARGET_SHARE, budgets_of, mean_std
 from ralx.study.results import Results
 from ralx.study.statistics import area_under, comparison, regions_to_reach, share_of_way, summary
 
-BASELINES = ("uniform", "entropy", "bald")
 FLOOR, CEILING = "uniform", "cheat"
 
 
-def analyse(results: Results) -> dict[str, Any]:
+def analyse(results: Results, baselines: Sequence[str] = ()) -> dict[str, Any]:
     """JSON values. Of each method: at every budget and for the area under its curve the mean over seeds, the
     paired difference from each baseline and the share of the way from uniform to cheat; and the regions
-    needed to reach 96 % of full supervision."""
+    needed to reach 96 % of full supervision.
+
+    The methods are compared with those of `baselines` that are there, or else with the first of them all.
+    """
     records = results.records
     methods = list(dict.fromkeys(record["method"] for record in records))  # in the study's order
+    baselines = [method for method in baselines if method in methods] or methods[:1]
     starts = _values(results.references, "theta0_prime")
     full = _values(results.references, "full_supervision")
     start = next(iter(starts.values()), None)
@@ -35,13 +38,14 @@ def analyse(results: Results) -> dict[str, Any]:
         "theta0_prime": start,
         "known_pixels": results.known_pixels,
         "pool_pixels": results.pool_pixels,
+        "baselines": baselines,
         "methods": {
             method: {
-                "area": _compared(areas, method),
+                "area": _compared(areas, method, baselines),
                 "budgets": {
                     str(budget): compared | _labels(records, method, budget, results)
                     for budget in budgets
-                    if (compared := _compared(at[budget], method))
+                    if (compared := _compared(at[budget], method, baselines))
                 },
                 "regions_to_target": _reached(curves[method], start, target),
             }
@@ -68,19 +72,14 @@ def _curves(records: Sequence[Record], method: str) -> dict[int, dict[int, float
     return curves
 
 
-def baselines_of(methods: Sequence[str]) -> list[str]:
-    """What the others are compared with: the paper's baselines, or else the first line."""
-    return [method for method in BASELINES if method in methods] or list(methods[:1])
-
-
-def _compared(values: dict[str, dict[int, float]], method: str) -> dict[str, Any] | None:
+def _compared(
+    values: dict[str, dict[int, float]], method: str, baselines: Sequence[str]
+) -> dict[str, Any] | None:
     """`summary` of the method's values by seed, against each baseline, and its share of the way."""
     if not values[method]:
         return None
     against = {
-        baseline: comparison(values[method], values[baseline])
-        for baseline in baselines_of(list(values))
-        if baseline != method
+        baseline: comparison(values[method], values[baseline]) for baseline in baselines if baseline != method
     }
     return summary(list(values[method].values())) | {
         "share_of_way": _share(values, method),
@@ -132,7 +131,7 @@ def table(analysis: dict[str, Any]) -> str:
     """Markdown: a row per method, a column per budget, then area, 96 %, share of the way and tests."""
     methods = analysis["methods"]
     budgets = sorted({int(budget) for found in methods.values() for budget in found["budgets"]})
-    baselines = baselines_of(list(methods))
+    baselines = analysis["baselines"]
     head = ["method", *(f"{budget:,}" for budget in budgets), "area", "regions to 96 %", "share of way"]
     head += [f"area − {baseline}" for baseline in baselines]
     rows = [head, ["---", *["---:"] * (len(head) - 1)]]

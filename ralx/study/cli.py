@@ -119,7 +119,8 @@ def prepare(command: Command) -> tuple[Path, list[Cell], Workshop]:
         cells = unique(with_needs(cells_of(STUDIES[command.name], config)), workshop)
         for cell in cells:
             workshop.experiment(cell.config)  # refuses what can't be computed
-        store.refuse_other_setting(workshop.experiment(config).segmenters.numerics)
+        if not command.report:  # which is possible on any machine
+            store.refuse_other_setting(workshop.experiment(config).segmenters.numerics)
     return command.out, cells, workshop
 
 

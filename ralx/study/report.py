@@ -30,7 +30,7 @@ def write_study(name: StudyName, config: Config, workshop: Workshop, folder: Pat
     results = gather(STUDIES[name], config, workshop, split)
     folder.mkdir(parents=True, exist_ok=True)
     write_files(results, config, folder)
-    analysis = analyse(results)
+    analysis = analyse(results, STUDIES[name].baselines)
     write_json(folder / "statistics.json", analysis)
     text = f"# {STUDIES[name].title}\n\n{table(analysis)}"
     write_whole(folder / "table.md", lambda path: path.write_text(text))

@@ -59,8 +59,8 @@ def region_sizes(config: Config) -> list[Arm]:
     """Appendix E.2. Regions half and twice as high and wide, and whole images, at equal pixels."""
     height, width = config.region_size
     sizes = {
-        "half-regions": (height // 2, width // 2),
         "regions": (height, width),
+        "half-regions": (height // 2, width // 2),
         "double-regions": (2 * height, 2 * width),
         "whole-images": image_size(config),
     }
@@ -98,8 +98,8 @@ def image_size(config: Config) -> tuple[int, int]:
 def query_sizes(config: Config) -> list[Arm]:
     """Appendix E.3. The effect of K: regions labelled per step."""
     k = config.query_size
-    sizes = sorted({size for size in (k // 4, k // 2, k, 2 * k, 4 * k) if 1 <= size <= config.budgets[0]})
-    sizes = [size for size in sizes if size <= min(config.budget, config.replay_capacity)]
+    most = min(config.budgets[0], config.budget, config.replay_capacity)
+    sizes = [size for size in dict.fromkeys((k, k // 4, k // 2, 2 * k, 4 * k)) if 1 <= size <= most]
     return [arm(f"k-{size}", "ralis", config, query_size=size) for size in sizes]
 
 
@@ -136,11 +136,14 @@ class Study(NamedTuple):
     title: str
     arms: Callable[[Config], list[Arm]]
     trains: bool = True  # whether the final trainings are part of it
+    baselines: tuple[str, ...] = ()  # what the others are compared with; none: the first line
 
+
+BASELINES = ("uniform", "entropy", "bald")  # the paper's
 
 STUDIES: dict[StudyName, Study] = {
-    "budget-curve": Study("mIoU against budget (Fig. 4)", compared_methods),
-    "per-class": Study("IoU by class (Table 1)", compared_methods),
+    "budget-curve": Study("mIoU against budget (Fig. 4)", compared_methods, baselines=BASELINES),
+    "per-class": Study("IoU by class (Table 1)", compared_methods, baselines=BASELINES),
     "selected-classes": Study("Which classes are selected (Fig. 3, App. C)", compared_methods, trains=False),
     "selections": Study("Chosen regions (Fig. 1, App. D)", compared_methods, trains=False),
     "upper-bound": Study("Full supervision", lambda config: []),

@@ -149,10 +149,12 @@ def work_on(cells: Iterable[Cell], workshop: Workshop) -> None:
     Returns when each is finished or has failed, here or elsewhere, or needs one that has.
     """
     open_cells = unique(with_needs(cells), workshop)
+    total = len(open_cells)
     while open_cells := [cell for cell in open_cells if _is_open(cell, workshop)]:
         ready = [cell for cell in open_cells if all(map(workshop.finished, cell.needs))]
         first = workshop.rank % max(len(ready), 1)  # processes that start together look at different cells
-        if not any(_attempt(cell, workshop) for cell in ready[first:] + ready[:first]):
+        left = f"{len(open_cells)} of {total} cells left"
+        if not any(_attempt(cell, workshop, left) for cell in ready[first:] + ready[:first]):
             time.sleep(POLL_SECONDS)
 
 
@@ -176,11 +178,12 @@ def _is_open(cell: Cell, workshop: Workshop) -> bool:
     return not failures(with_needs([cell]), workshop)
 
 
-def _attempt(cell: Cell, workshop: Workshop) -> bool:
+def _attempt(cell: Cell, workshop: Workshop, left: str) -> bool:
     """Whether the cell was this process's to do; now it is finished or has failed."""
     key = workshop.key(cell)
     with workshop.store.claim(key) as mine:
         if mine:
+            workshop.monitor.say(f"{key} ({left})")
             try:
                 workshop.do(cell)
             except (RunError, FloatingPointError, FileNotFoundError) as error:

@@ -4,6 +4,7 @@ import pytest
 
 from ralx.study.analysis import analyse, table
 from ralx.study.results import Results
+from ralx.study.studies import BASELINES
 
 REGION, POOL, KNOWN = 100, 100_000, 20_000
 # mIoU in points at budgets 10 and 30, seeds 0 and 1.
@@ -45,7 +46,7 @@ def results(curves=CURVES, full=(39, 41)):
 
 
 def test_differences_are_paired_with_every_baseline():
-    ralis = analyse(results())["methods"]["ralis"]
+    ralis = analyse(results(), BASELINES)["methods"]["ralis"]
     assert set(ralis["area"]["against"]) == {"entropy", "uniform"}
     at = ralis["budgets"]["10"]["against"]["uniform"]
     assert at["mean"] == pytest.approx(0.02) and at["n"] == 2 and at["p"] is None, "2 points in both seeds"
@@ -55,17 +56,17 @@ def test_differences_are_paired_with_every_baseline():
 
 
 def test_the_share_of_the_way_is_from_uniform_to_cheat():
-    methods = analyse(results())["methods"]
+    methods = analyse(results(), BASELINES)["methods"]
     assert methods["uniform"]["area"]["share_of_way"] == 0
     assert methods["cheat"]["area"]["share_of_way"] == pytest.approx(1)
     assert methods["ralis"]["area"]["share_of_way"] == pytest.approx((35 - 32.5) / (37.5 - 32.5))
     assert methods["ralis"]["budgets"]["10"]["share_of_way"] == pytest.approx(2 / 4)
     without = {name: curve for name, curve in CURVES.items() if name != "cheat"}
-    assert analyse(results(without))["methods"]["ralis"]["area"]["share_of_way"] is None
+    assert analyse(results(without), BASELINES)["methods"]["ralis"]["area"]["share_of_way"] is None
 
 
 def test_the_regions_to_96_percent_are_interpolated():
-    found = analyse(results())
+    found = analyse(results(), BASELINES)
     assert found["target_miou"] == pytest.approx(0.96 * 0.40)
     methods = found["methods"]
     assert methods["ralis"]["regions_to_target"]["of_mean"] is None
@@ -80,7 +81,7 @@ def test_the_regions_to_96_percent_are_interpolated():
 
 
 def test_pixels_count_what_was_labelled_before():
-    at = analyse(results())["methods"]["entropy"]["budgets"]["30"]
+    at = analyse(results(), BASELINES)["methods"]["entropy"]["budgets"]["30"]
     assert at["labelled_pixels"] == 3000 and at["total_labelled_pixels"] == 23_000
     assert at["share_of_pool_pixels"] == pytest.approx(0.03)
     assert at["selected_entropy"]["mean"] == pytest.approx(1.0)
@@ -96,13 +97,13 @@ def test_a_curve_that_is_not_finished_has_no_area():
 
 def test_without_the_papers_baselines_the_first_line_is_one():
     curves = {"ralis": CURVES["ralis"], "no-kl": CURVES["entropy"]}
-    methods = analyse(results(curves))["methods"]
+    methods = analyse(results(curves), BASELINES)["methods"]
     assert list(methods["no-kl"]["area"]["against"]) == ["ralis"]
     assert not methods["ralis"]["area"]["against"]
 
 
 def test_the_table_shows_it_all():
-    text = table(analyse(results()))
+    text = table(analyse(results(), BASELINES))
     assert "| ralis | 32.5 ± 0.7 | 37.5 ± 0.7 | 35.0 ± 0.0 | not reached | 50 % |" in text
     assert "| cheat | 34.5 ± 0.7 | 40.5 ± 0.7 | 37.5 ± 0.7 | 23 | 100 % |" in text
     assert "θ0′, before the first region: 29.0 %." in text

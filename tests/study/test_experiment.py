@@ -297,7 +297,7 @@ def test_another_thread_count_is_refused_and_the_folders_own_is_taken(finished, 
     out, _ = finished
     assert main(["budget-curve", "--out", str(out), *TINY, "--threads", "2"]) == 2
     assert "holds results of threads 1, here it is threads 2" in " ".join(capsys.readouterr().err.split())
-    torch.set_num_threads(2)
+    assert main(["budget-curve", "--out", str(out), *TINY, "--threads", "2", "--report"]) == 0
     assert main(["upper-bound", "--out", str(out), *TINY, "--report"]) == 0
     assert torch.get_num_threads() == 1
 
@@ -308,3 +308,17 @@ def test_what_is_finished_can_be_reported_on_its_own(tmp_path):
     assert main(["budget-curve", "--out", str(out), *TINY, "--report"]) == 0
     assert not list((out / "cells").glob("select-*"))
     assert "Full supervision" in (out / "budget-curve" / "table.md").read_text()
+
+
+def test_camvids_real_images_go_through_an_experiment(real_camvid, tmp_path):
+    options = """--preset camvid-small --scale 0.15 --pretrain-images 4 --max-epochs 1 --episodes 1
+        --budget 24 --budgets 24 48 --num-seeds 1 --methods ralis uniform class-balanced cheat""".split()
+    out = tmp_path / "out"
+    assert main(["budget-curve", "--out", str(out), "--data", str(real_camvid), *options]) == 0
+    results = json.loads((out / "budget-curve" / "results.json").read_text())
+    assert len(results) == 8 and all(0 < record["miou"] < 0.6 for record in results)
+    classes = list(results[0]["iou"])
+    rare = [classes.index(name) for name in ("pole", "sign", "fence", "pedestrian", "bicyclist")]
+    share = {r["method"]: sum(r["selected_class_fraction"][c] for c in rare) for r in results}
+    assert share["cheat"] > 2 * share["uniform"]
+    assert str(real_camvid) not in (out / "budget-curve" / "config.json").read_text()
