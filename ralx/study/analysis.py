@@ -140,8 +140,8 @@ def table(analysis: dict[str, Any]) -> str:
         cells += [_mean_std(found["area"]), _regions(found["regions_to_target"]), _percent(found["area"])]
         cells += [_difference(found["area"], baseline) for baseline in baselines]
         rows.append([name, *cells])
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([*lines, "", *_notes(analysis)]) + "\n"
+    lines = ["| " + " | ".join(row) + " |" for row in rows] if methods else []
+    return "\n".join([*lines, "", *_notes(analysis)]).lstrip() + "\n"
 
 
 def _mean_std(found: dict[str, Any] | None) -> str:

@@ -113,4 +113,4 @@ def test_the_table_shows_it_all():
 def test_nothing_finished_is_no_error():
     nothing = results({}, ())._replace(references=[])
     assert analyse(nothing)["methods"] == {} and analyse(nothing)["target_miou"] is None
-    assert table(analyse(nothing)).startswith("| method | area |")
+    assert table(analyse(nothing)).startswith("mIoU [%], mean")
