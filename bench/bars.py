@@ -1,13 +1,13 @@
 """How fast the ops have to be, and whether they were. A missed bar is a number to report, not an error.
 
-Set for two cores, with the alternatives in the same run.
+Set for two cores and for one H200, with the alternatives in the same run.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from results import COMPILED, EAGER, Result
+from results import BANDWIDTH, COMPILED, EAGER, Report, Result
 
 THREADS = 2
 
@@ -41,6 +41,7 @@ def extra_share(result: Result, _: str) -> float | None:
 
 TIME = Quantity("at most {limit:g} × the time of {against}", time_in)
 SPEEDUP = Quantity("at least {limit:g} × as fast as {against}", ratio, more_is_better=True)
+SHARE = Quantity("at least {limit:.0%} of the {against}", ratio, more_is_better=True)
 SECONDS = Quantity("within {limit:g} s", lambda result, _: result.seconds_median)
 EXTRA = Quantity("extra memory within {limit:g} MB", extra)
 EXTRA_SHARE = Quantity("extra memory within {limit:.0%} of the input", extra_share)
@@ -88,6 +89,31 @@ BARS = [
 ]
 
 
+STREET = "Cityscapes 1×19×1024×2048"
+STREET_PASSES = f"{STREET}, 20 passes"
+POOLS = "25600×25600×19, fixed range"
+
+GPU_BARS = [
+    Bar("region_features", STREET, SHARE, 0.85, BANDWIDTH),
+    Bar("region_features", STREET, SPEEDUP, 2, COMPILED),
+    Bar("region_features", f"{STREET}, bfloat16", SHARE, 0.85, BANDWIDTH),
+    Bar("region_features", f"{STREET}, bfloat16", SPEEDUP, 2, COMPILED),
+    Bar("region_features", f"{STREET}, upsampled ×4", SPEEDUP, 4, COMPILED),
+    Bar("confusion_matrix", STREET, SHARE, 0.85, BANDWIDTH),
+    Bar("confusion_matrix", STREET, SPEEDUP, 2, COMPILED),
+    Bar("confusion_matrix", f"{STREET}, bfloat16", SHARE, 0.85, BANDWIDTH),
+    Bar("confusion_matrix", f"{STREET}, bfloat16", SPEEDUP, 2, COMPILED),
+    Bar("bald", STREET_PASSES, SHARE, 0.8, BANDWIDTH),
+    Bar("bald", STREET_PASSES, SPEEDUP, 2, COMPILED),
+    Bar("bald", f"{STREET_PASSES}, bfloat16", SHARE, 0.8, BANDWIDTH),
+    Bar("kl_histogram", POOLS, TIME, 1, "torch.mm"),
+    Bar("kl_histogram", POOLS, SPEEDUP, 2, COMPILED),
+    Bar("action", "Cityscapes", SECONDS, 0.02),
+    Bar("action", "Cityscapes", SPEEDUP, 2, COMPILED),
+    Bar("step", "Cityscapes", SPEEDUP, 2, COMPILED),
+]
+
+
 class Verdict(NamedTuple):
     bar: Bar
     measured: float | None  # None: the case or the alternative was not run
@@ -104,13 +130,17 @@ class Verdict(NamedTuple):
         return "met" if self.shortfall <= 1 else f"missed by {self.shortfall:.2f} ×"
 
 
-def with_bars(results: list[Result]) -> list[Result]:
+def bars_for(report: Report) -> list[Bar]:
+    return GPU_BARS if report.gpu else BARS
+
+
+def with_bars(report: Report) -> list[Result]:
     """The cases that a bar is about; all where there are none, as in a small run."""
-    wanted = {(bar.op, bar.case) for bar in BARS}
-    return [result for result in results if (result.op, result.case) in wanted] or results
+    wanted = {(bar.op, bar.case) for bar in bars_for(report)}
+    return [each for each in report.results if (each.op, each.case) in wanted] or report.results
 
 
-def judge(results: list[Result], bars: list[Bar] = BARS) -> list[Verdict]:
+def judge(results: list[Result], bars: list[Bar]) -> list[Verdict]:
     by_case = {(result.op, result.case): result for result in results}
     return [verdict(bar, by_case.get((bar.op, bar.case))) for bar in bars]
 

@@ -17,6 +17,10 @@ from ralx.ops.region_features import label_map_features_ref, region_features_ref
 
 
 def make(case: SceneCase) -> Comparison:
+    return make_option(case) if case.option else make_plain(case)
+
+
+def make_plain(case: SceneCase) -> Comparison:
     scene = case.scene
     logits = make_logits(case)
     part, part_scene, share = first_part(logits, scene)
@@ -77,4 +81,4 @@ def make_option(case: SceneCase) -> Comparison:
 
 
 def bench_region_features(case: SceneCase, compare: Callable[..., None]) -> None:
-    compare(case, make_option if case.option else make)
+    compare(case, make)

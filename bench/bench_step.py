@@ -44,20 +44,23 @@ def make(case: StepCase) -> Comparison:
         regions = candidates.regions(candidate_images).flatten(0, 1)[chosen]
         return state.state(state_images), candidates.action(regions.unflatten(0, pools), labelled)
 
+    def features(region_features: Callable, logits: Tensor, scene: Scene) -> Tensor:
+        return torch.cat([vectors(region_features(part, scene)) for part in logits.split(case.batch)])
+
     def step(region_features: Callable, kl_histogram: Callable) -> tuple[Tensor, Tensor]:
-        regions = vectors(region_features(candidate_logits, case.candidates))[chosen]
+        regions = features(region_features, candidate_logits, case.candidates)[chosen]
         predicted = regions[:, : case.candidates.classes]
         kl = [kl_histogram(predicted, q, KL_BINS, KL_RANGE) for q in (labelled, predicted)]
         action = torch.cat([regions, *kl], dim=1).unflatten(0, pools)
-        return vectors(region_features(state_logits, case.state)), action
+        return features(region_features, state_logits, case.state), action
 
     alternatives = [
         Alternative(PUBLISHED, lambda: step(published.region_features, published.kl_histogram), check),
         Alternative(EAGER, lambda: step(eager.region_features, eager.kl_histogram), check),
     ]
     if case.compiled:
-        features, kl_histogram = eager.compiled(eager.region_features), eager.compiled_kl_histogram()
-        alternatives.append(Alternative(COMPILED, lambda: step(features, kl_histogram), check))
+        compiled, kl_histogram = eager.compiled(eager.region_features), eager.compiled_kl_histogram()
+        alternatives.append(Alternative(COMPILED, lambda: step(compiled, kl_histogram), check))
     work = Work(state_logits.nbytes + candidate_logits.nbytes, "B")
     return Comparison(run, work, alternatives)
 

@@ -1,6 +1,7 @@
 """Whether an alternative gave what ralx gave."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,19 @@ def same_features(ours: Sequence[Tensor], theirs: Sequence[Tensor], within: Sequ
 
 def same_histograms(ours: Tensor, theirs: Tensor) -> None:
     assert (leading(ours, theirs) - theirs).abs().sum(-1).max() < REBINNED
+
+
+def identical(ours: Any, theirs: Any) -> None:
+    """To the bit: what the op gives is the same from call to call, and in a CUDA graph."""
+    pairs = zip(tensors_of(ours), tensors_of(theirs), strict=True)
+    assert all(torch.equal(mine, other) for mine, other in pairs), "not the same bits"
+
+
+def tensors_of(output: Any) -> list[Tensor]:
+    """Of a tensor or of tuples of them; None is none."""
+    if output is None or isinstance(output, Tensor):
+        return [] if output is None else [output]
+    return [each for part in output for each in tensors_of(part)]
 
 
 def leading(ours: Tensor, theirs: Tensor) -> Tensor:

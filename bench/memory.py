@@ -22,6 +22,7 @@ from unittest import mock
 
 import sizes
 import torch
+from checks import tensors_of
 from results import EAGER
 from timings import OP
 
@@ -69,4 +70,4 @@ def peak() -> int:
 
 
 def bytes_of(output: Any) -> int:
-    return output.nbytes if isinstance(output, torch.Tensor) else sum(bytes_of(each) for each in output)
+    return sum(each.nbytes for each in tensors_of(output))

@@ -27,7 +27,7 @@ NAME = 1.7
 
 
 def draw(report: Report) -> Figure:
-    results = with_bars(report.results)
+    results = with_bars(report)
     with rc_context(STYLE):
         rows = sum(NAME + len(bars_of(result)) for result in results)
         figure = new_figure(WIDTH, rows * BAR + 0.9)
@@ -79,11 +79,13 @@ def decorate(axes: Axes, report: Report) -> None:
     axes.set_yticks([])
     axes.grid(axis="y", visible=False)
     machine = report.machine
-    where = f"{machine['CPU']}, {machine['threads']} threads, torch {machine['torch']}"
+    chip = machine["GPU"] if report.gpu else f"{machine['CPU']}, {machine['threads']} threads"
+    where = f"{chip}, torch {machine['torch']}"
     axes.set_xlabel(f"median time; ×: times as long as ralx  ·  {where}", size=8.5)
     axes.tick_params(labelsize=8.5)
+    limits = "copy bandwidth or torch.mm" if report.gpu else "torch.exp, copy or torch.mm"
     handles = [Patch(color=colour, label=name) for name, colour in COLOURS.items()]
-    handles.append(Line2D([], [], color=INK, lw=1.6, label="limit: torch.exp, copy or torch.mm"))
+    handles.append(Line2D([], [], color=INK, lw=1.6, label=f"limit: {limits}"))
     axes.figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), fontsize=8.5)
 
 

@@ -1,18 +1,19 @@
 """The published algorithm, as research code writes it: NumPy and SciPy, a Python loop over regions, classes
-or rows. float32, as there."""
+or rows. float32, as there. SciPy is imported by what needs it: a GPU is measured without these loops."""
 
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 from eager import full_size
-from scipy import special, stats
 from sizes import Scene
 from torch import Tensor
 
 
 def region_features(logits: Tensor, scene: Scene, cells: tuple[int, int] = (8, 8)) -> tuple[Tensor, ...]:
     """class_hist, entropy_min, entropy_avg, entropy_max, entropy_sum, region by region."""
+    from scipy import special
+
     rows = []
     for image in full_size(logits, scene.size).numpy():
         p = special.softmax(image, axis=0)
@@ -24,6 +25,8 @@ def region_features(logits: Tensor, scene: Scene, cells: tuple[int, int] = (8, 8
 
 def bald(logits: Tensor, scene: Scene) -> tuple[Tensor, Tensor, Tensor]:
     """bald_map, region_sum, class_hist, image by image from all passes' probabilities."""
+    from scipy import special
+
     maps, rows = [], []
     for image in range(scene.images):
         passes = full_size(logits[:, image], scene.size).numpy()
@@ -53,6 +56,8 @@ def confusion_matrix(logits: Tensor, target: Tensor, scene: Scene, ignore_index:
 
 def kl_histogram(p: Tensor, q: Tensor, bins: int, range: tuple[float, float] | None) -> Tensor:
     """Row by row: scipy.stats.entropy against all of q, then numpy.histogram."""
+    from scipy import stats
+
     reference = q.float().numpy().T + 1e-7
     histograms = []
     for row in p.float().numpy() + 1e-7:

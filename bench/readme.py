@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bars import judge, with_bars
+from bars import bars_for, judge, with_bars
 from results import COMPILED, EAGER, PUBLISHED, Report, Result, load
 from table import megabytes
 from timings import OP
@@ -15,10 +15,10 @@ from timings import OP
 
 def as_markdown(report: Report) -> str:
     headings = "", OP, "of the limit", COMPILED, EAGER, PUBLISHED, "extra memory"
-    cases = markdown_table(headings, [cells(result) for result in with_bars(report.results)])
+    cases = markdown_table(headings, [cells(result) for result in with_bars(report)])
     verdicts = [
         (f"`{verdict.bar.op}`, {verdict.bar.case}", verdict.bar.text, verdict.number, verdict.text)
-        for verdict in judge(report.results)
+        for verdict in judge(report.results, bars_for(report))
     ]
     return f"{cases}\n\n{markdown_table(('', 'bar', 'measured', ''), verdicts)}"
 

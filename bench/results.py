@@ -1,11 +1,12 @@
 """What a benchmark run leaves: one Report, kept as JSON."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 PUBLISHED, EAGER, COMPILED = "published loops", "eager torch", "torch.compile"
+BANDWIDTH = "copy bandwidth"
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,25 @@ class Result:
 
 
 @dataclass(frozen=True)
+class Check:
+    """One part of gpu_check.py. `told`: what it said of itself, and all that failed."""
+
+    name: str
+    passed: bool
+    seconds: float
+    told: list[str]
+
+
+@dataclass(frozen=True)
 class Report:
     machine: dict[str, str | int]
     small: bool
     results: list[Result]
+    checks: list[Check] = field(default_factory=list)
+
+    @property
+    def gpu(self) -> bool:
+        return "GPU" in self.machine
 
 
 def save(report: Report, path: Path) -> None:
@@ -68,7 +84,9 @@ def save(report: Report, path: Path) -> None:
 
 def load(path: Path) -> Report:
     kept = json.loads(path.read_text(encoding="utf-8"))
-    return Report(kept["machine"], kept["small"], [_result(each) for each in kept["results"]])
+    results = [_result(each) for each in kept["results"]]
+    checks = [Check(**each) for each in kept.get("checks", [])]
+    return Report(kept["machine"], kept["small"], results, checks)
 
 
 def _result(kept: dict[str, Any]) -> Result:

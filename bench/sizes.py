@@ -1,5 +1,6 @@
 """The inputs of every benchmark, in one place: per op a base case and each axis varied from it, not all
-combinations. FULL has the data sets' shapes; SMALL, for CI, the same axes on inputs that take no time."""
+combinations. FULL has the data sets' shapes, GPU those that are worth a GPU's while; SMALL, for CI, the axes
+of FULL on inputs that take no time."""
 
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -93,13 +94,15 @@ class ActionCase(Case):
 
 @dataclass(frozen=True, kw_only=True)
 class StepCase(Case):
-    """State set and candidates' images of one step; K·M candidates, L labelled regions."""
+    """State set and candidates' images of one step; K·M candidates, L labelled regions. The alternatives take
+    the images `batch` at a time."""
 
     state: Scene
     candidates: Scene
     pools: int
     pool_size: int
     labelled: int
+    batch: int = 100
 
 
 def scene_axes(base: SceneCase) -> list[SceneCase]:
@@ -140,9 +143,18 @@ def option_cases(base: SceneCase) -> list[SceneCase]:
     return [varied(base, name, option=name, compiled=False) for name in OPTIONS]
 
 
+def uncompiled(*cases) -> list:
+    return [replace(case, compiled=False) for case in cases]
+
+
 def compiled_once(cases: list) -> list:
     """torch.compile for the first case alone."""
-    return [cases[0], *(replace(case, compiled=False) for case in cases[1:])]
+    return [cases[0], *uncompiled(*cases[1:])]
+
+
+def in_both_dtypes(base: SceneCase) -> list[SceneCase]:
+    """As a segmenter gives logits, without autocast and with it."""
+    return [base, varied(base, "bfloat16", dtype="bfloat16")]
 
 
 CAMVID = Scene(4, 11, (360, 480), (360, 480), (90, 80))
@@ -153,9 +165,11 @@ KL_BINS = 32
 # What region_features does beside its plain call, by name.
 OPTIONS = ("ragged edge", "superpixels", "margin and confidence", "impurity")
 
+CAMVID_BASE = SceneCase(name="CamVid 4×11×360×480", scene=CAMVID)
+CITYSCAPES_BASE = SceneCase(name="Cityscapes 1×19×1024×2048", scene=CITYSCAPES)
 SCENES = [
-    *scene_axes(SceneCase(name="CamVid 4×11×360×480", scene=CAMVID)),
-    SceneCase(name="Cityscapes 1×19×1024×2048", scene=CITYSCAPES),
+    *scene_axes(CAMVID_BASE),
+    CITYSCAPES_BASE,
     SceneCase(name="ADE20K-like 1×150×512×512", scene=ADE20K),
 ]
 TINY_SCENES = compiled_once(scene_axes(SceneCase(name="2×11×64×96", scene=TINY)))
@@ -218,5 +232,42 @@ SMALL = {
             labelled=16,
             compiled=False,
         )
+    ],
+}
+
+# In the order in which they are timed, the most important first: the time may run out.
+UPSAMPLED = varied(CITYSCAPES_BASE, "upsampled ×4", scene=CITYSCAPES.quarter())
+OTHERS = uncompiled(
+    varied(CITYSCAPES_BASE, "channels_last", channels_last=True),
+    *(CAMVID_BASE, varied(CAMVID_BASE, "bfloat16", dtype="bfloat16")),
+    varied(CAMVID_BASE, "upsampled ×4", scene=CAMVID.quarter()),
+)
+PASSES = BaldCase(name="Cityscapes 1×19×1024×2048, 20 passes", scene=CITYSCAPES, passes=20)
+PAIRS = KlCase(name="25600×25600×19", rows=25600, reference=25600, classes=19)
+GPU = {
+    "region_features": [
+        *in_both_dtypes(CITYSCAPES_BASE),
+        UPSAMPLED,
+        *OTHERS,
+        *option_cases(CITYSCAPES_BASE),
+    ],
+    "bald": [
+        *in_both_dtypes(PASSES),
+        *uncompiled(BaldCase(name="CamVid 4×11×360×480, 20 passes", scene=CAMVID, passes=20)),
+    ],
+    "kl_histogram": [varied(PAIRS, "fixed range", range=KL_RANGE), *uncompiled(PAIRS)],
+    "confusion_matrix": [*in_both_dtypes(CITYSCAPES_BASE), *uncompiled(UPSAMPLED), *OTHERS],
+    "action": [FULL["action"][1], *uncompiled(FULL["action"][0])],
+    "step": [
+        StepCase(
+            name="Cityscapes",
+            state=CITYSCAPES.quarter()._replace(images=10),
+            candidates=CITYSCAPES.quarter()._replace(images=200),
+            pools=256,
+            pool_size=100,
+            labelled=3840,
+            batch=10,
+        ),
+        *uncompiled(FULL["step"][0]),
     ],
 }

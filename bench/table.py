@@ -2,10 +2,11 @@
 
 from io import StringIO
 
-from bars import THREADS, judge
-from results import Report, Result, Timing, Work
+from bars import THREADS, bars_for, judge
+from results import Check, Report, Result, Timing, Work
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from timings import OP
 
 
@@ -13,7 +14,10 @@ def as_text(report: Report) -> str:
     parts = [", ".join(f"{name} {value}" for name, value in report.machine.items())]
     parts.append(rendered(results_table(report.results)))
     if not report.small:
-        parts.append(f"Bars, set for {THREADS} threads\n{rendered(bars_table(report.results))}")
+        where = "one H200" if report.gpu else f"{THREADS} threads"
+        parts.append(f"Bars, set for {where}\n{rendered(bars_table(report))}")
+    if report.checks:
+        parts.append(rendered(checks_table(report.checks)))
     return "\n\n".join(parts)
 
 
@@ -44,15 +48,25 @@ def numbers(timing: Timing | Result, result: Result, ratio: str) -> tuple[str, .
 
 def full_name(timing: Timing) -> str:
     limit = "limit: " if timing.limit else ""
-    share = "" if timing.share == 1 else f" ({timing.share:.2g} of it, scaled up)"
+    share = f" ({timing.share:.2g} of it, scaled up)" if timing.share < 1 else ""
     return f"{limit}{timing.name}{share}"
 
 
-def bars_table(results: list[Result]) -> Table:
+def checks_table(checks: list[Check]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("part", "", "s", "said"):
+        table.add_column(heading)
+    for check in checks:
+        said = Text("\n".join(check.told))
+        table.add_row(check.name, "passed" if check.passed else "FAILED", f"{check.seconds:.0f}", said)
+    return table
+
+
+def bars_table(report: Report) -> Table:
     table = Table(box=None, pad_edge=False)
     for heading in ("op, case", "bar", "measured", ""):
         table.add_column(heading)
-    for verdict in judge(results):
+    for verdict in judge(report.results, bars_for(report)):
         bar = verdict.bar
         table.add_row(f"{bar.op}, {bar.case}", bar.text, verdict.number, verdict.text)
     return table

@@ -1,5 +1,7 @@
 #include <pybind11/pybind11.h>
 
+#include <iterator>
+
 #include "bald/bald.h"
 #include "common/isa.h"
 #include "common/tensor_view.h"
@@ -13,7 +15,9 @@ namespace {
 
 // torch's names, looked up once and kept as long as the process lives.
 struct Torch {
-  py::handle tensor_type, dtypes[10];
+  static constexpr int kNumDTypes = static_cast<int>(ralx::DType::boolean) + 1;
+
+  py::handle tensor_type, dtypes[kNumDTypes];
   py::handle data_ptr, dtype, shape, stride, is_cpu, get_device;
 
   Torch() {
@@ -22,7 +26,8 @@ struct Torch {
     // In the order of DType.
     const char* names[] = {"float64", "float32", "float16", "bfloat16", "uint8",
                            "int8",    "int16",   "int32",   "int64",    "bool"};
-    for (int i = 0; i < 10; ++i) dtypes[i] = py::object(torch.attr(names[i])).release();
+    static_assert(std::size(names) == kNumDTypes);
+    for (int i = 0; i < kNumDTypes; ++i) dtypes[i] = py::object(torch.attr(names[i])).release();
     data_ptr = intern("data_ptr");
     dtype = intern("dtype");
     shape = intern("shape");
@@ -72,8 +77,8 @@ struct type_caster<ralx::TensorView> {
     if (PyObject_IsInstance(source.ptr(), names.tensor_type.ptr()) != 1) return false;
     const object dtype = get(source, names.dtype);
     int code = 0;
-    while (code < 10 && !dtype.is(names.dtypes[code])) ++code;
-    if (code == 10) return false;
+    while (code < Torch::kNumDTypes && !dtype.is(names.dtypes[code])) ++code;
+    if (code == Torch::kNumDTypes) return false;
     const tuple sizes = get(source, names.shape), strides = call(source, names.stride);
     if (sizes.size() > ralx::kMaxDims) return false;
     value.dtype = static_cast<ralx::DType>(code);
@@ -144,11 +149,21 @@ PYBIND11_MODULE(_C, m) {
   py::module_ cuda = m.def_submodule("cuda", "The kernels on a GPU.");
   cuda.attr("version") = RALX_CUDA_VERSION;
   cuda.attr("archs") = py::make_tuple(RALX_CUDA_ARCHS);
+  cuda.def("bald", ralx::cuda::bald, without_gil());
+  cuda.def("bald_scratch", ralx::cuda::bald_scratch);
+  cuda.def("bald_update", ralx::cuda::bald_update, without_gil());
+  cuda.def("bald_compute", ralx::cuda::bald_compute, without_gil());
   cuda.def("confusion_matrix", ralx::cuda::confusion_matrix, without_gil());
+  cuda.def("kl_histogram", ralx::cuda::kl_histogram, without_gil());
+  cuda.def("kl_histogram_scratch", ralx::cuda::kl_histogram_scratch);
+  cuda.def("region_features", ralx::cuda::region_features, without_gil());
+  cuda.def("region_features_scratch", ralx::cuda::region_features_scratch);
+  cuda.def("label_map_features", ralx::cuda::label_map_features, without_gil());
+  cuda.def("label_map_features_scratch", ralx::cuda::label_map_features_scratch);
 #endif
 
   // For tests and comparisons: each CPU uses its widest instruction set otherwise.
-  py::enum_<ralx::Isa>(m, "Isa")
+  py::enum_<ralx::Isa>(m, "Isa", py::module_local())
       .value("baseline", ralx::Isa::baseline)
       .value("avx2", ralx::Isa::avx2)
       .value("avx512", ralx::Isa::avx512);

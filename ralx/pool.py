@@ -15,7 +15,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ralx.ops.arguments import check_edge, check_ignore_index, tiles_along
+from ralx.ops.arguments import (
+    check_edge,
+    check_ignore_index,
+    check_integer,
+    check_pair,
+    check_region_size,
+    tiles_along,
+)
 
 _ORACLE_IMAGES = 32  # label maps held at once: K regions may lie in as many images
 
@@ -102,14 +109,9 @@ class RegionGrid(Regions):
     edge: Literal["drop", "keep"] = "drop"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.num_images, int) or self.num_images < 0:
-            raise ValueError(f"num_images must be an integer >= 0, got {self.num_images!r}")
-        object.__setattr__(self, "image_size", _pair("image_size", self.image_size))
-        object.__setattr__(self, "region_size", _pair("region_size", self.region_size))
-        if self.region_size[0] > self.image_size[0] or self.region_size[1] > self.image_size[1]:
-            raise ValueError(
-                f"region_size must fit into image_size {self.image_size}, got {self.region_size}"
-            )
+        object.__setattr__(self, "num_images", check_integer("num_images", self.num_images, 0))
+        object.__setattr__(self, "image_size", check_pair("image_size", self.image_size))
+        object.__setattr__(self, "region_size", check_region_size(self.region_size, self.image_size))
         check_edge(self.edge)
 
     @property
@@ -282,7 +284,8 @@ class Oracle:
     def label(self, regions: Tensor) -> Tensor:
         """The labels of `regions` [K]: [K, *grid.box_size], in the same order and of the label maps' dtype.
 
-        A region lies at the top left of its box; the box's other pixels have the label `ignore_index`.
+        A region lies at the top left of its box; the box's other pixels have the label `ignore_index`. Where
+        K = 0 no label map is read, and the dtype is uint8.
         """
         regions = self.grid.check(regions).flatten().cpu()
         if not len(regions):
@@ -307,12 +310,3 @@ class Oracle:
         if not kind.min <= self.ignore_index <= kind.max:
             raise ValueError(f"ignore_index must fit into {labels.dtype} labels, got {self.ignore_index}")
         return labels
-
-
-def _pair(name: str, value: object) -> tuple[int, int]:
-    """`value` as two integers >= 1."""
-    if not isinstance(value, (tuple, list)) or len(value) != 2 or not all(isinstance(v, int) for v in value):
-        raise TypeError(f"{name} must be two integers (height, width), got {value!r}")
-    if min(value) < 1:
-        raise ValueError(f"{name} must be >= 1 in both directions, got {tuple(value)}")
-    return value[0], value[1]

@@ -47,10 +47,10 @@ class RegionMap(Regions):
         self._regions_per_image = check_integer("regions_per_image", regions_per_image)
         if not labels.shape[1] * labels.shape[2]:
             raise ValueError(f"labels must have at least one pixel an image, got {list(labels.shape)}")
-        if labels.numel() and labels.max() >= regions_per_image:
-            raise ValueError(
-                f"labels must be below regions_per_image={regions_per_image}, got {int(labels.max())}"
-            )
+        # Compared as a tensor, a uint8 label would meet regions_per_image modulo 256.
+        highest = int(labels.max()) if labels.numel() else -1
+        if highest >= regions_per_image:
+            raise ValueError(f"labels must be below regions_per_image={regions_per_image}, got {highest}")
         self.labels = labels
         self.num_images = len(labels)
         self.image_size = labels.shape[1], labels.shape[2]

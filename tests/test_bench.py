@@ -14,12 +14,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "bench"))
-bars, machine, memory, results, sizes, table, timings = (
+bars, gpu_check, gpu_timings, limits, machine, memory, results, sizes, table, timings = (
     importlib.import_module(name)
-    for name in ("bars", "machine", "memory", "results", "sizes", "table", "timings")
+    for name in (
+        *("bars", "gpu_check", "gpu_timings", "limits", "machine", "memory", "results", "sizes", "table"),
+        "timings",
+    )
 )
 OP, EAGER, COMPILED = timings.OP, results.EAGER, results.COMPILED
 WORK = results.Work(1e6, "B")
@@ -76,17 +80,21 @@ def clock(monkeypatch):
 
 
 def test_every_case_has_a_name_of_its_own():
-    for op, cases in [*sizes.FULL.items(), *sizes.SMALL.items()]:
+    for op, cases in [*sizes.FULL.items(), *sizes.SMALL.items(), *sizes.GPU.items()]:
         names = [case.name for case in cases]
         assert len(set(names)) == len(names), op
 
 
-def test_every_bar_names_a_case_and_an_alternative_that_are_run():
-    for bar in bars.BARS:
-        assert bar.case in {case.name for case in sizes.FULL[bar.op]}, bar
+@pytest.mark.parametrize(("wanted", "cases"), [(bars.BARS, sizes.FULL), (bars.GPU_BARS, sizes.GPU)])
+def test_every_bar_names_a_case_and_an_alternative_that_are_run(wanted, cases):
+    for bar in wanted:
+        [case] = [case for case in cases[bar.op] if case.name == bar.case]
+        assert case.compiled or bar.against != COMPILED, bar
         make = importlib.import_module(f"bench_{bar.op}").make
         alternatives = {each.name for case in sizes.SMALL[bar.op] for each in make(case).alternatives}
-        assert bar.against in {"", *alternatives}, bar
+        if wanted is bars.GPU_BARS:
+            alternatives.add(results.BANDWIDTH)
+        assert bar.against in {"", COMPILED, *alternatives}, bar
 
 
 def test_small_runs_compile_one_case_per_op():
@@ -168,12 +176,11 @@ needs_proc = pytest.mark.skipif(not memory.CLEAR_REFS.exists(), reason="Linux te
 
 @needs_proc
 def test_extra_memory_is_scratch_without_the_output():
-    torch = importlib.import_module("torch")
-
     def call():
         scratch = np.ones(64_000_000, np.uint8)
         return torch.ones(40_000_000, dtype=torch.uint8), [torch.from_numpy(scratch[:1].copy())]
 
+    call()  # pays for code that is loaded when it is first used
     assert memory.peak_of(call) == pytest.approx(64e6, abs=2e6)
     assert memory.peak_of(lambda: torch.ones(40_000_000, dtype=torch.uint8)) < 2e6
 
@@ -188,7 +195,8 @@ def test_extra_memory_of_a_case_is_measured_in_a_process_of_its_own():
 
 
 def test_a_report_is_read_back_and_names_neither_host_nor_folder(tmp_path):
-    report = results.Report(machine.describe_machine(), True, [result(copy=0.5)])
+    check = results.Check("build", False, 1.5, ["it failed"])
+    report = results.Report(machine.describe_machine(), True, [result(copy=0.5)], [check])
     results.save(report, tmp_path / "cpu.json")
     assert results.load(tmp_path / "cpu.json") == report
     text = (tmp_path / "cpu.json").read_text()
@@ -230,3 +238,134 @@ def test_nothing_is_timed_where_pytest_benchmark_is_switched_off():
     assert "pytest-benchmark times nothing with --benchmark-disable" in run_one_benchmark(
         "--benchmark-disable"
     )
+
+
+# --- on a GPU --------------------------------------------------------------------------------------
+
+
+def test_a_report_of_a_gpu_has_its_own_bars():
+    report = results.Report({"GPU": "NVIDIA H200"}, False, [result(**{results.BANDWIDTH: 0.9})])
+    assert bars.bars_for(report) is bars.GPU_BARS
+    text = table.as_text(report)
+    assert "Bars, set for one H200" in text and "at least 85% of the copy bandwidth" in text
+    assert bars.bars_for(results.Report({}, False, [])) is bars.BARS
+
+
+def test_the_bandwidth_of_a_copy_counts_what_it_reads_and_writes():
+    alternative = limits.bandwidth(read=1000, device="cpu", copied=2000)
+    copied = alternative.run()
+    assert copied.nbytes == 2000 and alternative.share == 4  # 2000 read and 2000 written for the op's 1000
+
+
+def gpu_round(*alternatives, run=lambda: 1):
+    return gpu_timings.first_calls(timings.Comparison(run, WORK, []), list(alternatives))
+
+
+def test_what_cannot_be_run_on_a_gpu_is_told_and_what_is_wrong_has_failed():
+    def cannot():
+        raise timings.CannotCompile("no compiler")
+
+    def breaks():
+        raise RuntimeError("broken\nand more")
+
+    def same(ours, theirs):
+        assert ours == theirs, "not the same"
+
+    not_run, wrong = gpu_round(
+        timings.Alternative("compiled", cannot),
+        timings.Alternative("broken", breaks),
+        timings.Alternative("other", lambda: 2, same),
+        timings.Alternative("right", lambda: 1, same),
+    )
+    assert list(not_run) == ["compiled", "broken", "other"]
+    assert wrong == ["broken: RuntimeError: broken", "other: AssertionError: not the same"]
+
+
+def test_a_gpus_rounds_hold_the_op_and_who_has_time_left():
+    took = {OP: 0.1, "slow": 5.0, "fast": 0.2}
+    rounds = gpu_timings.run_rounds({name: lambda n=name: took[n] for name in took}, seconds=3.0)
+    assert [set(each) for each in rounds[:5]] == [{OP, "slow", "fast"}] * 3 + [{OP, "fast"}] * 2
+    assert all(OP in each for each in rounds)
+    assert len(rounds) == pytest.approx(10, abs=1)  # of 0.1 s in its third of 3 s
+    assert len({list(each).index(OP) for each in rounds[:3]}) > 1, "always in the same order"
+
+
+def test_one_op_is_timed_by_the_code_that_times_it_on_a_gpu():
+    case = sizes.SMALL["region_features"][0]
+    measured, wrong = gpu_timings.measure("region_features", case, "cpu", seconds=0.01)
+    assert wrong == [] and measured.not_run == {}
+    assert [each.name for each in measured.alternatives] == [EAGER, results.BANDWIDTH]
+    assert measured.alternative(results.BANDWIDTH).limit and measured.rounds >= timings.ROUNDS[0]
+
+
+def test_an_op_that_differs_from_call_to_call_fails(monkeypatch):
+    calls = cycle([torch.zeros(3), torch.ones(3)])
+    comparison = timings.Comparison(lambda: next(calls), WORK, [])
+    again = timings.Alternative("again", comparison.run, gpu_timings.identical)
+    assert gpu_timings.first_calls(comparison, [again])[1] == ["again: AssertionError: not the same bits"]
+
+
+def test_what_is_timed_is_what_there_are_cases_for():
+    assert list(sizes.GPU) == list(gpu_check.TIMED)
+
+
+def shell(line, **options):
+    return gpu_check.Part("part", ["sh", "-c", line], **options)
+
+
+@pytest.mark.parametrize(
+    ("part", "time_left", "passed", "told"),
+    [
+        (shell("echo some; echo 3 passed"), 9, True, ["3 passed"]),
+        (shell("echo some; echo 3 passed", lines=2), 9, True, ["some", "3 passed"]),
+        (
+            shell("echo some; echo FAILED test_a; echo 1 failed; exit 1"),
+            9,
+            False,
+            ["FAILED test_a", "1 failed"],
+        ),
+        (shell("echo 'x.cu(3): error: no'; exit 1"), 9, False, ["x.cu(3): error: no"]),
+        (shell("echo 3 skipped", must_say=" passed"), 9, False, ["3 skipped"]),
+        (shell("echo begun; sleep 60 & sleep 60"), 0.5, False, ["begun", "stopped after 0 s"]),
+        (shell("echo begun; sleep 60", limit=0.5), 9, False, ["begun", "stopped after 0 s"]),
+        (shell("echo begun", kept=10), 9, False, ["not run: no time was left"]),
+        (shell(f"echo {ROOT}/bench/x.py", must_say="x.py"), 9, True, ["bench/x.py"]),
+    ],
+)
+def test_a_part_says_how_it_went(part, time_left, passed, told):
+    check, output = gpu_check.run(part, time_left)
+    assert (check.passed, check.told) == (passed, told) and check.seconds < 5
+    assert str(ROOT) not in output
+
+
+def test_the_other_parts_go_on_and_the_verdict_names_what_failed(monkeypatch, tmp_path, capsys):
+    def parts(options, folder):
+        yield [gpu_check.Part("build", ["false"])]
+        yield [gpu_check.Part("tests: a", ["echo", "fine"]), gpu_check.Part("tests: b", ["no such program"])]
+        yield [gpu_check.Part("step", ["echo", "left out"])]
+
+    monkeypatch.setattr(gpu_check, "stages", parts)
+    monkeypatch.setattr(
+        sys, "argv", [*"gpu_check --device cpu --only build tests --out".split(), str(tmp_path)]
+    )
+    assert gpu_check.main() == 1
+    assert "FAILED: build; tests: b" in capsys.readouterr().out
+    kept = results.load(tmp_path / "dry-run.json").checks
+    assert [(each.name, each.passed) for each in kept] == [
+        ("build", False),
+        ("tests: a", True),
+        ("tests: b", False),
+    ]
+    assert kept[2].told == ["FileNotFoundError: [Errno 2] No such file or directory: 'no such program'"]
+    assert "fine" in (tmp_path / "dry-run.log").read_text()
+    assert "FAILED" in (tmp_path / "dry-run.txt").read_text()
+
+
+def test_the_check_of_a_gpu_can_be_tried_out_on_the_cpu(tmp_path):
+    command = [sys.executable, str(ROOT / "bench" / "gpu_check.py"), "--device", "cpu", "--small"]
+    command += ["--out", str(tmp_path), "--only", "environment", "tests", "step"]
+    printed = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert printed.returncode == 0, printed.stdout + printed.stderr
+    assert "All parts passed." in printed.stdout
+    names = [each.name for each in results.load(tmp_path / "dry-run.json").checks]
+    assert names == ["environment", "tests", "step"]

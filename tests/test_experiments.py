@@ -7,6 +7,7 @@ from torch import nn
 
 from ralx.experiments import find_device
 from ralx.pretraining import Segmenters
+from ralx.segmentation import CudaGraph
 
 
 @pytest.fixture
@@ -175,3 +176,12 @@ def test_a_policy_knows_what_it_was_not_shown(make):
     blind.save_policies()
     with pytest.raises(ValueError, match=r"has hidden_features=\['kl-labelled'\]; needed is .*=None"):
         whole._load_policy(whole._policy_path(0))
+
+
+def test_the_segmenter_is_compiled_and_captured_where_asked_for(learner_of):
+    plain, asked = learner_of(), learner_of(compile=True, cuda_graph=True)
+    assert plain.game.trainer.segmenter._compiled_call_impl is None
+    assert asked.game.trainer.segmenter._compiled_call_impl is not None
+    assert plain.game.trainer.state_dict().keys() == asked.game.trainer.state_dict().keys()
+    assert not isinstance(plain.observe.regions, CudaGraph)
+    assert isinstance(asked.observe.regions, CudaGraph)

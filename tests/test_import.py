@@ -15,6 +15,7 @@ PUBLIC = [
     "BaldScores",
     "confusion_matrix",
     "Featurizer",
+    "build_info",
 ]
 
 

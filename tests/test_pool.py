@@ -44,13 +44,14 @@ def test_a_region_as_large_as_the_image_is_the_only_one():
         (
             (5, (37, 50), (38, 8)),
             ValueError,
-            r"region_size must fit into image_size \(37, 50\), got \(38, 8\)",
+            r"region_size must not exceed the image, got \(38, 8\) for an image of \(37, 50\)",
         ),
-        ((5, (37, 50), (0, 8)), ValueError, r"region_size must be >= 1 .* got \(0, 8\)"),
-        ((5, (37,), (9, 8)), TypeError, r"image_size must be two integers \(height, width\), got \(37,\)"),
+        ((5, (37, 50), (0, 8)), ValueError, r"region_size must be .* at least 1, got \(0, 8\)"),
+        ((5, (37,), (9, 8)), ValueError, r"image_size must be two integers .* got \(37,\)"),
         ((5, (37, 50), 9), TypeError, r"region_size must be two integers .* got 9"),
         ((5, (37, 50), (9, 8), "cut"), ValueError, "edge must be 'drop' or 'keep', got 'cut'"),
-        ((-1, (37, 50), (9, 8)), ValueError, r"num_images must be an integer >= 0, got -1"),
+        ((-1, (37, 50), (9, 8)), ValueError, r"num_images must be in 0\.\.\d+, got -1"),
+        ((True, (37, 50), (9, 8)), TypeError, r"num_images must be an integer, got True"),
     ],
 )
 def test_grid_rejects(arguments, error, match):

@@ -185,6 +185,12 @@ def test_region_map_rejects(error, labels, regions, message):
         RegionMap(labels, regions)
 
 
+@pytest.mark.parametrize(("dtype", "regions"), [(torch.uint8, 261), (torch.int16, 2**16 + 5)])
+def test_more_regions_than_the_labels_type_can_number(dtype, regions):
+    region_map = RegionMap(torch.full((1, 2, 2), 6, dtype=dtype), regions)
+    assert region_map.num_pixels(torch.tensor([5, 6, 7])).tolist() == [0, 4, 0]
+
+
 def test_flat_indices_are_checked():
     with pytest.raises(ValueError, match=r"regions must lie in 0\.\.17, got 18\.\.18"):
         noise_map().boxes(torch.tensor([18]))

@@ -26,6 +26,24 @@ using BaldComputeKernel = void(const TensorView& sum_p, const TensorView& sum_en
                                Extent region_size, bool keep_edge, const TensorView& bald_map,
                                const TensorView& region_sum, const TensorView& class_hist, int threads);
 
+// On a GPU sums and logits are float or less, and streamed results too are those of the stacked passes to the
+// bit. scratch: uint8 [bald_scratch(...)], 8-byte aligned, of any content; it must be left alone until the
+// stream has come past.
+namespace cuda {
+int64_t bald_scratch(int64_t images, int64_t classes, Extent size, Extent region_size, bool keep_edge);
+
+void bald(const TensorView& logits, Extent region_size, bool keep_edge, bool align_corners,
+          const TensorView& bald_map, const TensorView& region_sum, const TensorView& class_hist,
+          const TensorView& scratch, Stream stream);
+
+void bald_update(const TensorView& logits, bool align_corners, const TensorView& sum_p,
+                 const TensorView& sum_entropy, Stream stream);
+
+void bald_compute(const TensorView& sum_p, const TensorView& sum_entropy, int64_t passes, Extent region_size,
+                  bool keep_edge, const TensorView& bald_map, const TensorView& region_sum,
+                  const TensorView& class_hist, const TensorView& scratch, Stream stream);
+}  // namespace cuda
+
 }  // namespace ralx
 
 RALX_DECLARE_KERNEL(bald, BaldKernel)

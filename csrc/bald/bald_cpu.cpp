@@ -27,7 +27,8 @@ class BlockPass {
       : classes_(classes), e_(arena.take<Real>(classes * kBlock<Real>)) {}
 
   // Σp [C, kBlock<Real>] and ΣH [kBlock<Real>] += those of a block of logits.
-  void add(Block<Real> block, Real* sum_p, int64_t class_stride, Real* sum_entropy, int64_t count) {
+  void add(const LogitBlock<Real>& block, Real* sum_p, int64_t class_stride, Real* sum_entropy,
+           int64_t count) {
     BlockSums<Real> sums;
     V entropy[kVectorsPerBlock], one_over_z[kVectorsPerBlock];
     block_softmax(block, classes_, sums,
@@ -100,8 +101,9 @@ struct RowGroups {
 
   RowGroups(int64_t height, int64_t rows_per_group, const RegionGrid& grid)
       : height(height), rows_per_group(rows_per_group), bands(grid.rows), band_height(grid.region.height),
-        per_band(up(band_height)),
-        per_image(bands * per_band + (height > bands * band_height ? up(height - bands * band_height) : 0)) {}
+        per_band(groups_of(band_height)),
+        per_image(bands * per_band +
+                  (height > bands * band_height ? groups_of(height - bands * band_height) : 0)) {}
 
   // In the image, counted from its top.
   Rows rows(int64_t group) const {
@@ -111,7 +113,7 @@ struct RowGroups {
     return {begin, min_of(begin + rows_per_group, end)};
   }
 
-  int64_t up(int64_t rows) const { return (rows + rows_per_group - 1) / rows_per_group; }
+  int64_t groups_of(int64_t rows) const { return (rows + rows_per_group - 1) / rows_per_group; }
 
   const int64_t height, rows_per_group, bands, band_height, per_band, per_image;
 };

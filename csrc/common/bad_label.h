@@ -4,7 +4,7 @@
 
 namespace ralx {
 
-// The first label, in reading order, that is out of range; or nothing.
+// The first label, in reading order, that is out of range; or none.
 struct BadLabel {
   enum Kind : int64_t { none, target, prediction, region } kind;
   int64_t position;  // in the flattened [N, H, W]

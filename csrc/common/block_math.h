@@ -93,7 +93,8 @@ struct BlockSums {
 // visit(c, v, x, 2^t) sees vector v of each class on the way: once or, where some pixels need the other way,
 // twice, and the second time counts. A pixel's numbers don't depend on its neighbours.
 template <typename Real, typename Visit>
-inline void block_softmax(Block<Real> block, int64_t classes, BlockSums<Real>& sums, const Visit& visit) {
+inline void block_softmax(const LogitBlock<Real>& block, int64_t classes, BlockSums<Real>& sums,
+                          const Visit& visit) {
   using V = Vector<Real>;
   const auto logit = [&](int64_t c, int v) {
     return load(block.pixels + c * block.class_stride + v * kLanes<Real>);
@@ -108,9 +109,7 @@ inline void block_softmax(Block<Real> block, int64_t classes, BlockSums<Real>& s
         visit(c, v, x, e);
       }
   };
-  for (int v = 0; v < kVectorsPerBlock; ++v) sums.largest[v] = logit(0, v);
-  for (int64_t c = 1; c < classes; ++c)
-    for (int v = 0; v < kVectorsPerBlock; ++v) sums.largest[v] = higher(logit(c, v), sums.largest[v]);
+  for (int v = 0; v < kVectorsPerBlock; ++v) sums.largest[v] = block.largest[v];
   for (int v = 0; v < kVectorsPerBlock; ++v) sums.shift[v] = sums.largest[v] * -sums.kLog;
   add([&](V x, int v) { return sums.simple_step(x, v); });
   sums.find_simple();
@@ -120,7 +119,7 @@ inline void block_softmax(Block<Real> block, int64_t classes, BlockSums<Real>& s
 // entropy[i] = Shannon entropy in nats of pixel i's softmax; visit(v, sums, 1 / z, entropy) sees each vector
 // of them and the sums they were made from.
 template <typename Real, typename Visit>
-inline void block_entropy(Block<Real> block, int64_t classes, Real* entropy, const Visit& visit) {
+inline void block_entropy(const LogitBlock<Real>& block, int64_t classes, Real* entropy, const Visit& visit) {
   using V = Vector<Real>;
   BlockSums<Real> sums;
   block_softmax(block, classes, sums, [](int64_t, int, V, V) {});

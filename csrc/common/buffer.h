@@ -71,7 +71,8 @@ class Arena {
   int64_t used_ = 0;
 };
 
-// ThreadScratch memory for `threads` workers, each of which takes from its arena whatever make_worker takes.
+// Scratch memory for `threads` workers, each of which takes from its arena whatever make_worker takes. One
+// more is made without memory, to measure: a worker's constructor takes pieces, and writes to none of them.
 class ThreadScratch {
  public:
   template <typename MakeWorker>

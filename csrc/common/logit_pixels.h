@@ -6,6 +6,7 @@
 
 #include "common/bilinear.h"
 #include "common/cuda.h"
+#include "common/pixel_math.h"
 #include "common/scalar.h"
 #include "common/tensor_view.h"
 
@@ -43,6 +44,7 @@ struct LogitView {
 
 // Each source has
 //   kPixels                      pixels of a thread; x is a multiple of it, and the row's width too
+//   kInterpolates                whether a logit takes several loads, and registers for them
 //   at(t, n, y, x, wanted, warp) the logits of pixels x .. x + kPixels - 1: all lanes of a warp call it
 //                                together, also those that want no pixel; `warp` is shared memory of this
 //                                warp, warp_bytes() long, or null
@@ -53,14 +55,22 @@ struct LogitView {
 template <typename Stored>
 struct PlanarLogits {
   static constexpr int kPixels = 16 / sizeof(Stored);
+  static constexpr bool kInterpolates = false;
 
   struct At {
-    using Raw = Pack<Stored, kPixels>;
+    using Raw = Pack<uint32_t, 4>;  // whole registers, two halves each
 
-    RALX_HD Raw read(int c) const { return *reinterpret_cast<const Raw*>(first + c * stride_c); }
+    RALX_HD Raw read(int c) const {
+      return bit_cast<Raw>(*reinterpret_cast<const Pack<Stored, kPixels>*>(first + c * stride_c));
+    }
     static RALX_HD void convert(const Raw& raw, float (&x)[kPixels]) {
       RALX_UNROLL
-      for (int i = 0; i < kPixels; ++i) x[i] = to_real(raw.of[i]);
+      for (int i = 0; i < kPixels; ++i) x[i] = to_real(part(raw, i, Stored{}));
+    }
+    static RALX_HD float part(const Raw& raw, int i, float) { return bit_cast<float>(raw.of[i]); }
+    template <typename Short>
+    static RALX_HD Short part(const Raw& raw, int i, Short) {
+      return {static_cast<uint16_t>(raw.of[i / 2] >> i % 2 * 16)};
     }
 
     const Stored* first;
@@ -72,7 +82,7 @@ struct PlanarLogits {
     return !view.resized() && view.stride_x == 1 && reinterpret_cast<uintptr_t>(view.data) % 16 == 0 &&
            view.size.width % kPixels == 0 && aligned(view.passes, view.stride_t) &&
            aligned(view.images, view.stride_n) && aligned(view.classes, view.stride_c) &&
-           aligned(view.size.height, view.stride_y);
+           aligned(view.size.height, view.stride_y) && (sizeof(Stored) > 2 || view.classes <= 1 << 16);
   }
   RALX_HD size_t warp_bytes() const { return 0; }
 
@@ -89,6 +99,7 @@ struct PlanarLogits {
 template <typename Stored>
 struct StridedLogits {
   static constexpr int kPixels = 1;
+  static constexpr bool kInterpolates = false;
 
   struct At {
     using Raw = float;
@@ -125,10 +136,35 @@ struct StridedLogits {
     if (!one_piece) return {first, view.stride_c, nullptr, 0};
     const auto* from = reinterpret_cast<const Stored*>(static_cast<const char*>(view.data) + start);
     __syncwarp();  // what was copied before has been read
-    for (int i = lane; i < pixels * view.classes; i += kWarp)
-      warp[i + i / static_cast<int>(kWarp)] = to_real(from[i]);
+    constexpr int kPair = 4 / sizeof(Stored);
+    const int count = pixels * view.classes;
+    const bool aligned = reinterpret_cast<uintptr_t>(from) % 4 == 0;
+    const int paired = kPair > 1 && aligned ? count / kPair * kPair : 0;
+    copy<kPair>(from, 0, paired, warp);
+    copy<1>(from, paired, count, warp);
     __syncwarp();
     return {first, view.stride_c, warp, lane * view.classes};
+  }
+
+  // Numbers begin .. end - 1 by all lanes, kEach with one load and many loads ahead.
+  template <int kEach>
+  static __device__ void copy(const Stored* from, int begin, int end, float* warp) {
+    constexpr int kAhead = 10, kStep = static_cast<int>(kWarp) * kEach;
+    using Piece = Pack<Stored, kEach>;
+    for (int i = begin + static_cast<int>(threadIdx.x % kWarp) * kEach; i < end; i += kAhead * kStep) {
+      Piece pieces[kAhead];
+      RALX_UNROLL
+      for (int k = 0; k < kAhead; ++k)
+        if (i + k * kStep < end) pieces[k] = *reinterpret_cast<const Piece*>(from + i + k * kStep);
+      RALX_UNROLL
+      for (int k = 0; k < kAhead; ++k) {
+        const int first = i + k * kStep;
+        if (first >= end) break;
+        RALX_UNROLL
+        for (int j = 0; j < kEach; ++j)
+          warp[first + j + (first + j) / static_cast<int>(kWarp)] = to_real(pieces[k].of[j]);
+      }
+    }
   }
 
   static constexpr size_t kMostCopied = 5 << 10;  // of 38 classes; beyond, too few warps would find room
@@ -136,30 +172,41 @@ struct StridedLogits {
   LogitView view;
 };
 
+// Of one axis: (1 - weight) · first + weight · second. Where the source's pixel itself is hit, `first`
+// and `second` are the same and the weights ½: exact, and no neighbour of weight 0 is looked at, which may be
+// -inf.
+struct Mix {
+  float first, second;
+
+  explicit RALX_HD Mix(float weight) : first(weight > 0 ? 1 - weight : 0.5f), second(1 - first) {
+    if (weight > 0) second = weight;
+  }
+  RALX_HD float operator()(float a, float b) const { return first * a + second * b; }
+};
+
 // Bilinearly upsampled, from any strides. The few pixels of the source that a warp needs stay in the
 // first-level cache.
 template <typename Stored>
 struct UpsampledLogits {
   static constexpr int kPixels = 1;
+  static constexpr bool kInterpolates = true;
 
   struct At {
     using Raw = float;
 
     RALX_HD float read(int c) const {
       const Stored* plane = data + c * stride_c;
-      const float above = row(plane, above_left, above_right);
-      return weight_y > 0 ? (1 - weight_y) * above + weight_y * row(plane, below_left, below_right) : above;
+      return vertical(row(plane, above_left, above_right), row(plane, below_left, below_right));
     }
     static RALX_HD void convert(float raw, float (&x)[1]) { x[0] = raw; }
 
     RALX_HD float row(const Stored* plane, int64_t left, int64_t right) const {
-      const float first = to_real(plane[left]);
-      return weight_x > 0 ? (1 - weight_x) * first + weight_x * to_real(plane[right]) : first;
+      return horizontal(to_real(plane[left]), to_real(plane[right]));
     }
 
     const Stored* data;
     int64_t stride_c, above_left, above_right, below_left, below_right;
-    float weight_y, weight_x;
+    Mix vertical, horizontal;
   };
 
   static bool serves(const LogitView&) { return true; }
@@ -168,14 +215,75 @@ struct UpsampledLogits {
   __device__ At at(int64_t t, int64_t n, int64_t y, int64_t x, bool, float*) const {
     const Neighbours rows = bilinear(y, view.source.height, view.size.height, view.align_corners);
     const Neighbours columns = bilinear(x, view.source.width, view.size.width, view.align_corners);
-    return {static_cast<const Stored*>(view.data),
+    return {static_cast<const Stored*>(view.data),         view.stride_c,
+            view.offset(t, n, rows.first, columns.first),  view.offset(t, n, rows.first, columns.second),
+            view.offset(t, n, rows.second, columns.first), view.offset(t, n, rows.second, columns.second),
+            Mix(static_cast<float>(rows.weight)),          Mix(static_cast<float>(columns.weight))};
+  }
+
+  LogitView view;
+};
+
+// Upsampled more than three times: four neighbours lie between three columns of the source, which are
+// interpolated between their rows first. That takes six loads for four logits.
+template <typename Stored>
+struct WidelyUpsampledLogits {
+  static constexpr int kPixels = 4;
+  static constexpr bool kInterpolates = true;
+
+  struct At {
+    using Raw = Pack<float, kPixels>;
+
+    RALX_HD Raw read(int c) const {
+      const Stored* above = middle + c * stride_c;
+      const Stored* below = above + down;
+      const float a = vertical(to_real(above[left]), to_real(below[left]));
+      const float b = vertical(to_real(above[0]), to_real(below[0]));
+      const float d = vertical(to_real(above[right]), to_real(below[right]));
+      Raw raw;
+      RALX_UNROLL
+      for (int i = 0; i < kPixels; ++i)
+        raw.of[i] = horizontal[i](starts_at_middle[i] ? b : a, ends_at_right[i] ? d : b);
+      return raw;
+    }
+    static RALX_HD void convert(const Raw& raw, float (&x)[kPixels]) {
+      RALX_UNROLL
+      for (int i = 0; i < kPixels; ++i) x[i] = raw.of[i];
+    }
+
+    const Stored* middle;  // of the three columns, in the row above
+    int64_t stride_c, left, right, down;
+    Mix vertical, horizontal[kPixels];
+    bool starts_at_middle[kPixels], ends_at_right[kPixels];
+  };
+
+  static bool serves(const LogitView& view) {
+    const bool wide = view.align_corners ? view.size.width - 1 > 3 * (view.source.width - 1)
+                                         : view.size.width > 3 * view.source.width;
+    return wide && view.size.width % kPixels == 0;
+  }
+  RALX_HD size_t warp_bytes() const { return 0; }
+
+  __device__ At at(int64_t t, int64_t n, int64_t y, int64_t x, bool, float*) const {
+    const auto column = [&](int i) {
+      return bilinear(x + i, view.source.width, view.size.width, view.align_corners);
+    };
+    const Neighbours rows = bilinear(y, view.source.height, view.size.height, view.align_corners);
+    const Neighbours columns[kPixels] = {column(0), column(1), column(2), column(3)};
+    // A column that is hit is the middle one.
+    const int64_t middle = columns[0].weight > 0 ? columns[0].second : columns[0].first;
+    const auto mix = [&](int i) { return Mix(static_cast<float>(columns[i].weight)); };
+    const auto starts = [&](int i) { return columns[i].first == middle; };
+    const auto ends = [&](int i) { return columns[i].second > middle; };
+    return {static_cast<const Stored*>(view.data) + view.offset(t, n, rows.first, middle),
             view.stride_c,
-            view.offset(t, n, rows.first, columns.first),
-            view.offset(t, n, rows.first, columns.second),
-            view.offset(t, n, rows.second, columns.first),
-            view.offset(t, n, rows.second, columns.second),
-            static_cast<float>(rows.weight),
-            static_cast<float>(columns.weight)};
+            middle > 0 ? -view.stride_x : 0,
+            middle + 1 < view.source.width ? view.stride_x : 0,
+            (rows.second - rows.first) * view.stride_y,
+            Mix(static_cast<float>(rows.weight)),
+            {mix(0), mix(1), mix(2), mix(3)},
+            {starts(0), starts(1), starts(2), starts(3)},
+            {ends(0), ends(1), ends(2), ends(3)}};
   }
 
   LogitView view;
@@ -197,6 +305,7 @@ void dispatch_logits(const LogitView& view, const Function& function) {
     using Stored = decltype(stored);
     if (PlanarLogits<Stored>::serves(view)) return function(PlanarLogits<Stored>{view});
     if (StridedLogits<Stored>::serves(view)) return function(StridedLogits<Stored>{view});
+    if (WidelyUpsampledLogits<Stored>::serves(view)) return function(WidelyUpsampledLogits<Stored>{view});
     return function(UpsampledLogits<Stored>{view});
   };
   switch (view.dtype) {
@@ -224,5 +333,45 @@ __device__ void each_class(const Source& source, const typename Source::At& at, 
     }
   }
 }
+
+// The predicted class of each pixel, as torch.argmax has it.
+template <typename Source>
+__device__ void predict(const Source& source, const typename Source::At& at,
+                        int32_t (&label)[Source::kPixels]) {
+  constexpr int kPixels = Source::kPixels;
+  float best[kPixels];
+  each_class<8>(source, at, [&](int c, const float (&logit)[kPixels]) {
+    RALX_UNROLL
+    for (int i = 0; i < kPixels; ++i) {
+      if (c == 0) {
+        best[i] = logit[i];
+        label[i] = 0;
+      } else {
+        argmax_step(logit[i], c, best[i], label[i]);
+      }
+    }
+  });
+}
+
+// Pixels [N, H, W] in groups of kGroup neighbours, shared out among the threads of the grid.
+template <int kGroup>
+struct PixelGroups {
+  int64_t images, rows, groups;  // groups of a row
+
+  int64_t count() const { return images * rows * groups; }
+
+  // visit(n, y, x, wanted): as often in all threads of a warp.
+  template <typename Visit>
+  __device__ void each(const Visit& visit) const {
+    const int64_t total = images * rows * groups, step = static_cast<int64_t>(gridDim.x) * blockDim.x;
+    const int64_t lane = static_cast<int64_t>(threadIdx.x % kWarp);
+    int64_t first = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x - lane;
+    for (; first < total; first += step) {
+      const bool wanted = first + lane < total;
+      const int64_t i = wanted ? first + lane : 0, row = i / groups;
+      visit(row / rows, row % rows, (i - row * groups) * kGroup, wanted);
+    }
+  }
+};
 
 }  // namespace ralx::RALX_ISA

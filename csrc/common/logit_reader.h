@@ -4,6 +4,7 @@
 
 #include "common/bilinear.h"
 #include "common/buffer.h"
+#include "common/pixel_math.h"
 #include "common/scalar.h"
 #include "common/simd.h"
 
@@ -52,12 +53,21 @@ class LogitSource {
 
   Neighbours rows_around(int64_t y) const { return bilinear(y, source_height, height, align_corners_); }
 
+  // Whether vectors can be loaded from a row of the source.
+  bool has_vectors() const { return !resized && stride_x_ == 1; }
   // Row y of the source where it can be computed on as it lies, else null: class c is class_stride() further
   // on.
   const Real* row_in_place(int64_t image, int64_t y) const {
     constexpr DType kDType = sizeof(Real) == 4 ? DType::float32 : DType::float64;
-    if (resized || dtype_ != kDType || stride_x_ != 1) return nullptr;
+    if (!has_vectors() || dtype_ != kDType) return nullptr;
     return static_cast<const Real*>(data_) + offset(image, y, 0);
+  }
+  // Calls function(row) with the row as it is stored, class_stride() likewise.
+  template <typename Function>
+  void with_row(int64_t image, int64_t y, const Function& function) const {
+    dispatch_floating(dtype_, [&](auto stored) {
+      function(static_cast<const decltype(stored)*>(data_) + offset(image, y, 0));
+    });
   }
   int64_t class_stride() const { return stride_c_; }
 
@@ -143,12 +153,19 @@ struct Block {
   int64_t class_stride;
 };
 
+// A block of logits and the largest ones of its pixels; NaN is left out, -inf stands where nothing is left.
+template <typename Real>
+struct LogitBlock : Block<Real> {
+  Vector<Real> largest[kVectorsPerBlock];
+};
+
 // Reads the rows of a source block by block.
 template <typename Real>
 class LogitReader {
  public:
   LogitReader(const LogitSource<Real>& source, Arena& arena)
-      : source_(source), chunk_(arena.take<Real>(source.classes * kChunk)) {
+      : source_(source), chunk_(arena.take<Real>(source.classes * kChunk)),
+        largest_(arena.take<Real>(kChunk)) {
     if (!source.resized) return;
     narrow_ = arena.take<Real>(source.classes * source.source_width + kLanes<Real>);  // look_up reads beyond
     for (Row& row : wide_) row = {arena.take<Real>(source.classes * source.width), -1, -1};
@@ -157,27 +174,32 @@ class LogitReader {
   void seek(int64_t image, int64_t y) {
     image_ = image;
     y_ = y;
-    chunk_x_ = -kChunk;
+    chunk_end_ = 0;
     row_ = source_.row_in_place(image, y);
     if (!source_.resized) return;
     const Neighbours rows = source_.rows_around(y);
     weight_ = static_cast<Real>(rows.weight);
-    above_ = widen(rows.first, rows.second);
-    below_ = rows.second == rows.first ? nullptr : widen(rows.second, rows.first);
+    above_ = stretch(rows.first, rows.second);
+    below_ = rows.second == rows.first ? nullptr : stretch(rows.second, rows.first);
   }
 
   // Pixels x .. x + kBlock - 1 of the current row, x a multiple of kBlock; those beyond the row are 0. Valid
-  // until the next call.
-  Block<Real> read(int64_t x) {
+  // until the next call. Inline, so that the largest logits stay in registers.
+  inline __attribute__((always_inline)) LogitBlock<Real> read(int64_t x) {
+    LogitBlock<Real> block;
     if (row_ != nullptr && x + kBlock<Real> <= source_.width) {
-      const Block<Real> block{row_ + x, source_.class_stride()};
-      for (int64_t c = 0; c < source_.classes; ++c)
-        for (int v = 0; v < kVectorsPerBlock; ++v)
-          __builtin_prefetch(block.pixels + c * block.class_stride + v * kLanes<Real> + kAhead);
+      block.pixels = row_ + x;
+      block.class_stride = source_.class_stride();
+      scan<kVectorsPerBlock>(block.pixels, block.class_stride, block.largest,
+                             [](int64_t, int, Vector<Real>) {});
       return block;
     }
-    if (x < chunk_x_ || x >= chunk_x_ + kChunk) fill(x);
-    return {chunk_ + x - chunk_x_, kChunk};
+    if (x < chunk_x_ || x >= chunk_end_) fill(x);
+    block.pixels = chunk_ + x - chunk_x_;
+    block.class_stride = kChunk;
+    for (int v = 0; v < kVectorsPerBlock; ++v)
+      block.largest[v] = load(largest_ + x - chunk_x_ + v * kLanes<Real>);
+    return block;
   }
 
  private:
@@ -187,16 +209,68 @@ class LogitReader {
     int64_t image, y;
   };
 
+  // The largest logits of kVectors vectors of pixels; visit(c, v, logit) sees all of them on the way.
+  template <int kVectors, typename Stored, typename Visit>
+  void scan(const Stored* in, int64_t class_stride, Vector<Real>* largest, const Visit& visit) const {
+    Vector<Real> best[kVectors];
+    for (auto& each : best) each = Vector<Real>{} - static_cast<Real>(__builtin_huge_val());
+    const int64_t classes = source_.classes;
+    for (int64_t c = 0; c < classes; ++c, in += class_stride) {
+      for (int64_t i = 0; i < kVectors * kLanes<Real>; i += kCacheLine / static_cast<int64_t>(sizeof(Stored)))
+        __builtin_prefetch(in + i + kAhead);
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) {
+        const Vector<Real> logit = widen(in + v * kLanes<Real>, Vector<Real>{});
+        visit(c, v, logit);
+        best[v] = higher(logit, best[v]);
+      }
+    }
+    for (int v = 0; v < kVectors; ++v) largest[v] = best[v];
+  }
+
+  // Makes the chunk that begins at pixel x. Of many classes the cache doesn't keep what was asked for ahead:
+  // long pieces of each are better than blocks.
   void fill(int64_t x) {
     const int64_t count = min_of(kChunk, source_.width - x);
     chunk_x_ = x;
-    if (source_.resized)
-      for (int64_t c = 0; c < source_.classes; ++c) blend(c * source_.width + x, count, chunk_ + c * kChunk);
+    if (source_.has_vectors() && count == kChunk)
+      convert<kChunk / kLanes<Real>>();
+    else if (source_.has_vectors() && count >= kBlock<Real>)
+      convert<kVectorsPerBlock>();
     else
-      source_.load(image_, y_, x, count, chunk_, kChunk);
-    if (count == kChunk) return;
+      gather(count);
+  }
+
+  // From vectors: the logits are widened and compared in one go.
+  template <int kVectors>
+  void convert() {
+    Vector<Real> largest[kVectors];
+    const auto keep = [chunk = chunk_](int64_t c, int v, Vector<Real> logit) {
+      store(chunk + c * kChunk + v * kLanes<Real>, logit);
+    };
+    source_.with_row(image_, y_, [&](const auto* row) {
+      scan<kVectors>(row + chunk_x_, source_.class_stride(), largest, keep);
+    });
+    finish_chunk(largest);
+  }
+
+  void gather(int64_t count) {
+    if (source_.resized)
+      for (int64_t c = 0; c < source_.classes; ++c)
+        blend(c * source_.width + chunk_x_, count, chunk_ + c * kChunk);
+    else
+      source_.load(image_, y_, chunk_x_, count, chunk_, kChunk);
     for (int64_t c = 0; c < source_.classes; ++c)
       for (int64_t i = count; i < kChunk; ++i) chunk_[c * kChunk + i] = 0;
+    Vector<Real> largest[kChunk / kLanes<Real>];
+    scan<kChunk / kLanes<Real>>(chunk_, kChunk, largest, [](int64_t, int, Vector<Real>) {});
+    finish_chunk(largest);
+  }
+
+  template <int kVectors>
+  void finish_chunk(const Vector<Real> (&largest)[kVectors]) {
+    for (int v = 0; v < kVectors; ++v) store(largest_ + v * kLanes<Real>, largest[v]);
+    chunk_end_ = chunk_x_ + kVectors * kLanes<Real>;
   }
 
   void blend(int64_t offset, int64_t count, Real* out) const {
@@ -220,7 +294,7 @@ class LogitReader {
 
   // Row y of the source at full width. The last two are kept: on the way down an image each is made once.
   // `keep` is the one that must stay.
-  const Real* widen(int64_t y, int64_t keep) {
+  const Real* stretch(int64_t y, int64_t keep) {
     for (const Row& row : wide_)
       if (row.image == image_ && row.y == y) return row.pixels;
     Row& row = wide_[wide_[0].image == image_ && wide_[0].y == keep ? 1 : 0];
@@ -228,11 +302,11 @@ class LogitReader {
     row.y = y;
     source_.load(image_, y, 0, source_.source_width, narrow_, source_.source_width);
     for (int64_t c = 0; c < source_.classes; ++c)
-      widen_class(narrow_ + c * source_.source_width, row.pixels + c * source_.width);
+      stretch_class(narrow_ + c * source_.source_width, row.pixels + c * source_.width);
     return row.pixels;
   }
 
-  void widen_class(const Real* __restrict in, Real* __restrict out) {
+  void stretch_class(const Real* __restrict in, Real* __restrict out) {
     const int32_t* first = source_.first.data();
     const int32_t* second = source_.second.data();
     const Real* weight = source_.weight.data();
@@ -248,8 +322,9 @@ class LogitReader {
   }
 
   const LogitSource<Real>& source_;
-  Real* const chunk_;  // [C, kChunk]
-  int64_t image_ = 0, y_ = 0, chunk_x_ = 0;
+  Real* const chunk_;    // [C, kChunk]
+  Real* const largest_;  // [kChunk], of the chunk's pixels
+  int64_t image_ = 0, y_ = 0, chunk_x_ = 0, chunk_end_ = 0;
   const Real* row_ = nullptr;
   // Upsampled: a row of the source [C, w], and two of them at full width, the neighbours of the current row.
   Real* narrow_ = nullptr;

@@ -110,6 +110,17 @@ inline Vector<float> exp2_nonpositive(Vector<float> t) {
 }
 #endif
 
+// 2^t of any t <= 0: exactly 0 far below kFloor. NaN as above.
+RALX_HD float exp2_to_zero(float t) {
+#if defined(__CUDA_ARCH__)
+  float e;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(t));  // to 2^-22 of its size
+  return e;
+#else
+  return t < kFloor<float> ? 0.0f : exp2_nonpositive(t);
+#endif
+}
+
 // log2 x for normal x > 0. Zero and subnormal numbers give some -127 (float) or -1023 (double), so that
 // x log2 x is right for them; NaN and infinity give a number.
 template <typename T>
@@ -150,6 +161,28 @@ RALX_HD T log2_positive(T x) {
     p = p * s2 + 2.0;
     return whole + p * s * 0x1.71547652b82fep+0;
   }
+}
+
+// log2 z of z >= 1/2, where an error of 2^-22 doesn't matter.
+RALX_HD float log2_of_sum(float z) {
+#if defined(__CUDA_ARCH__)
+  float log;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(log) : "f"(z));
+  return log;
+#else
+  return log2_positive(z);
+#endif
+}
+
+// 1 / z to the last bit but one, for normal z.
+RALX_HD float reciprocal_of_sum(float z) {
+#if defined(__CUDA_ARCH__)
+  float reciprocal;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(reciprocal) : "f"(z));
+  return reciprocal;
+#else
+  return 1 / z;
+#endif
 }
 
 // 1 / x to nearly the last bit, for normal x.

@@ -19,10 +19,12 @@ struct RegionGrid {
         rows((image.height + (keep_edge ? region.height - 1 : 0)) / region.height),
         cols((image.width + (keep_edge ? region.width - 1 : 0)) / region.width) {}
 
-  int64_t covered_width() const { return min_of(cols * region.width, image.width); }
-  int64_t height(int64_t row) const { return min_of(region.height, image.height - row * region.height); }
-  int64_t width(int64_t col) const { return min_of(region.width, image.width - col * region.width); }
-  int64_t area(int64_t row, int64_t col) const { return height(row) * width(col); }
+  RALX_HD int64_t covered_width() const { return min_of(cols * region.width, image.width); }
+  RALX_HD int64_t height(int64_t row) const {
+    return min_of(region.height, image.height - row * region.height);
+  }
+  RALX_HD int64_t width(int64_t col) const { return min_of(region.width, image.width - col * region.width); }
+  RALX_HD int64_t area(int64_t row, int64_t col) const { return height(row) * width(col); }
 };
 
 }  // namespace ralx::RALX_ISA

@@ -87,9 +87,15 @@ inline Vector<Real> look_up(const Real* table, Places places) {
 // Whether a comparison, whose lanes are 0 or -1, holds in all of them.
 template <typename V>
 inline bool all(V comparison) {
+#if defined(__AVX512F__)
+  return _mm512_movepi8_mask((__m512i)comparison) == ~uint64_t{0};
+#elif defined(__AVX2__)
+  return _mm256_movemask_epi8((__m256i)comparison) == -1;
+#else
   bool every = true;
   for (uint32_t i = 0; i < sizeof(V) / sizeof(comparison[0]); ++i) every &= comparison[i] != 0;
   return every;
+#endif
 }
 
 // a · b + c, rounded once where kFused. Said outright: whether the compiler contracts an expression depends

@@ -8,10 +8,12 @@
 
 namespace ralx {
 
-// counts[t, p] += number of pixels with target t and predicted label p.
+// counts[t, p] = number of pixels with target t and predicted label p.
 //   prediction  logits [N, C, h, w], upsampled to the target's H×W, or labels [N, H, W]
 //   target      labels [N, H, W]; pixels that equal ignore_index are skipped
-//   counts      int64 [C, C], contiguous, overwritten
+//   counts      int64 [C, C], contiguous
+// Returns the first label that is out of range where the target isn't ignore_index, if there is one; the
+// counts then miss some pixels.
 using ConfusionMatrixKernel = BadLabel(const TensorView& prediction, const TensorView& target,
                                        const TensorView& counts, int64_t ignore_index, bool align_corners,
                                        int threads);

@@ -45,6 +45,8 @@ BadLabel count_all(const TensorView& target, const TensorView& counts, int64_t i
   const int64_t height = target.sizes[1], width = target.sizes[2], rows = target.sizes[0] * height;
   const int64_t classes = counts.sizes[0], cells = classes * classes;
   const LabelRows targets{target};
+  // Each thread has a matrix of its own, which must not cost more than the pixels.
+  threads = static_cast<int>(min_of(threads, 1 + rows * width / cells));
   ThreadScratch scratch(threads, [&](Arena& arena) {
     arena.take<int64_t>(2 * width);
     make_predictions(arena);

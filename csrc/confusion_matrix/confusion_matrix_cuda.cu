@@ -5,7 +5,6 @@
 #include "common/cuda.h"
 #include "common/label_pixels.h"
 #include "common/logit_pixels.h"
-#include "common/pixel_math.h"
 #include "confusion_matrix/confusion_matrix.h"
 
 namespace ralx::RALX_ISA {
@@ -51,30 +50,9 @@ struct Table {
   }
 };
 
-// Pixels [N, H, W] in groups of kGroup neighbours, shared out among the threads of the grid.
-template <int kGroup>
-struct Groups {
-  int64_t images, rows, groups;  // groups of a row
-
-  int64_t count() const { return images * rows * groups; }
-
-  // visit(n, y, x, wanted): as often in all threads of a warp.
-  template <typename Visit>
-  __device__ void each(const Visit& visit) const {
-    const int64_t total = images * rows * groups, step = static_cast<int64_t>(gridDim.x) * kThreads;
-    const int64_t lane = static_cast<int64_t>(threadIdx.x % kWarp);
-    int64_t first = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x - lane;
-    for (; first < total; first += step) {
-      const bool wanted = first + lane < total;
-      const int64_t i = wanted ? first + lane : 0, row = i / groups;
-      visit(row / rows, row % rows, (i - row * groups) * kGroup, wanted);
-    }
-  }
-};
-
 template <typename Source>
 __global__ void __launch_bounds__(kThreads, 2)
-    count_logits(Source source, LabelPixels target, Groups<Source::kPixels> groups, Table table,
+    count_logits(Source source, LabelPixels target, PixelGroups<Source::kPixels> groups, Table table,
                  int64_t ignore_index) {
   constexpr int kPixels = Source::kPixels;
   float* const warp = warp_memory(source, table.bytes());
@@ -82,19 +60,8 @@ __global__ void __launch_bounds__(kThreads, 2)
   groups.each([&](int64_t n, int64_t y, int64_t x, bool wanted) {
     const auto at = source.at(0, n, y, x, wanted, warp);
     if (!wanted) return;
-    float best[kPixels];
     int32_t label[kPixels];
-    each_class<8>(source, at, [&](int c, const float (&logit)[kPixels]) {
-      RALX_UNROLL
-      for (int i = 0; i < kPixels; ++i) {
-        if (c == 0) {
-          best[i] = logit[i];
-          label[i] = 0;
-        } else {
-          argmax_step(logit[i], c, best[i], label[i]);
-        }
-      }
-    });
+    predict(source, at, label);
     RALX_UNROLL
     for (int i = 0; i < kPixels; ++i) {
       const int64_t wanted_class = target.read(n, y, x + i);
@@ -106,7 +73,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 }
 
 __global__ void __launch_bounds__(kThreads)
-    count_labels(LabelPixels prediction, LabelPixels target, Groups<1> groups, Table table,
+    count_labels(LabelPixels prediction, LabelPixels target, PixelGroups<1> groups, Table table,
                  int64_t ignore_index) {
   table.clear();
   groups.each([&](int64_t n, int64_t y, int64_t x, bool wanted) {
@@ -144,14 +111,14 @@ void confusion_matrix(const TensorView& prediction, const TensorView& target, co
   const Table table = make_table(static_cast<int>(counts.sizes[0]), counts);
   set_zero(counts.data, sizeof(int64_t) * static_cast<size_t>(table.cells()), as_cuda(stream));
   if (prediction.ndim == 3) {
-    const Groups<1> groups{images, size.height, size.width};
+    const PixelGroups<1> groups{images, size.height, size.width};
     launch(count_labels, grid_for(groups.count()), kThreads, table.bytes(), as_cuda(stream),
            LabelPixels(prediction), LabelPixels(target), groups, table, ignore_index);
     return;
   }
   dispatch_logits(LogitView(prediction, size, align_corners), [&](auto source) {
     using Source = decltype(source);
-    const Groups<Source::kPixels> groups{images, size.height, size.width / Source::kPixels};
+    const PixelGroups<Source::kPixels> groups{images, size.height, size.width / Source::kPixels};
     launch(count_logits<Source>, grid_for(groups.count()), kThreads,
            table.bytes() + kWarps * source.warp_bytes(), as_cuda(stream), source, LabelPixels(target), groups,
            table, ignore_index);

@@ -21,6 +21,7 @@
 #include "common/pixel_math.h"
 #include "common/scalar.h"
 #include "common/simd.h"
+#include "kl_histogram/bins.h"
 
 namespace ralx::RALX_ISA {
 namespace {
@@ -191,27 +192,14 @@ struct Limits {
   double low = __builtin_inf(), high = -__builtin_inf();
 };
 
-// Equal bins over low..high.
-struct Bins {
-  double low = 0, high = 1, unit = 1, scale = 1, last = 0;
-
-  Bins() = default;
-  Bins(double low, double high, int64_t count) : low(low), high(high), last(static_cast<double>(count - 1)) {
-    unit = high - low < 1 ? 0x1p128 : 1;  // or the quotient of a subnormal range would overflow
-    scale = static_cast<double>(count) / ((high - low) * unit);
+// values and bins [kTile]
+void find_bins(const Bins& bins, const double* values, int32_t* found) {
+  typedef int32_t Half __attribute__((vector_size(kVectorBytes / 2)));
+  for (int64_t j = 0; j < kTile; j += kLanes<double>) {
+    const Half bin = convert<Half>(bins.position(load(values + j)));
+    __builtin_memcpy(found + j, &bin, sizeof bin);
   }
-
-  // NaN gets some bin.
-  void find(const double* values, int32_t* bins) const {
-    typedef int32_t Half __attribute__((vector_size(kVectorBytes / 2)));
-    const Vector<double> first = {}, last = this->last - first;
-    for (int64_t j = 0; j < kTile; j += kLanes<double>) {
-      const Vector<double> position = (load(values + j) * unit - low * unit) * scale;
-      const Half bin = convert<Half>(lower(higher(position, first), last));
-      __builtin_memcpy(bins + j, &bin, sizeof bin);
-    }
-  }
-};
+}
 
 // kRows rows of p, transposed.
 struct RowBlock {
@@ -377,7 +365,7 @@ struct BlockState {
       const auto [low, high] = limits[r];
       bad[r] = bad[r] || !(low <= high && high < __builtin_inf());
       if (bad[r]) continue;
-      bins[r] = low < high ? Bins(low, high, num_bins) : Bins(low - 0.5, high + 0.5, num_bins);
+      bins[r] = Bins::of_own_range(low, high, num_bins);
     }
   }
 };
@@ -467,7 +455,7 @@ class Worker {
   // values [kRows, kTile]
   void find(BlockState& rows, const double* values, int32_t* bins) const {
     for (int r = 0; r < kRows; ++r) {
-      rows.bins[r].find(values + r * kTile, bins + r * kStride);
+      find_bins(rows.bins[r], values + r * kTile, bins + r * kStride);
       if (reference_.special)
         for (int64_t j = 0; j < kTile; ++j) rows.bad[r] |= values[r * kTile + j] != values[r * kTile + j];
     }
@@ -497,14 +485,19 @@ class Worker {
   double* const kept_;  // [tiles, kRows, kTile], divergences to all of q
 };
 
+// The histogram of one row, out [num_bins], from its counts of all `length` divergences.
+void write_shares(const int64_t* counts, int64_t num_bins, int64_t length, bool bad, float* out) {
+  for (int64_t b = 0; b < num_bins; ++b) {
+    const double share = static_cast<double>(counts[b]) / static_cast<double>(length);
+    out[b] = bad ? __builtin_nanf("") : static_cast<float>(share);
+  }
+}
+
 }  // namespace
 
 void kl_histogram(const TensorView& p, const TensorView& q, const TensorView& out, bool own_range, double low,
                   double high, double eps, int threads) {
   const int64_t rows = p.sizes[0], classes = p.sizes[1], length = q.sizes[0], num_bins = out.sizes[1];
-  // Waking a thread takes about as long as this many multiplications.
-  constexpr int64_t kSmall = 1 << 16;
-  if (rows * length * classes < kSmall) threads = 1;
   const int64_t most = max_of(kChunkBytes / (8 * (num_bins + classes) * kRows), threads);
   const int64_t chunk = min_of(round_up(rows, kRows), most * kRows);  // rows of p that meet all of q
   Reference reference(q, eps, threads);
@@ -554,12 +547,8 @@ void kl_histogram(const TensorView& p, const TensorView& q, const TensorView& ou
     }
     each_block([&](Worker&, int64_t i, BlockState& state) {
       for (int64_t r = 0; r < min_of(kRows, rows - start - i); ++r)
-        for (int64_t b = 0; b < num_bins; ++b) {
-          const double share =
-              static_cast<double>(counts[(i + r) * num_bins + b]) / static_cast<double>(length);
-          static_cast<float*>(out.data)[(start + i + r) * num_bins + b] =
-              state.bad[r] ? __builtin_nanf("") : static_cast<float>(share);
-        }
+        write_shares(&counts[(i + r) * num_bins], num_bins, length, state.bad[r],
+                     static_cast<float*>(out.data) + (start + i + r) * num_bins);
     });
   }
 }

@@ -1,22 +1,11 @@
-// Regions of any shape have no place where their pixels are gathered, and threads meet in them. So sums are
-// integers (fixed point): they are the same in every order of the pixels.
 #include <omp.h>
 
 #include "common/label_rows.h"
+#include "region_features/fixed_point.h"
 #include "region_features/pixel_rows.h"
 
 namespace ralx::RALX_ISA {
 namespace {
-
-// A unit of the sums: entropies and scores are rounded to 1.5e-8.
-constexpr double kUnit = 0x1p-26;
-
-template <typename Real>
-int64_t to_fixed(Real x) {
-  const Real units = x * static_cast<Real>(1 / kUnit);
-  return static_cast<int64_t>(units == units ? units + Real(0.5)
-                                             : Real(0));  // what is NaN, the minimum tells
-}
 
 // What was found in the regions of one image.
 template <typename Real>
@@ -111,7 +100,7 @@ void write(const Totals<Real>* totals, int threads, int64_t r, int64_t regions, 
   for (int64_t kind = 0; kind < kinds; ++kind) {
     int64_t units = 0;
     for (int t = 0; t < threads; ++t) units += totals[t].sums[kind * regions + r];
-    const double sum = static_cast<double>(units) * kUnit + bad;
+    const double sum = static_cast<double>(units) * kFixedUnit + bad;
     if (kind == 0) out.entropy_avg[out_r] = static_cast<float>(sum / area);
     (kind == 0 ? out.entropy_sum : out.score_sum + (kind - 1) * all_regions)[out_r] = static_cast<float>(sum);
   }

@@ -3,16 +3,11 @@
 #include <cstdint>
 
 #include "common/block_math.h"
-#include "region_features/region_features.h"
+#include "region_features/scores.h"
 
 namespace ralx::RALX_ISA {
 
-inline int64_t count(const Scores& scores) {
-  return scores.margin + scores.least_confidence + (scores.neighbourhood > 0 ? 1 : 0);
-}
-
-// The impurity of a row: the entropy of the class histogram of the window around each pixel, which is
-// ln n - Σ c ln c / n with n pixels in the window, c of each class. A window is cut at the image's border.
+// The impurity of a row's pixels.
 class ImpurityRow {
  public:
   ImpurityRow(int64_t neighbourhood, int64_t classes, Arena& arena)
@@ -23,11 +18,7 @@ class ImpurityRow {
   // Once, before the first row.
   void prepare() {
     const int64_t most = (2 * reach_ + 1) * (2 * reach_ + 1);
-    c_log_c_[0] = 0;
-    for (int64_t c = 1; c <= most; ++c) {
-      const double count = static_cast<double>(c);
-      c_log_c_[c] = static_cast<int64_t>(count * log2_positive(count) * (kLn2 / kUnit) + 0.5);
-    }
+    for (int64_t c = 0; c <= most; ++c) c_log_c_[c] = c_log_c(c);
   }
 
   // rows [num_rows]: the labels of the rows that the windows of this row reach.
@@ -48,15 +39,11 @@ class ImpurityRow {
     for (int64_t x = 0; x < width; ++x) {
       if (x > reach_) add_column(x - reach_ - 1, -1);  // first, or a count could be too large for the table
       if (x + reach_ < width) add_column(x + reach_, 1);
-      impurity[x] = static_cast<Real>(static_cast<double>(c_log_c_[pixels] - sum) * kUnit /
-                                      static_cast<double>(pixels));
+      impurity[x] = static_cast<Real>(impurity_of(pixels, c_log_c_[pixels], sum));
     }
   }
 
  private:
-  // Sums are integers, so that what is added and taken away again leaves nothing.
-  static constexpr double kUnit = 0x1p-40;
-
   const int64_t reach_, classes_;
   int64_t* const c_log_c_;  // of c = 0 .. neighbourhood²
   int32_t* const counts_;   // [C] of the window
@@ -118,7 +105,7 @@ class PixelRows {
     places_[row] = {image, y};
     reader_.seek(image, y);
     for (int64_t x = 0; x < source_.width; x += kBlock<Real>) {
-      const Block<Real> block = reader_.read(x);
+      const LogitBlock<Real> block = reader_.read(x);
       Real largest[kBlock<Real>];
       block_entropy(block, source_.classes, map_of(row, kEntropy) + x,
                     [&](int v, const BlockSums<Real>& sums, V one_over_z, V entropy) {

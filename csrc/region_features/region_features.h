@@ -42,6 +42,25 @@ using LabelMapFeaturesKernel = BadLabel(const TensorView& logits, const TensorVi
                                         const TensorView& entropy_sum, const TensorView& score_sum,
                                         const TensorView& pixel_count, int threads);
 
+// On a GPU. `scratch` is memory for the kernels, 16-byte aligned, of as many bytes as <op>_scratch says for
+// the same arguments. A region of a label map that is not below R is no region.
+namespace cuda {
+int64_t region_features_scratch(const TensorView& logits, Extent region_size, bool keep_edge, Extent size,
+                                Extent cells, const Scores& scores);
+void region_features(const TensorView& logits, Extent region_size, bool keep_edge, Extent size,
+                     bool align_corners, const Scores& scores, const TensorView& class_hist,
+                     const TensorView& entropy_min, const TensorView& entropy_avg,
+                     const TensorView& entropy_max, const TensorView& entropy_sum,
+                     const TensorView& score_sum, const TensorView& scratch, Stream stream);
+int64_t label_map_features_scratch(const TensorView& logits, const TensorView& regions, int64_t num_regions,
+                                   const Scores& scores);
+void label_map_features(const TensorView& logits, const TensorView& regions, bool align_corners,
+                        const Scores& scores, const TensorView& class_hist, const TensorView& entropy_min,
+                        const TensorView& entropy_avg, const TensorView& entropy_max,
+                        const TensorView& entropy_sum, const TensorView& score_sum,
+                        const TensorView& pixel_count, const TensorView& scratch, Stream stream);
+}  // namespace cuda
+
 }  // namespace ralx
 
 RALX_DECLARE_KERNEL(region_features, RegionFeaturesKernel)

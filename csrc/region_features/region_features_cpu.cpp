@@ -12,7 +12,7 @@ namespace {
 // With fewer rows of regions than this, each is given to several threads.
 constexpr int64_t kManyBands = 64;
 
-// The part of a region that cell number i along an axis covers, in pixels from the region's edge.
+// Part of a region along one axis, in pixels from the region's edge.
 struct Span {
   int64_t begin, count;
 };
@@ -24,13 +24,15 @@ struct CellGrid {
       : rows(cells.height), cols(cells.width), height(region.height / cells.height),
         width(region.width / cells.width) {}
 
+  // What there is of pixels begin .. begin + count - 1 in a region of `region` pixels: less in a ragged one.
   static Span clip(int64_t begin, int64_t count, int64_t region) {
     begin = min_of(begin, region);
     return {begin, min_of(count, region - begin)};
   }
 };
 
-// Minimum, maximum and sum of the entropy down each column of a strip of rows; NaN stays NaN.
+// Minimum, maximum and sum of the entropy down each column of a strip of rows. NaN goes into the sum alone,
+// which tells of it.
 template <typename Real>
 class ColumnStats {
  public:
@@ -61,14 +63,6 @@ class ColumnStats {
     store(some_ + x, load(some_ + x) + entropy);
   }
 
-  // The same, of an entropy that may be NaN.
-  void add_any(int64_t x, Vector<Real> entropy) {
-    const Vector<Real> min = load(min_ + x), max = load(max_ + x);
-    store(min_ + x, entropy == entropy ? lower(entropy, min) : entropy);
-    store(max_ + x, entropy == entropy ? higher(entropy, max) : entropy);
-    store(some_ + x, load(some_ + x) + entropy);
-  }
-
   // A few rows are added up in Real, then all in double.
   void end_row() {
     if (++rows_ == kRowsAtOnce) flush();
@@ -90,10 +84,11 @@ class ColumnStats {
     if (count == 0) return {0, 0, 0};
     Stats stats{min_[begin], max_[begin], 0};
     for (int64_t x = begin; x < begin + count; ++x) {
-      stats.min = (min_[x] < stats.min) | (min_[x] != min_[x]) ? min_[x] : stats.min;
-      stats.max = (max_[x] > stats.max) | (max_[x] != max_[x]) ? max_[x] : stats.max;
+      stats.min = lower(min_[x], stats.min);
+      stats.max = higher(max_[x], stats.max);
       stats.sum += sum_[x];
     }
+    if (stats.sum != stats.sum) stats.min = stats.max = static_cast<Real>(stats.sum);
     return stats;
   }
 
@@ -132,25 +127,24 @@ class Worker {
  private:
   using V = Vector<Real>;
 
-  void add_block(Block<Real> block, int64_t x, int64_t end) {
+  void add_block(const LogitBlock<Real>& block, int64_t x, int64_t end) {
     BlockSums<Real> sums;
     block_softmax(block, classes_, sums, [&](int64_t c, int v, V logit, V) {
       masks_.set(c, v, equal_lanes(logit, sums.largest[v]));
     });
-    V entropy[kVectorsPerBlock];
     for (int v = 0; v < kVectorsPerBlock; ++v)
-      entropy[v] = softmax_entropy(sums.z[v], sums.tz[v], reciprocal(sums.z[v]));
-    if (!sums.all_simple()) return add_any(block, entropy, x, end);
-    for (int v = 0; v < kVectorsPerBlock; ++v) columns.add(x + v * kLanes<Real>, entropy[v]);
-    counts.add(masks_, x, end);
+      columns.add(x + v * kLanes<Real>, softmax_entropy(sums.z[v], sums.tz[v], reciprocal(sums.z[v])));
+    if (sums.all_simple())
+      counts.add(masks_, x, end);
+    else
+      count_any(block, x, end);
   }
 
-  // There may be NaN.
-  void add_any(Block<Real> block, const V* entropy, int64_t x, int64_t end) {
+  // There may be NaN, which no mask shows.
+  void count_any(Block<Real> block, int64_t x, int64_t end) {
     Real largest[kBlock<Real>];
     int32_t label[kBlock<Real>];
     block_argmax(block, classes_, largest, label);
-    for (int v = 0; v < kVectorsPerBlock; ++v) columns.add_any(x + v * kLanes<Real>, entropy[v]);
     counts.add(label, x, end);
   }
 
@@ -172,7 +166,7 @@ class ScoringWorker {
   void add_row(int64_t image, int64_t y, double* sums) {
     rows_.seek(image, y);
     for (int64_t x = 0; x < grid_.covered_width(); x += kLanes<Real>)
-      columns.add_any(x, load(rows_.entropy() + x));
+      columns.add(x, load(rows_.entropy() + x));
     columns.end_row();
     counts.add_row(rows_.label());
     for (int64_t s = 0; s < count(scores_); ++s) {

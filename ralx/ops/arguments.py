@@ -13,7 +13,8 @@ LABELS = (torch.uint8, torch.int16, torch.int32, torch.int64)
 # The kernels count pixels, classes and bins in 32 bits: no such number, nor the product of a pair, is larger.
 LIMIT = 2**31 - 1
 
-# Waking a thread takes about as long as computing on this many logits of upsampled pixels.
+# Waking a thread takes about as long as computing on this many logits of upsampled pixels, or on this many
+# factors of kl_histogram's products.
 FEW_LOGITS = 1 << 15
 
 
@@ -193,5 +194,5 @@ def place_in(maps: Tensor, position: int) -> list[int]:
 
 
 def threads_for(logits: int) -> int:
-    """How many threads so many logits are worth. No result depends on it."""
+    """How many threads so many logits, or factors, are worth. No result depends on it."""
     return torch.get_num_threads() if logits >= FEW_LOGITS else 1

@@ -27,7 +27,7 @@ from ralx.ops.arguments import (
     threads_for,
     tiles_along,
 )
-from ralx.ops.registration import register
+from ralx.ops.registration import cuda_kernels, register, stream_of
 
 
 class BaldScores(NamedTuple):
@@ -65,8 +65,6 @@ def bald(
 
     Raises:
         TypeError, ValueError: naming the argument, the rule and what was given.
-
-    On CUDA tensors plain torch computes the result.
     """
     if not isinstance(logits, Tensor):
         return _bald_of_passes(logits, region_size, size, align_corners, edge)
@@ -223,11 +221,28 @@ def _cpu(
     return outputs
 
 
+def _cuda(
+    logits: Tensor, region_size: tuple[int, int], size: tuple[int, int], align_corners: bool, keep_edge: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    if logits.dtype == torch.float64:
+        return bald_ref(logits, region_size, size, align_corners, keep_edge)
+    outputs = _empty(logits, region_size, size, align_corners, keep_edge)
+    scratch = _scratch(logits, size, region_size, keep_edge)
+    cuda_kernels.bald(logits, region_size, keep_edge, align_corners, *outputs, scratch, stream_of(logits))
+    return outputs
+
+
+def _scratch(logits: Tensor, size: tuple[int, int], region_size: tuple[int, int], keep_edge: bool) -> Tensor:
+    images, classes = logits.shape[-4:-2]
+    needed = cuda_kernels.bald_scratch(images, classes, size, region_size, keep_edge)
+    return logits.new_empty(needed, dtype=torch.uint8)
+
+
 _op = register(
     "bald(Tensor logits, SymInt[2] region_size, SymInt[2] size, bool align_corners, bool keep_edge) "
     "-> (Tensor, Tensor, Tensor)",
     cpu=_cpu,
-    cuda=bald_ref,
+    cuda=_cuda,
     ref=bald_ref,
     fake=_empty,
 )
@@ -235,6 +250,13 @@ _op = register(
 
 def _update_cpu(logits: Tensor, align_corners: bool, sum_p: Tensor, sum_entropy: Tensor) -> None:
     _C.bald_update(logits, align_corners, sum_p, sum_entropy, threads_for(sum_p.numel()))
+
+
+def _update_cuda(logits: Tensor, align_corners: bool, sum_p: Tensor, sum_entropy: Tensor) -> None:
+    if logits.dtype == torch.float64:
+        _update_ref(logits, align_corners, sum_p, sum_entropy)
+    else:
+        cuda_kernels.bald_update(logits, align_corners, sum_p, sum_entropy, stream_of(logits))
 
 
 def _update_fake(logits: Tensor, align_corners: bool, sum_p: Tensor, sum_entropy: Tensor) -> None:
@@ -250,6 +272,19 @@ def _compute_cpu(
     return outputs
 
 
+def _compute_cuda(
+    sum_p: Tensor, sum_entropy: Tensor, passes: int, region_size: tuple[int, int], keep_edge: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    if sum_p.dtype == torch.float64:
+        return _compute_ref(sum_p, sum_entropy, passes, region_size, keep_edge)
+    outputs = _compute_empty(sum_p, sum_entropy, passes, region_size, keep_edge)
+    scratch = _scratch(sum_p, (sum_p.shape[2], sum_p.shape[3]), region_size, keep_edge)
+    cuda_kernels.bald_compute(
+        sum_p, sum_entropy, passes, region_size, keep_edge, *outputs, scratch, stream_of(sum_p)
+    )
+    return outputs
+
+
 def _compute_empty(
     sum_p: Tensor, sum_entropy: Tensor, passes: int, region_size: tuple[int, int], keep_edge: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -259,7 +294,7 @@ def _compute_empty(
 _update_op = register(
     "bald_update(Tensor logits, bool align_corners, Tensor(a!) sum_p, Tensor(b!) sum_entropy) -> ()",
     cpu=_update_cpu,
-    cuda=_update_ref,
+    cuda=_update_cuda,
     ref=_update_ref,
     fake=_update_fake,
 )
@@ -268,7 +303,7 @@ _compute_op = register(
     "bald_compute(Tensor sum_p, Tensor sum_entropy, SymInt passes, SymInt[2] region_size, bool keep_edge) "
     "-> (Tensor, Tensor, Tensor)",
     cpu=_compute_cpu,
-    cuda=_compute_ref,
+    cuda=_compute_cuda,
     ref=_compute_ref,
     fake=_compute_empty,
 )

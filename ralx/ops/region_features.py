@@ -34,7 +34,7 @@ from ralx.ops.arguments import (
     threads_for,
     tiles_along,
 )
-from ralx.ops.registration import register
+from ralx.ops.registration import cuda_kernels, register, stream_of
 from ralx.ops.scores import NO_SCORES, Score, Wanted, check_scores, scores_ref, unpack
 
 _CELLS = (8, 8)
@@ -165,8 +165,6 @@ def region_features(
     Raises:
         TypeError, ValueError: naming the argument, the rule and what was given; a region of R or more is an
             error on the CPU, and belongs to no region on CUDA.
-
-    On CUDA tensors plain torch computes the result.
     """
     logits = check_logits("logits", logits)
     size = check_size(size, logits)
@@ -342,6 +340,26 @@ def _cpu(
     return outputs
 
 
+def _cuda(
+    logits: Tensor,
+    region_size: tuple[int, int],
+    cells: tuple[int, int],
+    size: tuple[int, int],
+    align_corners: bool,
+    keep_edge: bool,
+    scores: Sequence[int],
+) -> tuple[Tensor, ...]:
+    if logits.dtype == torch.float64:
+        return region_features_ref(logits, region_size, cells, size, align_corners, keep_edge, scores)
+    outputs = _empty(logits, region_size, cells, size, align_corners, keep_edge, scores)
+    needed = cuda_kernels.region_features_scratch(logits, region_size, keep_edge, size, cells, scores)
+    scratch = logits.new_empty(needed, dtype=torch.uint8)
+    cuda_kernels.region_features(
+        logits, region_size, keep_edge, size, align_corners, scores, *outputs, scratch, stream_of(logits)
+    )
+    return outputs
+
+
 def _label_map_empty(
     logits: Tensor, regions: Tensor, num_regions: int, align_corners: bool, scores: Sequence[int]
 ) -> tuple[Tensor, ...]:
@@ -362,11 +380,25 @@ def _label_map_cpu(
     return outputs
 
 
+def _label_map_cuda(
+    logits: Tensor, regions: Tensor, num_regions: int, align_corners: bool, scores: Sequence[int]
+) -> tuple[Tensor, ...]:
+    if logits.dtype == torch.float64:
+        return label_map_features_ref(logits, regions, num_regions, align_corners, scores)
+    outputs = _label_map_empty(logits, regions, num_regions, align_corners, scores)
+    needed = cuda_kernels.label_map_features_scratch(logits, regions, num_regions, scores)
+    scratch = logits.new_empty(needed, dtype=torch.uint8)
+    cuda_kernels.label_map_features(
+        logits, regions, align_corners, scores, *outputs, scratch, stream_of(logits)
+    )
+    return outputs
+
+
 _op = register(
     "region_features(Tensor logits, SymInt[2] region_size, SymInt[2] cells, SymInt[2] size, "
     "bool align_corners, bool keep_edge, int[3] scores) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     cpu=_cpu,
-    cuda=region_features_ref,
+    cuda=_cuda,
     ref=region_features_ref,
     fake=_empty,
 )
@@ -375,7 +407,7 @@ _label_map_op = register(
     "label_map_features(Tensor logits, Tensor regions, SymInt num_regions, bool align_corners, "
     "int[3] scores) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     cpu=_label_map_cpu,
-    cuda=label_map_features_ref,
+    cuda=_label_map_cuda,
     ref=label_map_features_ref,
     fake=_label_map_empty,
 )

@@ -2,6 +2,8 @@
 
 #include <ucontext.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -175,6 +177,51 @@ const uint64_t* warp_exchange(unsigned mask, uint64_t value) {
     while (warp.generation == generation) give_way();
   }
   return warp.values[generation & 1];
+}
+
+namespace {
+
+double from_half(uint64_t bits) {
+  const int exponent = bits >> 10 & 31;
+  if (exponent == 0) return 0;  // tensor cores may take subnormal numbers for 0
+  const double magnitude = std::ldexp(1024 + static_cast<double>(bits & 1023), exponent - 25);
+  return bits & 0x8000 ? -magnitude : magnitude;
+}
+
+float cut_to_float(double x) {
+  const float nearest = static_cast<float>(x);
+  return std::fabs(nearest) > std::fabs(x) ? std::nextafter(nearest, 0.0f) : nearest;
+}
+
+// products[8] + sum
+float add_cut(const double* products, float sum) {
+  double largest = std::fabs(sum);
+  for (int i = 0; i < 8; ++i) largest = std::max(largest, std::fabs(products[i]));
+  if (largest == 0) return 0;
+  const double unit = std::ldexp(1.0, std::ilogb(largest) - 24);
+  double total = std::trunc(sum / unit);
+  for (int i = 0; i < 8; ++i) total += std::trunc(products[i] / unit);
+  return cut_to_float(total * unit);
+}
+
+}  // namespace
+
+void mma_m16n8k16(const uint32_t (&a)[4], uint32_t b0, uint32_t b1, float (&sum)[4]) {
+  uint64_t words[3][32];  // rows g, then g + 8, with k and k + 8; columns g with k and k + 8
+  const uint64_t mine[3] = {a[0] | uint64_t{a[2]} << 32, a[1] | uint64_t{a[3]} << 32,
+                            b0 | uint64_t{b1} << 32};
+  for (int i = 0; i < 3; ++i) std::memcpy(words[i], warp_exchange(0xffffffffu, mine[i]), sizeof words[i]);
+  const unsigned g = lane() / 4, t = lane() % 4;
+  for (unsigned e = 0; e < 4; ++e)
+    for (unsigned k8 = 0; k8 < 2; ++k8) {
+      double products[8];
+      for (unsigned k = 0; k < 8; ++k) {
+        const unsigned shift = 32 * k8 + 16 * (k % 2);
+        products[k] = from_half(words[e / 2][4 * g + k / 2] >> shift & 0xffff) *
+                      from_half(words[2][4 * (2 * t + e % 2) + k / 2] >> shift & 0xffff);
+      }
+      sum[e] = add_cut(products, sum[e]);
+    }
 }
 
 }  // namespace host_grid

@@ -43,6 +43,10 @@ const uint64_t* warp_exchange(unsigned mask, uint64_t value);
 
 unsigned lane();
 
+// mma.m16n8k16 of fp16 with float32 sums, worse than any tensor core: eight products at a time are cut, with
+// what they are added to, at 2^-24 of the largest, and then their sum to float32.
+void mma_m16n8k16(const uint32_t (&a)[4], uint32_t b0, uint32_t b1, float (&sum)[4]);
+
 template <typename T>
 uint64_t to_bits(T value) {
   static_assert(sizeof(T) <= 8);

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import ralx
 from ralx import _C
 
 ROOT = Path(__file__).parents[2]
@@ -87,6 +88,14 @@ def test_memory_of_streamed_bald_does_not_grow_with_the_passes() -> None:
 
 def test_instruction_sets() -> None:
     assert _C.runs_here(_C.Isa.baseline) and _C.runs_here(_C.active_isa())
+
+
+def test_build_info_tells_what_was_built() -> None:
+    info = ralx.build_info()
+    assert info.isas[0] == "baseline" and info.isa == _C.active_isa().name in info.isas
+    assert info.compiler.split(".")[0].isdigit()
+    assert hasattr(_C, "cuda") == (info.cuda is not None) == bool(info.cuda_archs)
+    assert all(80 <= arch < 200 for arch in info.cuda_archs)
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 4), (0, 3), (), (1,) * 8])

@@ -3,7 +3,6 @@
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -14,22 +13,12 @@ from scipy.special import rel_entr
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ralx import _C
 from ralx.ops import kl_histogram
 from ralx.ops.kl_histogram import kl_histogram_ref
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-ISAS = [isa for isa in (_C.Isa.baseline, _C.Isa.avx2, _C.Isa.avx512) if _C.runs_here(isa)]
 # Rows of q that end just before, at and after a tile of any instruction set, and a panel.
 LENGTHS = (1, 2, 3, 15, 16, 17, 31, 32, 33, 100, 4095, 4096, 4097, 8193)
-
-
-@pytest.fixture(params=ISAS, ids=lambda isa: isa.name)
-def isa(request: pytest.FixtureRequest) -> Iterator[None]:
-    before = _C.active_isa()
-    _C.use_isa(request.param)
-    yield
-    _C.use_isa(before)
 
 
 def rows(count: int, classes: int, seed: int, dtype=torch.float32, zeros: float = 0.0) -> Tensor:
@@ -264,6 +253,18 @@ def test_nan_in_the_reference_reaches_every_row(isa, position, range) -> None:
     p, q = rows(5, 7, 0), rows(5000, 7, 1)
     q[position, 3] = math.nan
     assert kl_histogram(p, q, range=range).isnan().all()
+
+
+@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16])
+def test_torchs_default_dtype_changes_nothing(default) -> None:
+    p, q = rows(5, 4, seed=0), rows(7, 4, seed=1)
+    expected = kl_histogram(p, q)
+    torch.set_default_dtype(default)
+    try:
+        assert torch.equal(kl_histogram(p, q), expected)
+        assert kl_histogram(p, q[:0]).dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_a_row_of_zeros() -> None:

@@ -1,0 +1,618 @@
+// A thread has a few neighbouring pixels and goes through all passes, so that the logits are read once and
+// little else passes through memory: this is a question of bandwidth, as long as a logit costs few
+// instructions. An H200 can issue 28 a float32 logit, and 14 a 16-bit one, in the time its memory takes to
+// bring them. Up to 32 classes both Σp and a pass's logits, later exponentials, stay in registers. With 19
+// classes a logit takes 10.3 (16-bit: 11.9): load and address 1.4, conversion 1 (16-bit only), maximum 1, t
+// 2, 2^t 1, z 1, tz 1, Σp 1, the pixel's share 2; with 20 passes, 1 more in the end. 12 to 20 warps a
+// multiprocessor find room, and all loads of a pass leave together, 2.4 KB a warp with 19 16-bit classes, so
+// that enough is in flight while some warps compute. With more classes Σp lies in shared memory and the
+// logits of a pass are read three times, twice from the caches.
+#include <cmath>
+
+#include "bald/bald.h"
+#include "common/cuda.h"
+#include "common/logit_pixels.h"
+#include "common/pixel_math.h"
+#include "common/region_grid.h"
+
+namespace ralx::RALX_ISA {
+namespace {
+
+// ---- the logits ----
+
+// At native size, two pixels side by side in memory and aligned: one load a class. A warp's load still
+// covers whole lines, and twice the pixels would need twice the registers.
+template <typename Stored>
+struct PairedLogits {
+  static constexpr int kPixels = 2;
+
+  struct At {
+    using Raw = Pack<Stored, kPixels>;
+
+    RALX_HD Raw read(int c) const { return *reinterpret_cast<const Raw*>(first + c * stride_c); }
+    static RALX_HD void convert(const Raw& raw, float (&x)[kPixels]) {
+      RALX_UNROLL
+      for (int i = 0; i < kPixels; ++i) x[i] = to_real(raw.of[i]);
+    }
+
+    const Stored* first;
+    int64_t stride_c;
+  };
+
+  static bool serves(const LogitView& view) {
+    const auto aligned = [](int64_t size, int64_t stride) { return size == 1 || stride % kPixels == 0; };
+    return !view.resized() && view.stride_x == 1 &&
+           reinterpret_cast<uintptr_t>(view.data) % sizeof(typename At::Raw) == 0 &&
+           view.size.width % kPixels == 0 && aligned(view.passes, view.stride_t) &&
+           aligned(view.images, view.stride_n) && aligned(view.classes, view.stride_c) &&
+           aligned(view.size.height, view.stride_y);
+  }
+  RALX_HD size_t warp_bytes() const { return 0; }
+
+  __device__ At at(int64_t t, int64_t n, int64_t y, int64_t x, bool, float*) const {
+    return {static_cast<const Stored*>(view.data) + view.offset(t, n, y, x), view.stride_c};
+  }
+
+  LogitView view;
+};
+
+template <typename Function>
+void dispatch_source(const LogitView& view, const Function& function) {
+  const auto of_type = [&](auto stored) {
+    using Stored = decltype(stored);
+    if (PairedLogits<Stored>::serves(view)) return function(PairedLogits<Stored>{view});
+    if (StridedLogits<Stored>::serves(view)) return function(StridedLogits<Stored>{view});
+    return function(UpsampledLogits<Stored>{view});
+  };
+  switch (view.dtype) {
+    case DType::float16: return of_type(Half{});
+    case DType::bfloat16: return of_type(BFloat16{});
+    default: return of_type(float{});
+  }
+}
+
+// ---- one pass ----
+
+// The larger, or NaN where one is NaN.
+RALX_HD float larger_or_nan(float a, float b) {
+#if defined(__CUDA_ARCH__)
+  float larger;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(larger) : "f"(a), "f"(b));
+  return larger;
+#else
+  return a > b || a != a ? a : b;
+#endif
+}
+
+// Softmax over the classes of one pixel: look() at every class, settle(), then add() every class, less
+// lowered_by: z = Σ 2^t and tz = Σ t 2^t with t = (x - max) log2 e, up to a number that is the same for all
+// classes, so that it takes one fused operation; logits so large that the number would be large too are first
+// lowered by their maximum. The operations and their order are the same in every kernel, and so are the bits.
+struct PixelSoftmax {
+  static constexpr float kLog = static_cast<float>(kLog2E);
+  static constexpr float kLarge = 0x1p20f;     // `shift` is rounded by less than a tenth
+  static constexpr float kFarDown = -1000.0f;  // 2^t is 0, and so is t 2^t, also for a class of -inf
+
+  float largest, lowered_by, shift, z = 0, tz = 0;
+
+  RALX_HD void look(int c, float x) { largest = c == 0 ? x : larger_or_nan(largest, x); }
+  RALX_HD void settle() {
+    lowered_by = fabsf(largest) < kLarge ? 0 : largest;
+    largest -= lowered_by;
+    shift = -largest * kLog;
+  }
+  RALX_HD float exponent(float x) const { return larger_or_nan(fmaf(x, kLog, shift), kFarDown); }
+  RALX_HD float add(float x) {
+    const float t = exponent(x), e = exp2_to_zero(t);
+    z += e;
+    tz = fmaf(t, e, tz);
+    return e;
+  }
+};
+
+// ---- from the sums over the passes to a pixel's result ----
+
+struct PixelScore {
+  float entropy = 0, best = 0;
+  int32_t label = 0;
+
+  RALX_HD void add(int c, float sum_p, float one_over_passes) {
+    if (c == 0)
+      best = sum_p;
+    else
+      argmax_step(sum_p, c, best, label);
+    const float p = sum_p * one_over_passes;
+    entropy = fmaf(-p, log2_positive(p), entropy);
+  }
+  RALX_HD float bald(float sum_entropy, float one_over_passes) const {
+    return fmaf(entropy, static_cast<float>(kLn2), -(sum_entropy * one_over_passes));
+  }
+};
+
+struct PixelOutputs {
+  float* bald_map;  // [N, H, W]
+  int32_t* label;   // [N, H, W], class of the largest mean p
+  int64_t rows, columns;
+  float one_over_passes;
+
+  template <int kPixels>
+  __device__ void write(int64_t n, int64_t y, int64_t x, const PixelScore (&score)[kPixels],
+                        const float (&sum_entropy)[kPixels]) const {
+    const int64_t place = (n * rows + y) * columns + x;
+    Pack<float, kPixels> bald;
+    Pack<int32_t, kPixels> labels;
+    RALX_UNROLL
+    for (int i = 0; i < kPixels; ++i) {
+      bald.of[i] = score[i].bald(sum_entropy[i], one_over_passes);
+      labels.of[i] = score[i].label;
+    }
+    *reinterpret_cast<Pack<float, kPixels>*>(bald_map + place) = bald;
+    *reinterpret_cast<Pack<int32_t, kPixels>*>(label + place) = labels;
+  }
+};
+
+// ---- few classes: everything in registers ----
+
+constexpr int kFewThreads = 128;
+
+// C is in (kLeast, kMost]. The classes beyond C are worked on like the others, as ones of p = 0.
+template <int kMost, int kLeast, int kPixels>
+struct RegisterSums {
+  float sum_p[kMost][kPixels] = {};
+  float sum_entropy[kPixels] = {};
+
+  template <typename At>
+  __device__ void add_pass(const At& at, int classes) {
+    float x[kMost][kPixels];  // logits, then exponentials
+    read(at, classes, x);
+    PixelSoftmax softmax[kPixels];
+    bool lowered = false;
+    RALX_UNROLL
+    for (int i = 0; i < kPixels; ++i) {
+      RALX_UNROLL
+      for (int c = 0; c < kMost; ++c)
+        if (c <= kLeast || c < classes) softmax[i].look(c, x[c][i]);
+      softmax[i].settle();
+      lowered |= softmax[i].lowered_by != 0;  // NaN too
+    }
+    if (lowered) lower(x, softmax);
+    RALX_UNROLL
+    for (int i = 0; i < kPixels; ++i) {
+      RALX_UNROLL
+      for (int c = 0; c < kMost; ++c) {
+        if (c > kLeast && c >= classes) x[c][i] = softmax[i].largest - kFarBelow;
+        x[c][i] = softmax[i].add(x[c][i]);
+      }
+      const float one_over_z = reciprocal_of_sum(softmax[i].z);
+      sum_entropy[i] += softmax_entropy(softmax[i].z, softmax[i].tz, one_over_z);
+      RALX_UNROLL
+      for (int c = 0; c < kMost; ++c) sum_p[c][i] = fmaf(x[c][i], one_over_z, sum_p[c][i]);
+    }
+  }
+
+  __device__ void score(int classes, float one_over_passes, PixelScore (&score)[kPixels]) const {
+    RALX_UNROLL
+    for (int c = 0; c < kMost; ++c) {
+      if (c > kLeast && c >= classes) break;
+      RALX_UNROLL
+      for (int i = 0; i < kPixels; ++i) score[i].add(c, sum_p[c][i], one_over_passes);
+    }
+  }
+
+ private:
+  static constexpr float kFarBelow = 200;  // 2^-288 is 0
+
+  template <typename At>
+  static __device__ void read(const At& at, int classes, float (&x)[kMost][kPixels]) {
+    typename At::Raw raw[kMost];
+    RALX_UNROLL
+    for (int c = 0; c < kMost; ++c) {
+      raw[c] = {};
+      if (c <= kLeast || c < classes) raw[c] = at.read(c);
+    }
+    RALX_UNROLL
+    for (int c = 0; c < kMost; ++c) At::convert(raw[c], x[c]);
+  }
+
+  static __device__ void lower(float (&x)[kMost][kPixels], const PixelSoftmax (&softmax)[kPixels]) {
+    RALX_UNROLL
+    for (int c = 0; c < kMost; ++c) {
+      RALX_UNROLL
+      for (int i = 0; i < kPixels; ++i) x[c][i] -= softmax[i].lowered_by;
+    }
+  }
+};
+
+// So many that Σp, a pass's logits and what else a thread needs just find room; addresses of a layout that
+// isn't simple take more.
+template <int kMost, int kPixels>
+constexpr int kFewBlocks = 65536 / kFewThreads / (2 * kMost * kPixels + (kPixels > 1 ? 52 : 108));
+
+template <int kMost, int kLeast, typename Source>
+__global__ void __launch_bounds__(kFewThreads, kFewBlocks<kMost, Source::kPixels>)
+    score_few_classes(Source source, PixelGroups<Source::kPixels> groups, PixelOutputs out) {
+  constexpr int kPixels = Source::kPixels;
+  float* const warp = warp_memory(source, 0);
+  const int classes = source.view.classes;
+  groups.each([&](int64_t n, int64_t y, int64_t x, bool wanted) {
+    RegisterSums<kMost, kLeast, kPixels> sums;
+    for (int64_t t = 0; t < source.view.passes; ++t) {
+      const auto at = source.at(t, n, y, x, wanted, warp);
+      if (wanted) sums.add_pass(at, classes);
+    }
+    if (!wanted) return;
+    PixelScore score[kPixels];
+    sums.score(classes, out.one_over_passes, score);
+    out.write(n, y, x, score, sums.sum_entropy);
+  });
+}
+
+// ---- any number of classes: Σp in memory, shared or other ----
+
+// Σp of a thread's pixels: class c lies at first[c * stride]. kAhead classes are asked for at once.
+template <int kAhead, int kPixels>
+struct MemorySums {
+  using Numbers = Pack<float, kPixels>;
+
+  __device__ Numbers& of(int c) const { return first[c * stride]; }
+
+  // Σp += p, sum_entropy += H of one pass.
+  template <typename Source>
+  __device__ void add_pass(const Source& source, const typename Source::At& at,
+                           float (&sum_entropy)[kPixels]) const {
+    PixelSoftmax softmax[kPixels];
+    each_class<kAhead>(source, at, [&](int c, const float (&x)[kPixels]) {
+      RALX_UNROLL
+      for (int i = 0; i < kPixels; ++i) softmax[i].look(c, x[i]);
+    });
+    RALX_UNROLL
+    for (int i = 0; i < kPixels; ++i) softmax[i].settle();
+    each_class<kAhead>(source, at, [&](int, const float (&x)[kPixels]) {
+      RALX_UNROLL
+      for (int i = 0; i < kPixels; ++i) softmax[i].add(x[i] - softmax[i].lowered_by);
+    });
+    float one_over_z[kPixels];
+    RALX_UNROLL
+    for (int i = 0; i < kPixels; ++i) {
+      one_over_z[i] = reciprocal_of_sum(softmax[i].z);
+      sum_entropy[i] += softmax_entropy(softmax[i].z, softmax[i].tz, one_over_z[i]);
+    }
+    for (int begin = 0; begin < source.view.classes; begin += kAhead)
+      add_classes(at, begin, source.view.classes, softmax, one_over_z);
+  }
+
+  template <typename At>
+  __device__ void add_classes(const At& at, int begin, int classes, const PixelSoftmax (&softmax)[kPixels],
+                              const float (&one_over_z)[kPixels]) const {
+    typename At::Raw raw[kAhead];
+    Numbers sum[kAhead];
+    RALX_UNROLL
+    for (int k = 0; k < kAhead; ++k) {
+      if (begin + k >= classes) break;
+      raw[k] = at.read(begin + k);
+      sum[k] = of(begin + k);
+    }
+    RALX_UNROLL
+    for (int k = 0; k < kAhead; ++k) {
+      if (begin + k >= classes) break;
+      float x[kPixels];
+      At::convert(raw[k], x);
+      RALX_UNROLL
+      for (int i = 0; i < kPixels; ++i) {
+        const float e = exp2_to_zero(softmax[i].exponent(x[i] - softmax[i].lowered_by));
+        sum[k].of[i] = fmaf(e, one_over_z[i], sum[k].of[i]);
+      }
+      of(begin + k) = sum[k];
+    }
+  }
+
+  Numbers* first;
+  int64_t stride;
+};
+
+// Few pixels find room, so each must ask for many logits to keep enough in flight.
+constexpr int kManyAhead = 16;
+
+// A block's pixels are few enough that Σp of this many classes fits in any GPU's shared memory; beyond, it
+// lies in scratch.
+constexpr int64_t kManyPixels = 64;
+constexpr int64_t kMostInShared = (96 << 10) / (sizeof(float) * kManyPixels);
+constexpr int64_t kScratchBlocks = 256;
+
+template <typename Source>
+__global__ void __launch_bounds__(kManyPixels / Source::kPixels, 5)
+    score_many_classes(Source source, PixelGroups<Source::kPixels> groups, PixelOutputs out, float* scratch) {
+  constexpr int kPixels = Source::kPixels;
+  using Sums = MemorySums<kManyAhead, kPixels>;
+  const int classes = source.view.classes;
+  const int64_t of_block = kManyPixels * classes;
+  float* const warp = warp_memory(source, scratch == nullptr ? sizeof(float) * of_block : 0);
+  float* const first = scratch == nullptr ? dynamic_shared<float>() : scratch + blockIdx.x * of_block;
+  const Sums sums{reinterpret_cast<typename Sums::Numbers*>(first) + threadIdx.x, kManyPixels / kPixels};
+  groups.each([&](int64_t n, int64_t y, int64_t x, bool wanted) {
+    float sum_entropy[kPixels] = {};
+    for (int c = 0; c < classes; ++c) sums.of(c) = {};
+    for (int64_t t = 0; t < source.view.passes; ++t) {
+      const auto at = source.at(t, n, y, x, wanted, warp);
+      if (wanted) sums.add_pass(source, at, sum_entropy);
+    }
+    if (!wanted) return;
+    PixelScore score[kPixels];
+    for (int c = 0; c < classes; ++c) {
+      RALX_UNROLL
+      for (int i = 0; i < kPixels; ++i) score[i].add(c, sums.of(c).of[i], out.one_over_passes);
+    }
+    out.write(n, y, x, score, sum_entropy);
+  });
+}
+
+// ---- streaming: Σp and ΣH in tensors ----
+
+constexpr int kStreamThreads = 128;
+constexpr int kStreamAhead = 8;
+
+template <typename Source>
+__global__ void __launch_bounds__(kStreamThreads, 2)
+    update_sums(Source source, PixelGroups<Source::kPixels> groups, float* sum_p, float* sum_entropy) {
+  constexpr int kPixels = Source::kPixels;
+  using Sums = MemorySums<kStreamAhead, kPixels>;
+  float* const warp = warp_memory(source, 0);
+  const int64_t columns = groups.groups * kPixels, pixels = groups.rows * columns;
+  groups.each([&](int64_t n, int64_t y, int64_t x, bool wanted) {
+    const auto at = source.at(0, n, y, x, wanted, warp);
+    if (!wanted) return;
+    const int64_t in_image = y * columns + x;
+    const Sums sums{
+        reinterpret_cast<typename Sums::Numbers*>(sum_p + n * source.view.classes * pixels + in_image),
+        pixels / kPixels};
+    float* const place = sum_entropy + n * pixels + in_image;
+    float entropy[kPixels];
+    RALX_UNROLL
+    for (int i = 0; i < kPixels; ++i) entropy[i] = place[i];
+    sums.add_pass(source, at, entropy);
+    RALX_UNROLL
+    for (int i = 0; i < kPixels; ++i) place[i] = entropy[i];
+  });
+}
+
+__global__ void __launch_bounds__(kStreamThreads)
+    score_sums(StridedLogits<float> sum_p, const float* sum_entropy, PixelGroups<1> groups,
+               PixelOutputs out) {
+  groups.each([&](int64_t n, int64_t y, int64_t x, bool wanted) {
+    if (!wanted) return;
+    PixelScore score[1];
+    each_class<kStreamAhead>(sum_p, sum_p.at(0, n, y, x, wanted, nullptr), [&](int c, const float (&sum)[1]) {
+      score[0].add(c, sum[0], out.one_over_passes);
+    });
+    const float entropy[1] = {sum_entropy[(n * out.rows + y) * out.columns + x]};
+    out.write(n, y, x, score, entropy);
+  });
+}
+
+// ---- regions ----
+
+constexpr int kRegionThreads = 256, kRegionWarps = kRegionThreads / kWarp;
+constexpr int64_t kSlicePixels = 2048;
+constexpr int kAhead = 4;  // pixels that a thread asks for at once
+
+// A region is cut into slices of a few rows, a warp's work; what they found is added up in their order.
+struct Slices {
+  RegionGrid grid;
+  int64_t images, classes, rows, per_region;
+
+  Slices(const RegionGrid& grid, int64_t images, int64_t classes)
+      : grid(grid), images(images), classes(classes),
+        rows(grid.region.width < kSlicePixels ? kSlicePixels / grid.region.width : 1),
+        per_region((grid.region.height + rows - 1) / rows) {}
+
+  RALX_HD int64_t regions() const { return images * grid.rows * grid.cols; }
+  RALX_HD int64_t count() const { return regions() * per_region; }
+};
+
+struct SliceTotals {
+  double* sums;      // [slices], of bald
+  uint32_t* counts;  // [slices, C]
+};
+
+__global__ void __launch_bounds__(kRegionThreads)
+    add_up_slices(Slices slices, const float* bald_map, const int32_t* label, SliceTotals out,
+                  bool in_shared) {
+  const int64_t warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+  const int64_t slice = blockIdx.x * static_cast<int64_t>(kRegionWarps) + warp;
+  if (slice >= slices.count()) return;
+  const RegionGrid& grid = slices.grid;
+  const int64_t classes = slices.classes, region = slice / slices.per_region, row = region / grid.cols;
+  const int64_t col = region - row * grid.cols, n = row / grid.rows, band = row - n * grid.rows;
+  const int64_t begin = (slice - region * slices.per_region) * slices.rows;
+  const int64_t rows = min_of(slices.rows, grid.height(band) - begin);  // none below an image's edge
+  const int width = static_cast<int>(grid.width(col));
+  const int pixels = rows > 0 ? static_cast<int>(rows) * width : 0;
+  const int64_t first = (n * grid.image.height + band * grid.region.height + begin) * grid.image.width +
+                        col * grid.region.width;
+
+  uint32_t* const found = out.counts + slice * classes;
+  uint32_t* const counts = in_shared ? dynamic_shared<uint32_t>() + warp * classes : found;
+  for (int64_t c = lane; c < classes; c += kWarp) counts[c] = 0;
+  __syncwarp();
+  double sum = 0;
+  for (int i = static_cast<int>(lane); i < pixels; i += kAhead * static_cast<int>(kWarp)) {
+    float bald[kAhead];
+    int32_t predicted[kAhead];
+    RALX_UNROLL
+    for (int k = 0; k < kAhead; ++k) {
+      const int pixel = i + k * static_cast<int>(kWarp);
+      if (pixel >= pixels) break;
+      const int64_t place = first + pixel / width * grid.image.width + pixel % width;
+      bald[k] = bald_map[place];
+      predicted[k] = label[place];
+    }
+    RALX_UNROLL
+    for (int k = 0; k < kAhead; ++k) {
+      if (i + k * static_cast<int>(kWarp) >= pixels) break;
+      sum += static_cast<double>(bald[k]);
+      atomicAdd(&counts[predicted[k]], 1u);
+    }
+  }
+  for (int lanes = kWarp / 2; lanes > 0; lanes /= 2) sum += __shfl_xor_sync(kWholeWarp, sum, lanes);
+  if (lane == 0) out.sums[slice] = sum;
+  __syncwarp();
+  if (!in_shared) return;
+  for (int64_t c = lane; c < classes; c += kWarp) found[c] = counts[c];
+}
+
+// The sum of what number(s) gives for each slice s, by `lanes` threads, 1 or a warp; all of them get it.
+template <typename Number, typename Get>
+__device__ Number add_up(int64_t slices, int lanes, const Get& number) {
+  Number total = 0;
+  for (int64_t s = static_cast<int>(threadIdx.x) % lanes; s < slices; s += lanes) total += number(s);
+  for (int step = lanes / 2; step > 0; step /= 2) total += __shfl_xor_sync(kWholeWarp, total, step);
+  return total;
+}
+
+__global__ void __launch_bounds__(kRegionThreads)
+    add_up_regions(Slices slices, SliceTotals found, int lanes, float* region_sum, float* class_hist) {
+  const int64_t classes = slices.classes, numbers = classes + 1;  // a region's counts, and its sum
+  const int64_t item = (blockIdx.x * static_cast<int64_t>(kRegionThreads) + threadIdx.x) / lanes;
+  const int64_t region = item / numbers, c = item - region * numbers;
+  if (region >= slices.regions()) return;
+  const int64_t first = region * slices.per_region;
+  if (c == classes) {
+    const double total =
+        add_up<double>(slices.per_region, lanes, [&](int64_t s) { return found.sums[first + s]; });
+    region_sum[region] = static_cast<float>(total);
+  } else {
+    const RegionGrid& grid = slices.grid;
+    const int64_t area = grid.area(region / grid.cols % grid.rows, region % grid.cols);
+    const uint32_t count = add_up<uint32_t>(
+        slices.per_region, lanes, [&](int64_t s) { return found.counts[(first + s) * classes + c]; });
+    class_hist[region * classes + c] =
+        static_cast<float>(static_cast<double>(count) / static_cast<double>(area));
+  }
+}
+
+// ---- scratch and launches ----
+
+// Where what lies in scratch, the widest numbers first.
+struct Scratch {
+  Scratch(const Slices& slices, void* data) : data_(static_cast<unsigned char*>(data)) {
+    totals.sums = take<double>(slices.count());
+    if (slices.classes > kMostInShared) sum_p = take<float>(kScratchBlocks * kManyPixels * slices.classes);
+    label = take<int32_t>(slices.images * slices.grid.image.height * slices.grid.image.width);
+    totals.counts = take<uint32_t>(slices.count() * slices.classes);
+  }
+
+  SliceTotals totals;
+  float* sum_p = nullptr;  // [kScratchBlocks, C, kManyPixels], where C is too large for shared memory
+  int32_t* label;          // [N, H, W]
+  int64_t bytes = 0;
+
+ private:
+  template <typename Number>
+  Number* take(int64_t count) {
+    const int64_t offset = bytes;
+    bytes += static_cast<int64_t>(sizeof(Number)) * count;
+    return data_ == nullptr ? nullptr : reinterpret_cast<Number*>(data_ + offset);
+  }
+
+  unsigned char* const data_;
+};
+
+void score_regions(const Slices& slices, const Scratch& scratch, const TensorView& bald_map,
+                   const TensorView& region_sum, const TensorView& class_hist, Stream stream) {
+  const size_t shared = sizeof(uint32_t) * kRegionWarps * static_cast<size_t>(slices.classes);
+  const bool in_shared = shared <= kUsualShared;
+  launch(add_up_slices, blocks_for(slices.count(), kRegionWarps), kRegionThreads, in_shared ? shared : 0,
+         as_cuda(stream), slices, static_cast<const float*>(bald_map.data), scratch.label, scratch.totals,
+         in_shared);
+  const int lanes = slices.per_region < 8 ? 1 : static_cast<int>(kWarp);
+  launch(add_up_regions, blocks_for(slices.regions() * (slices.classes + 1) * lanes, kRegionThreads),
+         kRegionThreads, 0, as_cuda(stream), slices, scratch.totals, lanes,
+         static_cast<float*>(region_sum.data), static_cast<float*>(class_hist.data));
+}
+
+template <int kMost, int kLeast, typename Source>
+void launch_few(const Source& source, const PixelOutputs& out, Stream stream) {
+  const PixelGroups<Source::kPixels> groups{source.view.images, out.rows, out.columns / Source::kPixels};
+  launch(score_few_classes<kMost, kLeast, Source>, blocks_for(groups.count(), kFewThreads), kFewThreads,
+         kFewThreads / kWarp * source.warp_bytes(), as_cuda(stream), source, groups, out);
+}
+
+template <typename Source>
+void launch_many(const Source& source, const PixelOutputs& out, float* sum_p, Stream stream) {
+  constexpr int kThreads = kManyPixels / Source::kPixels;
+  const PixelGroups<Source::kPixels> groups{source.view.images, out.rows, out.columns / Source::kPixels};
+  const size_t shared = sizeof(float) * kManyPixels * static_cast<size_t>(source.view.classes);
+  const int64_t blocks = blocks_for(groups.count(), kThreads);
+  launch(score_many_classes<Source>,
+         static_cast<unsigned>(sum_p == nullptr ? blocks : min_of(blocks, kScratchBlocks)), kThreads,
+         (sum_p == nullptr ? shared : 0) + kThreads / kWarp * source.warp_bytes(), as_cuda(stream), source,
+         groups, out, sum_p);
+}
+
+template <typename Source>
+void score_passes(const Source& source, const PixelOutputs& out, float* sum_p, Stream stream) {
+  const int classes = source.view.classes;
+  if (classes == 11) return launch_few<11, 10>(source, out, stream);  // CamVid's
+  if (classes == 19) return launch_few<19, 18>(source, out, stream);  // Cityscapes'
+  if (classes == 21) return launch_few<21, 20>(source, out, stream);  // Pascal VOC's
+  if (classes <= 4) return launch_few<4, 0>(source, out, stream);
+  if (classes <= 8) return launch_few<8, 4>(source, out, stream);
+  if (classes <= 12) return launch_few<12, 8>(source, out, stream);
+  if (classes <= 16) return launch_few<16, 12>(source, out, stream);
+  if (classes <= 20) return launch_few<20, 16>(source, out, stream);
+  if (classes <= 24) return launch_few<24, 20>(source, out, stream);
+  if (classes <= 32) return launch_few<32, 24>(source, out, stream);
+  launch_many(source, out, sum_p, stream);
+}
+
+}  // namespace
+
+int64_t bald_scratch(int64_t images, int64_t classes, Extent size, Extent region_size, bool keep_edge) {
+  const Slices slices(RegionGrid(size, region_size, keep_edge), images, classes);
+  return Scratch(slices, nullptr).bytes;
+}
+
+void bald(const TensorView& logits, Extent region_size, bool keep_edge, bool align_corners,
+          const TensorView& bald_map, const TensorView& region_sum, const TensorView& class_hist,
+          const TensorView& scratch, Stream stream) {
+  const OnDevice here(bald_map.device);
+  const Extent size{bald_map.sizes[1], bald_map.sizes[2]};
+  const Slices slices(RegionGrid(size, region_size, keep_edge), logits.sizes[1], logits.sizes[2]);
+  const Scratch parts(slices, scratch.data);
+  const PixelOutputs out{static_cast<float*>(bald_map.data), parts.label, size.height, size.width,
+                         1 / static_cast<float>(logits.sizes[0])};
+  dispatch_source(LogitView(logits, size, align_corners),
+                  [&](auto source) { score_passes(source, out, parts.sum_p, stream); });
+  score_regions(slices, parts, bald_map, region_sum, class_hist, stream);
+}
+
+void bald_update(const TensorView& logits, bool align_corners, const TensorView& sum_p,
+                 const TensorView& sum_entropy, Stream stream) {
+  const OnDevice here(sum_p.device);
+  const Extent size{sum_p.sizes[2], sum_p.sizes[3]};
+  dispatch_source(LogitView(logits, size, align_corners), [&](auto source) {
+    using Source = decltype(source);
+    const PixelGroups<Source::kPixels> groups{logits.sizes[0], size.height, size.width / Source::kPixels};
+    launch(update_sums<Source>, blocks_for(groups.count(), kStreamThreads), kStreamThreads,
+           kStreamThreads / kWarp * source.warp_bytes(), as_cuda(stream), source, groups,
+           static_cast<float*>(sum_p.data), static_cast<float*>(sum_entropy.data));
+  });
+}
+
+void bald_compute(const TensorView& sum_p, const TensorView& sum_entropy, int64_t passes, Extent region_size,
+                  bool keep_edge, const TensorView& bald_map, const TensorView& region_sum,
+                  const TensorView& class_hist, const TensorView& scratch, Stream stream) {
+  const OnDevice here(bald_map.device);
+  const Extent size{sum_p.sizes[2], sum_p.sizes[3]};
+  const Slices slices(RegionGrid(size, region_size, keep_edge), sum_p.sizes[0], sum_p.sizes[1]);
+  const Scratch parts(slices, scratch.data);
+  const PixelOutputs out{static_cast<float*>(bald_map.data), parts.label, size.height, size.width,
+                         1 / static_cast<float>(passes)};
+  const PixelGroups<1> groups{sum_p.sizes[0], size.height, size.width};
+  launch(score_sums, blocks_for(groups.count(), kStreamThreads), kStreamThreads, 0, as_cuda(stream),
+         StridedLogits<float>{LogitView(sum_p, size, false)}, static_cast<const float*>(sum_entropy.data),
+         groups, out);
+  score_regions(slices, parts, bald_map, region_sum, class_hist, stream);
+}
+
+}  // namespace ralx::RALX_ISA

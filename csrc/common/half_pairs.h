@@ -1,0 +1,71 @@
+// Two halves in one word, which a GPU computes with at once.
+#pragma once
+
+#include <cstdint>
+
+#include "common/scalar.h"
+
+namespace ralx::RALX_ISA {
+
+template <typename Short>
+struct LowestPair;
+template <>
+struct LowestPair<Half> {
+  static constexpr uint32_t kBits = 0xfc00fc00u;  // -inf
+};
+template <>
+struct LowestPair<BFloat16> {
+  static constexpr uint32_t kBits = 0xff80ff80u;
+};
+
+// One half after the other.
+template <typename Short, typename Function>
+RALX_HD uint32_t each_half(uint32_t a, uint32_t b, const Function& function) {
+  const auto half = [](uint32_t word, int i) { return Short{static_cast<uint16_t>(word >> 16 * i)}; };
+  return function(half(a, 0), half(b, 0)) | function(half(a, 1), half(b, 1)) << 16;
+}
+
+#if defined(__CUDA_ARCH__)
+#define RALX_OF_PAIRS(instruction)                                   \
+  {                                                                  \
+    uint32_t result;                                                 \
+    asm(instruction " %0, %1, %2;" : "=r"(result) : "r"(a), "r"(b)); \
+    return result;                                                   \
+  }
+__device__ inline uint32_t max_of_pairs(uint32_t a, uint32_t b, Half) RALX_OF_PAIRS("max.f16x2") __device__
+    inline uint32_t min_of_pairs(uint32_t a, uint32_t b, Half) RALX_OF_PAIRS("min.f16x2") __device__
+    inline uint32_t greater_pairs(uint32_t a, uint32_t b, Half) RALX_OF_PAIRS("set.gt.u32.f16x2") __device__
+    inline uint32_t max_of_pairs(uint32_t a, uint32_t b, BFloat16) RALX_OF_PAIRS("max.bf16x2") __device__
+    inline uint32_t min_of_pairs(uint32_t a, uint32_t b, BFloat16) RALX_OF_PAIRS("min.bf16x2")
+#if __CUDA_ARCH__ >= 900
+        __device__ inline uint32_t greater_pairs(uint32_t a, uint32_t b, BFloat16)
+            RALX_OF_PAIRS("set.gt.u32.bf16x2")
+#else
+        __device__ inline uint32_t greater_pairs(uint32_t a, uint32_t b, BFloat16) {
+  return each_half<BFloat16>(a, b,
+                             [](BFloat16 x, BFloat16 y) { return to_real(x) > to_real(y) ? 0xffffu : 0u; });
+}
+#endif
+#undef RALX_OF_PAIRS
+#else
+// The larger and the smaller of each half, the other one where one is NaN; all bits of a half set where a >
+// b.
+template <typename Short>
+uint32_t max_of_pairs(uint32_t a, uint32_t b, Short) {
+  return each_half<Short>(a, b, [](Short x, Short y) -> uint32_t {
+    return to_real(x) > to_real(y) || to_real(y) != to_real(y) ? x.bits : y.bits;
+  });
+}
+template <typename Short>
+uint32_t min_of_pairs(uint32_t a, uint32_t b, Short) {
+  return each_half<Short>(a, b, [](Short x, Short y) -> uint32_t {
+    return to_real(x) < to_real(y) || to_real(y) != to_real(y) ? x.bits : y.bits;
+  });
+}
+template <typename Short>
+uint32_t greater_pairs(uint32_t a, uint32_t b, Short) {
+  return each_half<Short>(a, b, [](Short x, Short y) { return to_real(x) > to_real(y) ? 0xffffu : 0u; });
+}
+#endif
+
+}  // namespace ralx::RALX_ISA
