@@ -18,9 +18,11 @@ from torch import Tensor, nn
 
 from ralx.features import Featurizer
 from ralx.ops import bald as mutual_information
+from ralx.ops import region_features
+from ralx.ops.scores import Score
 from ralx.pool import RegionGrid
 from ralx.segmentation.inference import mc_logits
-from ralx.segmentation.modes import dropout_from
+from ralx.segmentation.modes import dropout_from, evaluating
 
 Edge = Literal["drop", "keep"]
 
@@ -65,6 +67,36 @@ def entropy(
     return Featurizer(segmenter, region_size, cells=(1, 1), edge=edge)(images).entropy_sum
 
 
+def score_sum(score: Score) -> Acquisition:
+    """The acquisition function that sums a score of `ralx.region_features` over each region, segmenter in
+    eval mode."""
+
+    def acquisition(
+        segmenter: nn.Module,
+        images: Tensor,
+        region_size: tuple[int, int],
+        *,
+        edge: Edge = "drop",
+        num_mc_samples: int = 20,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        size = images.shape[-2], images.shape[-1]
+        with evaluating(segmenter):
+            logits = segmenter(images)
+            features = region_features(
+                logits,
+                region_size,
+                cells=(1, 1),
+                size=size,
+                align_corners=True,
+                edge=edge,
+                scores=[score],
+            )
+        return getattr(features, f"{score}_sum")
+
+    return acquisition
+
+
 def bald(
     segmenter: nn.Module,
     images: Tensor,
@@ -88,7 +120,24 @@ def bald(
     return scores
 
 
-ACQUISITIONS: dict[str, Acquisition] = {"uniform": uniform, "entropy": entropy, "bald": bald}
+ACQUISITIONS: dict[str, Acquisition] = {
+    "uniform": uniform,
+    "entropy": entropy,
+    "bald": bald,
+    "margin": score_sum("margin"),
+    "least-confidence": score_sum("least_confidence"),
+    "ripu": score_sum("impurity"),  # RIPU (Xie et al. 2022): impurity × entropy
+}
+
+
+def best(scores: Tensor, count: int) -> Tensor:
+    """The places int64 [count] of the highest of `scores` [M], the highest first; of equal ones the first.
+    FloatingPointError where a score is NaN, ValueError where there are fewer than `count`."""
+    if scores.dim() != 1 or not 1 <= count <= len(scores):
+        raise ValueError(f"scores must be [M] with M of at least count={count}, got {list(scores.shape)}")
+    if scores.isnan().any():
+        raise FloatingPointError(f"scores must not be NaN, got {int(scores.isnan().sum())} of them")
+    return scores.sort(descending=True, stable=True).indices[:count]
 
 
 def pick(scores: Tensor) -> Tensor:

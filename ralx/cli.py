@@ -77,11 +77,16 @@ def naming_wrong_input() -> Iterator[None]:
 
 
 def parse(arguments: list[str]) -> Command:
-    """The command line over its preset's values. ValueError for values that no run could use."""
-    chosen = _value_of("--preset", arguments) or "synthetic"
+    """The command line over its preset's values. WrongInput for values that no run could use."""
+    return tyro.cli(
+        Command, prog="ralx-train", args=arguments, default=Command(config=base_config(arguments))
+    )
+
+
+def base_config(arguments: list[str]) -> Config:
+    """The preset that a command line's other options change."""
     with naming_wrong_input():
-        base = preset(chosen, published="--published" in arguments)
-    return tyro.cli(Command, prog="ralx-train", args=arguments, default=Command(config=base))
+        return preset(_value_of("--preset", arguments) or "synthetic", published="--published" in arguments)
 
 
 def _value_of(option: str, arguments: list[str]) -> str | None:
@@ -109,8 +114,9 @@ def run(command: Command) -> int:
         _refuse_early_stage(command.stage, folder, config)
         with naming_wrong_input():
             monitor = Monitor(command.out / "tensorboard" if command.tensorboard else None)
-            splits = load_splits(config.dataset, config.data, **_data_options(config))
+            splits = load_splits(config.dataset, config.data, **data_options(config))
             experiment = Experiment(config, splits, folder, command.cache or command.out / "cache", monitor)
+            experiment.describe()
         folder.begin(config.to_json())
         if command.stage != "report":
             folder.refuse_other_numerics(**experiment.segmenters.numerics)
@@ -126,7 +132,7 @@ def _refuse_early_stage(stage: str, folder: RunDirectory, config: Config) -> Non
     """WrongInput where `stage` is asked for alone before the stages that it lives on."""
     if stage == "report" and not any((folder.path / name).exists() for name in REPORTED):
         raise WrongInput(f"--stage report: needs results, {folder.path} has none of {', '.join(REPORTED)}")
-    if stage == "evaluate" and "ralis" in config.methods and config.policy is None:
+    if stage == "evaluate" and config.uses_policy and config.policy is None:
         for seed in config.seeds:
             path = folder.policy_path(seed, config.seed)
             if not path.exists():
@@ -157,7 +163,8 @@ def is_finished(folder: RunDirectory, config: Config) -> bool:
     return report.stat().st_mtime_ns >= results.stat().st_mtime_ns
 
 
-def _data_options(config: Config) -> dict[str, Any]:
+def data_options(config: Config) -> dict[str, Any]:
+    """The options of `load_splits` and `check_data`, beside name and folder."""
     state_set, train_set, eval_set, reward_set, test_set = config.synthetic_images
     sizes = SyntheticSizes(
         image_size=config.synthetic_image_size,
@@ -174,7 +181,7 @@ def _data_options(config: Config) -> dict[str, Any]:
 def _check_data(config: Config) -> int:
     with naming_wrong_input():
         region_size = config.region_size if config.edge == "drop" else None  # else no pixel is left out
-        report = check_data(config.dataset, config.data, **_data_options(config), region_size=region_size)
+        report = check_data(config.dataset, config.data, **data_options(config), region_size=region_size)
     Console().print(str(report), highlight=False, markup=False)
     return 2 if report.problems else 0
 

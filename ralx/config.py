@@ -12,8 +12,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-Method = Literal["ralis", "entropy", "bald", "uniform"]
+from ralx.ablation import FEATURES, Feature, KLSummary
+
+Method = Literal[
+    "ralis",
+    "entropy",
+    "bald",
+    "uniform",
+    "margin",
+    "least-confidence",
+    "ripu",
+    "class-balanced",
+    "k-centre",
+    "stratified",
+    "ralis-all",
+    "cheat",
+]
 METHODS: tuple[Method, ...] = get_args(Method)
+PAPER_METHODS = METHODS[:4]
+POLICY_METHODS = ("ralis", "ralis-all")  # choose by the learned policy
 
 
 @dataclass(frozen=True)
@@ -119,6 +136,12 @@ class Config:
     """Upper end of the fixed KL range, in nats."""
     class_features: Literal["fraction", "count"] = "fraction"
     """Class histogram as a fraction of the region, or raw counts with 1e-7 for absent classes (published)."""
+    hidden_features: tuple[Feature, ...] = ()
+    """Features that the query network sees as zeros, to learn what they are worth (the paper's appendix E.1):
+    state-entropy, state-classes, action-entropy, action-classes, kl-labelled, kl-unlabelled."""
+    kl_summary: KLSummary = "histogram"
+    """The divergences from the labelled and from the unlabelled regions as two histograms, or each as its
+    largest or summed divergence in the place of the first bin (the paper's alternatives)."""
     reward_scale: float = 100.0
     """The reward is this times the gain in mIoU (a fraction): 100 counts points."""
     first_reward: Literal["gain", "whole"] = "gain"
@@ -170,8 +193,12 @@ class Config:
     # Evaluation
     budgets: tuple[int, ...] = (480, 720, 960, 1200, 1440, 1920)
     """Regions labelled on D_V at which the methods are compared, ascending."""
-    methods: tuple[Method, ...] = METHODS
-    """Methods to compare."""
+    methods: tuple[Method, ...] = PAPER_METHODS
+    """Methods to compare. The paper's: ralis, the learned policy; entropy; bald; uniform. Others that pick
+    within pools: margin, least-confidence; ripu, impurity x entropy; class-balanced, entropy x predicted
+    classes / sqrt(their share of the known labels); k-centre, a batch far apart in class distribution;
+    stratified, random with a turn for every predicted class. Of all that is unlabelled: ralis-all, the
+    highest Q; cheat, a ceiling that sees the hidden labels: most mistaken pixels of rare classes."""
     pool_size_ralis: int = 10
     """N of the learned policy on D_V."""
     pool_size_entropy: int = 10
@@ -180,6 +207,8 @@ class Config:
     """N of BALD on D_V."""
     pool_size_uniform: int = 50
     """N of uniform sampling on D_V."""
+    pool_size_other: int = 10
+    """N on D_V of the other methods that pick within pools."""
     num_mc_samples: int = 20
     """MC-dropout passes of BALD."""
     train_dropout: bool = True
@@ -221,6 +250,8 @@ class Config:
         require(len(self.budgets) > 0 and self.budgets[0] > 0, "budgets", "needs positive numbers of regions")
         ascending = all(a < b for a, b in zip(self.budgets, self.budgets[1:], strict=False))
         require(ascending, "budgets", "must ascend")
+        unknown_features = set(self.hidden_features) - set(FEATURES)
+        require(not unknown_features, "hidden_features", f"must be among {', '.join(FEATURES)}")
         require(len(self.methods) > 0, "methods", "needs at least one method")
         require(len(set(self.methods)) == len(self.methods), "methods", "must not repeat")
         unknown = set(self.methods) - set(METHODS)
@@ -246,15 +277,21 @@ class Config:
             require(self.dropout != 0, "dropout", "must not be 0 while bald is among the methods")
             rule = "must be at least 2 while bald is among the methods: one pass can't disagree with itself"
             require(self.num_mc_samples >= 2, "num_mc_samples", rule)
-        if "ralis" not in self.methods:
-            require(self.policy is None, "policy", "must not be given unless ralis is among the methods")
+        if not self.uses_policy:
+            rule = f"must not be given unless {' or '.join(POLICY_METHODS)} is among the methods"
+            require(self.policy is None, "policy", rule)
 
     @property
     def seeds(self) -> range:
         return range(self.seed, self.seed + self.num_seeds)
 
+    @property
+    def uses_policy(self) -> bool:
+        """Whether a method among `methods` chooses by the learned policy."""
+        return not set(self.methods).isdisjoint(POLICY_METHODS)
+
     def pool_size_of(self, method: str) -> int:
-        return getattr(self, f"pool_size_{method}")
+        return getattr(self, f"pool_size_{method}", self.pool_size_other)
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
@@ -267,8 +304,7 @@ _MAY_BE_ZERO = (
 ).split()
 
 # Every `S` departure of the published code (PAPER.md section 3) in one place.
-_PUBLISHED: dict[str, Any] = dict(
-    published=True,
+PUBLISHED_SWITCHES: dict[str, Any] = dict(
     first_reward="whole",
     dqn_lr_schedule="run",
     epsilon_schedule="step",
@@ -308,6 +344,7 @@ def _cityscapes() -> Config:
         pool_size_entropy=200,
         pool_size_bald=200,
         pool_size_uniform=500,
+        pool_size_other=200,
     )
 
 
@@ -386,4 +423,4 @@ def preset(name: str, *, published: bool = False) -> Config:
     if not published:
         return config
     crop_size = (224, 224) if name == "cityscapes" else config.crop_size
-    return dataclasses.replace(config, crop_size=crop_size, **_PUBLISHED)
+    return dataclasses.replace(config, published=True, crop_size=crop_size, **PUBLISHED_SWITCHES)

@@ -189,9 +189,14 @@ class DQNAgent:
         random = torch.randint(pool_size, (num_pools,), generator=generator)
         if bool((coins < epsilon).all()):
             return random
-        encoded = self.query_network.encode_state(state.to(self.device).unsqueeze(0))
-        q = self.query_network.q_values(encoded.expand(num_pools, -1), candidates.to(self.device))
+        q = self.q_values(state, candidates)
         return torch.where(coins < epsilon, random, q.argmax(dim=1).cpu())
+
+    @torch.no_grad()
+    def q_values(self, state: Tensor, candidates: Tensor) -> Tensor:
+        """Q ``[K, M]`` of ``candidates [K, M, D_a]`` in the state ``[R, D_s]``."""
+        encoded = self.query_network.encode_state(state.to(self.device).unsqueeze(0))
+        return self.query_network.q_values(encoded.expand(len(candidates), -1), candidates.to(self.device))
 
     def learn(self, replay_buffer: ReplayBuffer, generator: torch.Generator) -> dict[str, float | None]:
         """Update the query network from the replay buffer.

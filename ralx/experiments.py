@@ -1,16 +1,17 @@
 """The stages of a run: pretrain, learn, evaluate (PAPER section 1), put together from a config."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from ralx.acquisition import ACQUISITIONS, pick
+from ralx.ablation import Ablation
 from ralx.config import Config
 from ralx.datasets import SegmentationDataset, Splits, choose_cells, scaled_region
 from ralx.dqn import DQNAgent, epsilon_at
-from ralx.features import Featurizer, gather_regions
+from ralx.features import Featurizer
 from ralx.loop import (
     Chooser,
     Game,
@@ -18,19 +19,19 @@ from ralx.loop import (
     PolicyLearner,
     Stopwatch,
     fit,
-    refuse_not_finite,
     select_regions,
 )
+from ralx.methods import CHOOSERS, Setting
 from ralx.metrics import class_counts, distribution_entropy
 from ralx.monitor import Monitor
 from ralx.policy import load_policy, save_policy
-from ralx.pool import RegionGrid, chosen_regions
+from ralx.pool import RegionGrid
 from ralx.pretraining import Pretraining, Segmenters
 from ralx.query_network import QueryNetwork
 from ralx.randomness import stream
 from ralx.replay_buffer import ReplayBuffer
 from ralx.run_dir import RunDirectory, RunError, load_tensors, read_json, save_tensors, write_json
-from ralx.segmentation import autocast, dropout_layers, normalise, predict
+from ralx.segmentation import dropout_layers, predict
 
 
 class Experiment:
@@ -55,7 +56,13 @@ class Experiment:
         self._refuse_unfit_segmenter()
         if config.policy:
             self._load_policy(config.policy)
-        self._say_what_is_compared()
+
+    def within(self, run: RunDirectory) -> "Experiment":
+        """The same experiment, working in another folder."""
+        other = copy.copy(self)
+        other.run = run
+        other.pretraining = Pretraining(self.segmenters, run, self.cache, self.monitor)
+        return other
 
     # Stages
 
@@ -64,28 +71,32 @@ class Experiment:
         _ = self.pretraining.theta0, self.pretraining.theta0_prime
 
     def learn(self) -> None:
-        """A policy for every seed, unless it isn't among the methods."""
-        for seed in self.config.seeds if "ralis" in self.config.methods else ():
-            path = self._policy_path(seed)
-            if not path.exists():
-                given = self.config.policy
-                network = self._load_policy(given) if given else self._learned(seed)
-                save_policy(path, network, self._policy_needs())
-            self.run.checkpoint.clear(f"learn-seed{seed}")
+        """A policy for every seed, unless no method needs one."""
+        for seed in self.config.seeds if self.config.uses_policy else ():
+            self.learn_policy(seed)
 
     def evaluate(self) -> None:
         """Every method at every budget with every seed, and full supervision."""
         if self.config.policy:
             self.learn()  # takes it over
-        if "ralis" in self.config.methods:
+        if self.config.uses_policy:
             for seed in self.config.seeds:
                 self._own_policy(seed)  # a missing or damaged one shows now, not after hours
         self.pretraining.full_supervision()
         for seed in self.config.seeds:
             for method in self.config.methods:
-                self._select(method, seed)
+                self.select(method, seed, learned=self.run)
                 for budget in self.config.budgets:
                     self._finish(method, seed, budget)
+
+    def learn_policy(self, seed: int) -> None:
+        """A policy as a file of the run; the one that the config names where it does."""
+        path = self._policy_path(seed)
+        if not path.exists():
+            given = self.config.policy
+            network = self._load_policy(given) if given else self._learned(seed)
+            self._save_policy(path, network)
+        self.run.checkpoint.clear(f"learn-seed{seed}")
 
     # The game
 
@@ -121,6 +132,9 @@ class Experiment:
             batch_size=self.config.inference_batch_size,
             precision=self.config.precision,
             cuda_graph=self.config.cuda_graph,
+            ablation=Ablation(
+                len(self.classes), self.config.kl_bins, self.config.hidden_features, self.config.kl_summary
+            ),
             stopwatch=stopwatch,
         )
 
@@ -143,7 +157,13 @@ class Experiment:
             "class_features": config.class_features,
             "kl_range": config.kl_range,
             "kl_max": config.kl_max,
+            # Policies that see everything don't mention it: their files are older than these options.
+            "hidden_features": sorted(config.hidden_features) or None,
+            "kl_summary": config.kl_summary if config.kl_summary != "histogram" else None,
         }
+
+    def _save_policy(self, path: Path, network: QueryNetwork) -> None:
+        save_policy(path, network, {k: v for k, v in self._policy_needs().items() if v is not None})
 
     def _agent(self, network: QueryNetwork) -> DQNAgent:
         config = self.config
@@ -175,10 +195,10 @@ class Experiment:
         needed = self._network_sizes() | self._policy_needs()
         return load_policy(path, device=self.device, **needed).network
 
-    def _own_policy(self, seed: int) -> QueryNetwork:
-        """The policy that this run learned or took over; RunError if it is damaged."""
+    def _own_policy(self, seed: int, learned: RunDirectory | None = None) -> QueryNetwork:
+        """The policy that the run `learned`, or this one, learned or took over; RunError if it is damaged."""
         try:
-            return self._load_policy(self._policy_path(seed))
+            return self._load_policy((learned or self.run).policy_path(seed, self.config.seed))
         except ValueError as error:
             raise RunError(str(error)) from error
 
@@ -219,8 +239,11 @@ class Experiment:
 
     # Evaluation
 
-    def _select(self, method: str, seed: int) -> None:
-        """Let `method` choose regions of D_V up to the last budget; keep the segmenter at every budget."""
+    def select(self, method: str, seed: int, *, learned: RunDirectory) -> None:
+        """Let `method` choose regions of D_V up to the last budget; keep the segmenter at every budget.
+
+        A policy is read from the run `learned`.
+        """
         path = self.run.selection_path(method, seed)
         piece = f"select-{method}-seed{seed}"
         if path.exists():
@@ -230,7 +253,7 @@ class Experiment:
         game.start(self.pretraining.theta0_prime)
         select_regions(
             game,
-            self._chooser(method, seed, game),
+            self._chooser(method, seed, game, learned),
             self.config.budgets,
             self.config.query_size,
             name=(method, seed),
@@ -254,82 +277,74 @@ class Experiment:
         write_json(path, selection)
         self.run.checkpoint.clear(piece)
 
-    def _chooser(self, method: str, seed: int, game: Game) -> Chooser:
-        pool_size = self.config.pool_size_of(method)
-        if method == "ralis":
-            return self._policy_chooser(seed, game, pool_size)
-        if method == "uniform":  # candidates are in random order already; no image is read
-            return lambda game, query_size, generator: game.draw(query_size, pool_size, generator)[:, 0]
-        score = ACQUISITIONS[method]
+    def _chooser(self, method: str, seed: int, game: Game, learned: RunDirectory | None = None) -> Chooser:
+        config = self.config
+        setting = Setting(
+            region_size=self.region_size,
+            edge=config.edge,
+            pool_size=config.pool_size_of(method),
+            num_mc_samples=config.num_mc_samples,
+            batch_size=config.inference_batch_size,
+            precision=config.precision,
+            class_pixels=self._class_pixels(self.splits.train_set),
+            policy=lambda: (self._agent(self._own_policy(seed, learned)), self._observer(game, Stopwatch())),
+        )
+        return CHOOSERS[method](setting)
 
-        def choose(game: Game, query_size: int, generator: torch.Generator) -> torch.Tensor:
-            candidates = game.draw(query_size, pool_size, generator)
-            with autocast(self.device, self.config.precision):
-                scores = gather_regions(
-                    lambda images: score(
-                        game.trainer.segmenter,
-                        normalise(images),
-                        self.region_size,
-                        edge=self.config.edge,
-                        num_mc_samples=self.config.num_mc_samples,
-                        generator=generator,
-                    ),
-                    game.dataset.images,
-                    game.grid,
-                    candidates,
-                    self.config.inference_batch_size,
-                )
-            refuse_not_finite(scores)
-            return chosen_regions(candidates, pick(scores))
-
-        return choose
-
-    def _policy_chooser(self, seed: int, game: Game, pool_size: int) -> Chooser:
-        agent = self._agent(self._own_policy(seed))
-        observe = self._observer(game, Stopwatch())
-
-        def choose(game: Game, query_size: int, generator: torch.Generator) -> torch.Tensor:
-            seen = observe(game, query_size, pool_size, generator)
-            chosen = agent.act(seen.state, seen.actions, 0.0, generator)
-            return chosen_regions(seen.candidates, chosen)
-
-        return choose
+    def _class_pixels(self, data: SegmentationDataset) -> torch.Tensor:
+        """int64 [C]: pixels per class in all labels of `data`."""
+        batches = torch.arange(len(data)).split(self.config.inference_batch_size)
+        counts = [class_counts(data.labels(i), len(self.classes), data.ignore_index) for i in batches]
+        return torch.cat(counts).sum(0).cpu()
 
     def _finish(self, method: str, seed: int, budget: int) -> None:
-        """Train on the first `budget` regions until D_R says stop; write the result on the test set."""
+        """Add the record of the final training to the run's, unless it is there."""
         cell = {"method": method, "budget": budget, "seed": seed}
-        start = self.run.segmenter_path(method, seed, budget)
-        piece = f"final-{method}-seed{seed}-budget{budget}"
-        if any(cell.items() <= record.items() for record in self.run.records()):
-            start.unlink(missing_ok=True)
-            self.run.checkpoint.clear(piece)
-            return
-        selection = read_json(self.run.selection_path(method, seed))
+        if not any(cell.items() <= record.items() for record in self.run.records()):
+            record, _ = self.finish(method, seed, budget, selected=self.run)
+            self.run.add_record(record)
+            self.monitor.scalar(f"evaluate-seed{seed}", method, record["miou"], budget)
+        self.run.checkpoint.clear(final_piece(method, seed, budget))
+        self.run.segmenter_path(method, seed, budget).unlink(missing_ok=True)
+
+    def finish(
+        self, method: str, seed: int, budget: int, *, selected: RunDirectory
+    ) -> tuple[dict[str, Any], float]:
+        """Train on the first `budget` regions of the run `selected` until D_R says stop.
+
+        Returns the record of results.json, measured on the test set, and the mIoU on D_R.
+        """
+        selection = read_json(selected.selection_path(method, seed))
         game = self._game(self.splits.eval_set)
-        state, _ = load_tensors(start)
+        state, _ = load_tensors(selected.segmenter_path(method, seed, budget))
         if self.config.final_lr is not None:
             state["lr"] = torch.tensor(self.config.final_lr, dtype=torch.float64)
         game.start(state)
         regions = self._region_indices(selection["regions"][:budget])
         game.pool.label(regions)
-        fit(
+        reward_miou = fit(
             game.trainer,
             lambda generator: self.segmenters.train_epoch(game.trainer, game.dataset, generator, game.pool),
             lambda: self.segmenters.reward_miou(game.trainer),
             lr_option="segmenter_lr" if self.config.final_lr is None else "final_lr",
             name=f"{method}, seed {seed}, {budget} regions",
-            piece=piece,
+            piece=final_piece(method, seed, budget),
             key=("final", method, seed, budget),
             patience=self.config.final_patience,
             max_epochs=self.config.max_epochs,
             run=self.run,
             monitor=self.monitor,
         )
+        cell = {"method": method, "budget": budget, "seed": seed}
         record = cell | self.segmenters.test_record(game.trainer) | self._selected(game, regions)
-        self.run.add_record(record)
-        self.run.checkpoint.clear(piece)
-        start.unlink(missing_ok=True)
-        self.monitor.scalar(f"evaluate-seed{seed}", method, record["miou"], budget)
+        return record, reward_miou
+
+    def selected_classes(self, method: str, seed: int, *, selected: RunDirectory) -> list[dict[str, Any]]:
+        """For every budget, what the regions that the run `selected` chose hold."""
+        selection = read_json(selected.selection_path(method, seed))
+        game = self._game(self.splits.eval_set)
+        regions = self._region_indices(selection["regions"])
+        return [{"budget": b} | self._selected(game, regions[:b]) for b in selection["budgets"]]
 
     def _region_indices(self, regions: list[list]) -> torch.Tensor:
         data = self.splits.eval_set
@@ -353,7 +368,8 @@ class Experiment:
     def _policy_path(self, seed: int) -> Path:
         return self.run.policy_path(seed, self.config.seed)
 
-    def _say_what_is_compared(self) -> None:
+    def describe(self) -> None:
+        """Say what is compared."""
         data = self.splits.eval_set
         grid = self._grid(data)
         self.monitor.say(
@@ -386,6 +402,11 @@ class Experiment:
                 raise ValueError(
                     f"{option}: must be at most the {available} regions of {data.name}, got {budget}"
                 )
+
+
+def final_piece(method: str, seed: int, budget: int) -> str:
+    """What a final training is called in the checkpoint."""
+    return f"final-{method}-seed{seed}-budget{budget}"
 
 
 def find_device(name: str) -> torch.device:

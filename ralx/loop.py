@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ralx.ablation import Ablation
 from ralx.datasets import SegmentationDataset
 from ralx.dqn import DQNAgent
 from ralx.features import Featurizer, gather_regions
@@ -152,7 +153,7 @@ class Observation(NamedTuple):
 
 
 class Observer:
-    """Draws candidates and computes the features of the state and of the candidates (section 3.1)."""
+    """Computes the features of the state and of a step's candidates (section 3.1)."""
 
     def __init__(
         self,
@@ -162,19 +163,19 @@ class Observer:
         batch_size: int,
         precision: Precision,
         cuda_graph: bool = False,
+        ablation: Ablation | None = None,
         stopwatch: Stopwatch,
     ):
         self.featurizer = featurizer
+        self.ablation = ablation
         self.regions = CudaGraph(self._regions) if cuda_graph else self._regions
         self.state_set = state_set
         self.batch_size = batch_size
         self.precision = precision
         self.stopwatch = stopwatch
 
-    def __call__(
-        self, game: Game, query_size: int, pool_size: int, generator: torch.Generator
-    ) -> Observation:
-        candidates = game.draw(query_size, pool_size, generator)
+    def __call__(self, game: Game, candidates: Tensor) -> Observation:
+        """What the query network sees of `candidates` [K, M]."""
         cast = autocast(game.dataset.device, self.precision)
         with self.stopwatch.phase("state"), cast:
             state = self._state()
@@ -187,6 +188,9 @@ class Observer:
                 self.batch_size,
             )
             actions = self.featurizer.action(regions, game.labelled_distributions)
+        if self.ablation:
+            actions = self.ablation.actions(actions, game.labelled_distributions)
+            state = self.ablation.state(state)
         refuse_not_finite(state, actions)
         return Observation(candidates, state, actions)
 
@@ -309,7 +313,8 @@ class PolicyLearner:
     def _observe(self, generator: torch.Generator) -> None:
         query_size = min(self.query_size, self.budget - self.game.pool.num_labelled)
         with self._naming("segmenter_lr"):
-            self.observation = self.observe(self.game, query_size, self.pool_size, generator)
+            candidates = self.game.draw(query_size, self.pool_size, generator)
+            self.observation = self.observe(self.game, candidates)
         self.replay_buffer.observe(self.observation.state, self.observation.actions)
 
     def _naming(self, option: str) -> AbstractContextManager[None]:

@@ -62,6 +62,16 @@ def class_distribution(labels: Tensor, num_classes: int, ignore_index: int) -> T
     return (counts / counts.sum(1, keepdim=True).clamp(min=1)).float()
 
 
+def kl_divergence(p: Tensor, q: Tensor, eps: float = 1e-7) -> Tensor:
+    """KL(p ‖ q) in nats of each class distribution of p [..., C] to all of q [L, C]: float64 [..., L].
+
+    Every row is smoothed and normalised first, (x + eps) / Σ (x + eps), as `ralx.kl_histogram` does.
+    """
+    p, q = (rows.double() + eps for rows in (p, q))
+    p, q = (rows / rows.sum(-1, keepdim=True) for rows in (p, q))
+    return (p * p.log()).sum(-1, keepdim=True) - p @ q.log().T
+
+
 def distribution_entropy(distribution: Tensor) -> float:
     """Shannon entropy in nats of one class distribution [C]: how balanced the selected pixels are.
 

@@ -1,5 +1,6 @@
 """Segmenters as a config has them: made, trained and measured; and those trained before the game starts."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -131,14 +132,16 @@ class Pretraining:
             patience=self.config.target_patience,
         )
 
-    def full_supervision(self) -> None:
-        """From θ0 on every label of the training set: what the methods are measured against."""
-        self._pretrained(
+    def full_supervision(self, seed: int | None = None) -> State:
+        """From θ0 on every label of the training set: what the methods are measured against. The trainer's
+        state; `seed` is the config's first one unless given."""
+        return self._pretrained(
             "full_supervision",
             [self.splits.full_set],
             start=self.theta0,
             lr_option="target_lr",
             patience=self.config.full_patience,
+            seed=seed,
         )
 
     def _pretrained(
@@ -149,13 +152,15 @@ class Pretraining:
         start: State | None,
         lr_option: str,
         patience: int,
+        seed: int | None = None,
     ) -> State:
         """Train on `datasets` from `start`, or take the result from the cache; note it in reference.json.
 
         Returns the state of a new trainer at these weights.
         """
         lr = getattr(self.config, lr_option)
-        piece = f"{name}-{self._fingerprint(datasets, start, lr, patience)}"
+        seed = self.config.seed if seed is None else seed
+        piece = f"{name}-{self._fingerprint(datasets, start, lr, patience, seed)}"
         path = self.cache / f"{piece}.safetensors"
         trainer = self.segmenters.new_trainer(lr)
         if path.exists():
@@ -173,26 +178,32 @@ class Pretraining:
                 lr_option=lr_option,
                 name=name,
                 piece=piece,
-                key=(name, self.config.seed),
+                key=(name, seed),
                 patience=patience,
                 max_epochs=self.config.max_epochs,
                 run=self.run,
                 monitor=self.monitor,
             )
-            record = {"method": name, "seed": self.config.seed, **self.segmenters.test_record(trainer)}
+            record = {"method": name, "seed": seed, **self.segmenters.test_record(trainer)}
             save_tensors(path, trainer.segmenter.state_dict(), record)
         self.run.checkpoint.clear(piece)
-        if not any(known["method"] == name for known in self.run.records("reference.json")):
+        known = self.run.records("reference.json")
+        if not any((each["method"], each["seed"]) == (name, seed) for each in known):
             self.run.add_record(record, "reference.json")
         fresh = self.segmenters.new_trainer(self.config.segmenter_lr)
         fresh.segmenter.load_state_dict(trainer.segmenter.state_dict())
         return fresh.state_dict()
 
     def _fingerprint(
-        self, datasets: Sequence[SegmentationDataset], start: State | None, lr: float, patience: int
+        self,
+        datasets: Sequence[SegmentationDataset],
+        start: State | None,
+        lr: float,
+        patience: int,
+        seed: int,
     ) -> str:
         """A hash of everything that the trained weights and their record depend on."""
-        config, segmenters = self.config, self.segmenters
+        config, segmenters = dataclasses.replace(self.config, seed=seed), self.segmenters
         digest = hashlib.sha256()
         settings = {name: value for name, value in config.to_json().items() if name in _PRETRAINING_FIELDS}
         digest.update(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ralx.acquisition import ACQUISITIONS, bald, entropy, pick, uniform
+from ralx.acquisition import ACQUISITIONS, bald, best, entropy, pick, uniform
 from ralx.segmentation import build_segmenter
 
 REGION = (9, 8)
@@ -162,11 +162,49 @@ def test_uniform_runs_no_network(images):
 
 
 @pytest.mark.parametrize(("edge", "regions"), [("drop", 24), ("keep", 35)])
-@pytest.mark.parametrize("name", ["uniform", "entropy", "bald"])
+@pytest.mark.parametrize("name", ACQUISITIONS)
 def test_every_acquisition_function_takes_the_same_arguments(name, edge, regions, images):
     segmenter, score = build_segmenter("fpn-small", 5), ACQUISITIONS[name]
     scores = score(segmenter, images, REGION, edge=edge, num_mc_samples=2, generator=generator())
     assert scores.shape == (3, regions) and scores.dtype == torch.float32 and scores.isfinite().all()
+
+
+def window_entropy(classes, num_classes):
+    """[N, H, W] → the entropy of the classes in the 3×3 window around each pixel, cut at the border."""
+    one_hot = nn.functional.one_hot(classes, num_classes).permute(0, 3, 1, 2).double()
+    share = nn.functional.avg_pool2d(one_hot, 3, stride=1, padding=1, count_include_pad=False)
+    return torch.special.entr(share).sum(1)
+
+
+@pytest.mark.parametrize(("edge", "sums"), [("drop", region_sums), ("keep", ragged_sums)])
+@pytest.mark.parametrize("name", ["margin", "least-confidence", "ripu"])
+def test_scores_of_pixels_are_summed_over_each_region(name, edge, sums, images):
+    segmenter = Segmenter().train()
+    scores = ACQUISITIONS[name](segmenter, images, REGION, edge=edge)
+    assert segmenter.training and scores.dtype == torch.float32 and not scores.requires_grad
+    p = probabilities(segmenter.eval()(images).detach())
+    best_two = p.topk(2, dim=1).values
+    maps = {
+        "margin": 1 - (best_two[:, 0] - best_two[:, 1]),
+        "least-confidence": 1 - best_two[:, 0],
+        "ripu": window_entropy(p.argmax(1), 5) * pixel_entropy(p),
+    }
+    assert torch.allclose(scores.double(), sums(maps[name]), atol=72 * 1e-4)
+
+
+def test_best_takes_the_highest_scores_and_the_first_of_equal_ones():
+    assert best(torch.tensor([0.1, 0.9, -1.0, 0.3]), 3).tolist() == [1, 3, 0]
+    scores = torch.zeros(1000)
+    scores[[400, 700]] = 1
+    assert best(scores, 4).tolist() == [400, 700, 0, 1]
+
+
+def test_best_rejects_nan_and_too_few_scores():
+    with pytest.raises(FloatingPointError, match="scores must not be NaN, got 1 of them"):
+        best(torch.tensor([0.0, math.nan]), 1)
+    for scores, count in ((torch.zeros(2), 3), (torch.zeros(2), 0), (torch.zeros(2, 2), 1)):
+        with pytest.raises(ValueError, match=f"M of at least count={count}, got"):
+            best(scores, count)
 
 
 def test_pick_takes_the_highest_score_of_each_pool():

@@ -76,7 +76,8 @@ def test_a_preset_names_itself_and_survives_json(name):
         ({"budgets": (48, 24)}, r"budgets: must ascend, got \(48, 24\)"),
         ({"methods": ()}, "methods: needs at least one"),
         ({"methods": ("ralis", "ralis")}, "methods: must not repeat"),
-        ({"methods": ("margin",)}, "methods: must be among ralis, entropy, bald, uniform"),
+        ({"methods": ("badge",)}, "methods: must be among ralis, entropy, bald, uniform, margin"),
+        ({"hidden_features": ("colour",)}, "hidden_features: must be among state-entropy, state-classes"),
         ({"region_size": (0, 8)}, "region_size: every number must be at least 1"),
         ({"seed": -1}, "seed: must not be negative, got -1"),
         ({"query_size": 481}, "query_size: must be at most budget, which is 480, got 481"),
@@ -89,7 +90,10 @@ def test_a_preset_names_itself_and_survives_json(name):
         ({"num_mc_samples": 1}, "num_mc_samples: must be at least 2 while bald .*, got 1"),
         ({"dataset": "synthetic", "data": Path("x")}, r"data: must not be given with dataset synthetic.*'x'"),
         ({"dataset": "synthetic", "split_lists": Path("x")}, "split_lists: must not be given with dataset"),
-        ({"methods": ("uniform",), "policy": Path("p")}, "policy: must not be given unless ralis is among"),
+        (
+            {"methods": ("uniform",), "policy": Path("p")},
+            "policy: must not be given unless ralis or",
+        ),
     ],
 )
 def test_unusable_values_are_refused(change, message):
@@ -107,3 +111,16 @@ def test_an_unknown_preset_is_refused():
         ValueError, match="preset: must be one of synthetic, camvid-small, camvid, cityscapes"
     ):
         preset("pascal")
+
+
+def test_the_papers_methods_are_compared_unless_told_otherwise():
+    assert preset("camvid").methods == ("ralis", "entropy", "bald", "uniform")
+
+
+def test_the_other_methods_share_a_pool_size():
+    assert [preset("cityscapes").pool_size_of(name) for name in ("bald", "ripu", "k-centre")] == [200] * 3
+
+
+def test_a_policy_serves_whatever_chooses_by_it():
+    config = dataclasses.replace(preset("camvid"), methods=("ralis-all",), policy=Path("p"))
+    assert config.uses_policy and not dataclasses.replace(config, methods=("cheat",), policy=None).uses_policy

@@ -1,48 +1,18 @@
 """How a run is put together from its config: every switch reaches what it switches."""
 
-import dataclasses
-
 import pytest
 import torch
+from tiny_experiments import experiment_in
 from torch import nn
 
-from ralx.config import Config, preset
-from ralx.datasets import SyntheticSizes, load_splits
-from ralx.experiments import Experiment, find_device
-from ralx.monitor import Monitor
+from ralx.experiments import find_device
 from ralx.pretraining import Segmenters
-from ralx.run_dir import open_run
 from ralx.segmentation import CudaGraph
-
-SIZES = SyntheticSizes(
-    image_size=(48, 64), state_set=2, train_set=4, eval_set=6, reward_set=2, test_set=2, pretrain_set=3
-)
-TINY = dict(
-    region_size=(16, 16),
-    crop_size=(32, 32),
-    batch_size=4,
-    max_epochs=1,
-    query_size=2,
-    pool_size=3,
-    budget=6,
-    episodes=2,
-    budgets=(3, 6),
-    num_seeds=1,
-)
 
 
 @pytest.fixture
 def make(tmp_path):
-    """make(published=..., **changes): an experiment on six tiny scenes."""
-
-    def experiment(*, published: bool = False, **changes) -> Experiment:
-        config: Config = dataclasses.replace(preset("synthetic", published=published), **(TINY | changes))
-        splits = load_splits("synthetic", sizes=SIZES)
-        with open_run(tmp_path / "run", {}, resume=True) as run:
-            run.begin({})
-            return Experiment(config, splits, run, tmp_path / "cache", Monitor())
-
-    return experiment
+    return experiment_in(tmp_path)
 
 
 @pytest.fixture
@@ -115,7 +85,7 @@ def test_pretraining_is_cached_by_what_it_depends_on(make):
     splits = experiment.splits
 
     def key(experiment, data=splits.train_set, lr=0.1):
-        return experiment.pretraining._fingerprint([data], None, lr, 3)
+        return experiment.pretraining._fingerprint([data], None, lr, 3, experiment.config.seed)
 
     same = key(experiment)
     assert key(make(query_size=3, gamma=0.5, budgets=(4, 5))) == same  # nothing of the game
@@ -185,6 +155,27 @@ def test_devices_are_found_by_name():
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="device: this machine has 0 CUDA devices, got 'cuda:3'"):
             find_device("cuda:3")
+
+
+def test_hidden_features_reach_what_the_agent_sees(make):
+    experiment = make(hidden_features=("state-entropy", "kl-unlabelled"), kl_summary="sum")
+    game = experiment._game(experiment.splits.eval_set)
+    candidates = game.draw(2, 3, torch.Generator().manual_seed(0))
+    seen = experiment._observer(game, experiment.stopwatch)(game, candidates)
+    assert seen.state[:, :11].any() and not seen.state[:, 11:].any()
+    assert not seen.actions[..., -32:].any() and seen.actions[..., 11:-64].any()
+
+
+def test_a_policy_knows_what_it_was_not_shown(make):
+    whole = make()
+    whole.save_policies()
+    assert whole._load_policy(whole._policy_path(0))
+    blind = make(hidden_features=("kl-labelled",))
+    with pytest.raises(ValueError, match=r"hidden_features=nothing; needed is hidden_features=\['kl-label"):
+        blind._load_policy(whole._policy_path(0))
+    blind.save_policies()
+    with pytest.raises(ValueError, match=r"has hidden_features=\['kl-labelled'\]; needed is .*=None"):
+        whole._load_policy(whole._policy_path(0))
 
 
 def test_the_segmenter_is_compiled_and_captured_where_asked_for(learner_of):

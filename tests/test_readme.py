@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from ralx.cli import parse
+from ralx.config import METHODS
+from ralx.study.cli import parse as parse_experiment
+from ralx.study.studies import NAMES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -51,6 +54,18 @@ def test_the_commands_parse(command):
     assert parse(arguments).config.preset == arguments[arguments.index("--preset") + 1]
 
 
+@pytest.mark.parametrize("command", re.findall(r"^ralx-experiment .*$", README, re.MULTILINE))
+def test_the_experiments_parse(command):
+    _, *arguments = shlex.split(command)
+    assert parse_experiment(arguments).name == arguments[0]
+
+
+def test_it_names_every_method_and_experiment():
+    [section] = re.findall(r"## The paper's experiments\n(.*?)\n## ", README, re.DOTALL)
+    named = set(re.findall(r"`([a-z-]+)`", section)) | {"budget-curve"}
+    assert {*METHODS, *NAMES} <= named
+
+
 def test_every_picture_and_file_it_points_to_is_there():
     pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README)
     files = re.findall(r"`(bench/[^`]+)`", README)
@@ -60,8 +75,9 @@ def test_every_picture_and_file_it_points_to_is_there():
 
 
 def test_every_option_that_is_named_exists(capsys):
-    with pytest.raises(SystemExit):
-        parse(["--help"])
+    for parser in parse, parse_experiment:
+        with pytest.raises(SystemExit):
+            parser(["--help"])
     known = capsys.readouterr().out + (ROOT / "bench" / "conftest.py").read_text()
     options = set(re.findall(r"--[a-z][a-z0-9-]+", known))
     named = set(re.findall(r"`(--[a-z][a-z0-9-]+)", README))

@@ -23,7 +23,8 @@ from ralx.report.learning import learning_curves, running_mean, step_seconds, wh
 from ralx.report.page import per_class_table
 from ralx.report.records import Run, check_regions, read_run
 from ralx.report.regions import first_selections, paint, region_boxes, selections, shown_images
-from ralx.report.stats import Stat, best_of, compared_budget, mean_std, methods_of
+from ralx.report.stats import METHODS, Stat, best_of, compared_budget, mean_std, methods_of
+from ralx.report.style import method_styles
 
 PNGS = {
     "miou_vs_budget.png",
@@ -775,3 +776,9 @@ def test_selections_picture_has_a_column_for_each_method():
     assert shown[0, 0].tolist() == Coloured.palette[3].tolist()  # image 3: its first stripe is class 3
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert "void" in names and CLASSES[3] in names
+
+
+def test_lines_of_other_names_can_be_told_apart():
+    names = [*METHODS, *(f"arm-{number}" for number in range(30))]
+    assert len(set(method_styles(names).values())) == len(names)
+    assert method_styles(["arm-7", "ralis"])["ralis"] == method_styles(METHODS)["ralis"]

@@ -1,10 +1,12 @@
 """The report of a run: a page of pictures and tables made from its folder, and the terminal's summary."""
 
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import matplotlib.style
+from matplotlib.figure import Figure
 
 from ralx.policy import MOSTLY_GREEDY
 from ralx.report.comparison import miou_vs_budget, per_class_iou, selected_classes
@@ -16,7 +18,24 @@ from ralx.report.stats import TARGET_TEXT, compared_budget, seeds_text
 from ralx.report.style import STYLE
 from ralx.report.summary import summary_table
 
-__all__ = ["summary_table", "write_report"]
+__all__ = [
+    "miou_vs_budget",
+    "per_class_iou",
+    "save_figures",
+    "selected_classes",
+    "selections",
+    "summary_table",
+    "write_report",
+]
+
+
+def save_figures(folder: Path, figures: Mapping[str, Callable[[], Figure | None]]) -> None:
+    """Draws each of `figures`, by file name, into `folder`; one that is None is left out."""
+    with matplotlib.style.context(STYLE, after_reset=True):
+        for name, draw in figures.items():
+            figure = draw()
+            if figure is not None:
+                figure.savefig(folder / name, metadata={"Software": None})
 
 
 def write_report(run_dir: Path, *, pictures: Any | None = None) -> Path:

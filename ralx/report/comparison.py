@@ -29,7 +29,7 @@ from ralx.report.stats import (
     stat_of,
     stats_of,
 )
-from ralx.report.style import INK, STRIPE, method_handles, method_style, new_figure
+from ralx.report.style import INK, STRIPE, method_handles, method_styles, new_figure
 
 
 def miou_vs_budget(run: Run, pool_pixels: int | None) -> Figure | None:
@@ -64,7 +64,7 @@ def miou_vs_budget(run: Run, pool_pixels: int | None) -> Figure | None:
 
 
 def _draw_method_curve(axes: Axes, results: Sequence[Record], method: str, start: Stat | None) -> None:
-    colour, marker = method_style(method)
+    colour, marker = method_styles(methods_of(results))[method]
     budgets = budgets_of(record for record in results if record["method"] == method)
     stats = [stat_of(results, miou_of, method, budget) for budget in budgets]
     mean = np.array([stat.mean * 100 for stat in stats if stat])
@@ -142,8 +142,8 @@ def _class_rows(axes: Axes, classes: Sequence[str], stats: Mapping[str, Sequence
     for row in range(0, len(classes), 2):
         axes.axhspan(row - 0.5, row + 0.5, color=STRIPE, lw=0, zorder=0)
     offsets = np.linspace(-0.27, 0.27, len(stats)) if len(stats) > 1 else [0.0]
-    for offset, (method, values) in zip(offsets, stats.items(), strict=True):
-        colour, marker = method_style(method)
+    styles = method_styles(stats).values()
+    for offset, values, (colour, marker) in zip(offsets, stats.values(), styles, strict=True):
         shown = [(row + offset, stat) for row, stat in enumerate(values) if stat is not None]
         axes.errorbar(
             [stat.mean * 100 for _, stat in shown],
@@ -216,8 +216,9 @@ def classes_by_share(results: Sequence[Record], method: str, budget: int) -> lis
 def _entropy_panel(axes: Axes, results: Sequence[Record]) -> None:
     budgets, methods = budgets_of(results), methods_of(results)
     offsets = np.linspace(-0.27, 0.27, len(methods)) if len(methods) > 1 else [0.0]
+    styles = method_styles(methods)
     for offset, method in zip(offsets, methods, strict=True):
-        colour, marker = method_style(method)
+        colour, marker = styles[method]
         stats = [stat_of(results, entropy_of, method, budget) for budget in budgets]
         shown = [(place + offset, stat) for place, stat in enumerate(stats) if stat is not None]
         axes.errorbar(

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ralx.policy import MOSTLY_GREEDY
 from ralx.report.records import Record, Run
-from ralx.report.style import INK, PALE, method_style, new_figure
+from ralx.report.style import INK, METHOD_STYLES, PALE, new_figure
 
 
 def learning_curves(run: Run) -> Figure | None:
@@ -71,7 +71,7 @@ def _by_step(steps: Sequence[Record], name: str) -> list[Point]:
 
 def _curve(axes: Axes, points: Sequence[Point], title: str, label: str, smooth: bool = True) -> None:
     """A pale line for each seed, and over them the seeds' mean, smoothed over a tenth of the points."""
-    colour, _ = method_style("ralis")
+    colour, _ = METHOD_STYLES["ralis"]
     axes.set_title(title)
     axes.set_xlabel("episode")
     axes.set_ylabel(label)
@@ -128,7 +128,7 @@ def _within_episode(axes: Axes, episodes: list[list[Record]]) -> None:
     """mIoU on D_R step by step: the first quarter of the episodes, and the last one."""
     by_number = sorted(episodes, key=lambda steps: steps[0]["episode"])
     quarter = max(1, len(by_number) // 4)
-    last_colour, _ = method_style("ralis")
+    last_colour, _ = METHOD_STYLES["ralis"]
     parts = [("#999999", by_number[:quarter]), (last_colour, by_number[-quarter:])]
     for colour, part in parts if len(by_number) > 1 else parts[1:]:
         length = min(len(steps) for steps in part)

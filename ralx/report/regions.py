@@ -11,7 +11,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from ralx.report.records import Record, Run
 from ralx.report.stats import methods_of
-from ralx.report.style import method_style, new_figure
+from ralx.report.style import method_styles, new_figure
 
 
 def selections(run: Run, pictures: Any, count: int = 3) -> Figure | None:
@@ -33,15 +33,16 @@ def selections(run: Run, pictures: Any, count: int = 3) -> Figure | None:
     figure = new_figure(0.5 + cell * len(chosen), 0.9 + 2 * len(names) * (cell * height / width + 0.12))
     grid = figure.subplots(2 * len(names), len(chosen), squeeze=False)
     present: set[int] = set()
+    styles = method_styles(chosen)
     for column, (method, selection) in enumerate(chosen.items()):
         for row, name in enumerate(names):
             boxes = region_boxes(selection, name, (height, width))
             mask = box_mask(boxes, (height, width))
-            _draw_photo(grid[2 * row, column], photos[row], boxes, method)
+            _draw_photo(grid[2 * row, column], photos[row], boxes, styles[method][0])
             grid[2 * row + 1, column].imshow(paint(photos[row], labels[row], mask, palette))
             grid[2 * row + 1, column].set_xlabel(regions_text(len(boxes)), fontsize=8.5)
             present.update(np.unique(labels[row][mask]).tolist())
-        grid[0, column].set_title(method, color=method_style(method)[0], loc="center")
+        grid[0, column].set_title(method, color=styles[method][0], loc="center")
     for row, name in enumerate(names):
         _write_beside(grid[2 * row, 0], name)
     for panel in grid.flat:
@@ -130,16 +131,13 @@ def regions_text(count: int) -> str:
 
 
 def _draw_photo(
-    axes: Axes, photo: np.ndarray, boxes: Iterable[tuple[int, int, int, int]], method: str
+    axes: Axes, photo: np.ndarray, boxes: Iterable[tuple[int, int, int, int]], colour: str
 ) -> None:
     axes.imshow(photo)
-    for colour, line_width in (
-        ("white", 3.2),
-        (method_style(method)[0], 1.6),
-    ):  # white edges below
+    for edge, line_width in (("white", 3.2), (colour, 1.6)):  # white edges below
         for top, left, height, width in boxes:
             corner = (left - 0.5, top - 0.5)
-            axes.add_patch(Rectangle(corner, width, height, fill=False, ec=colour, lw=line_width))
+            axes.add_patch(Rectangle(corner, width, height, fill=False, ec=edge, lw=line_width))
 
 
 def _write_beside(axes: Axes, name: str) -> None:

@@ -6,7 +6,11 @@ from typing import NamedTuple
 
 from ralx.report.records import Record
 
-METHODS = ("ralis", "entropy", "bald", "uniform")  # the order in which methods are shown
+# The order in which methods are shown; others follow by name.
+METHODS = (
+    *("ralis", "entropy", "bald", "uniform", "ralis-all", "margin", "least-confidence", "ripu"),
+    *("class-balanced", "k-centre", "stratified", "cheat"),
+)
 REFERENCES = {"theta0": "θ0", "theta0_prime": "θ0′", "full_supervision": "full supervision"}
 TARGET_SHARE = 0.96  # the share of full supervision's mIoU that the paper's headline compares with
 TARGET_TEXT = f"{TARGET_SHARE * 100:.0f} %"

@@ -11,8 +11,17 @@ METHOD_STYLES = {
     "entropy": ("#0072B2", "s"),
     "bald": ("#009E73", "^"),
     "uniform": ("#666666", "D"),
+    "ralis-all": ("#D55E00", "X"),
+    "margin": ("#56B4E9", "<"),
+    "least-confidence": ("#56B4E9", ">"),
+    "ripu": ("#0072B2", "P"),
+    "class-balanced": ("#E69F00", "p"),
+    "k-centre": ("#CC79A7", "h"),
+    "stratified": ("#B8A000", "d"),
+    "cheat": ("#000000", "*"),
 }
-OTHER_STYLE = ("#CC79A7", "v")
+OTHER_COLOURS = ("#CC79A7", "#0072B2", "#009E73", "#E69F00", "#56B4E9", "#8B5A2B", "#7A5FA0", "#B22222")
+OTHER_MARKERS = ("v", "o", "s", "^", "D", "P", "X", "<", ">", "p", "h")
 INK = "#222222"
 STRIPE = "#F5F5F5"
 PALE = 0.25  # opacity of what lies behind a mean: seeds, bands, raw curves
@@ -38,9 +47,16 @@ STYLE = {
 }
 
 
-def method_style(method: str) -> tuple[str, str]:
-    """Colour and marker of a method, the same in every picture."""
-    return METHOD_STYLES.get(method, OTHER_STYLE)
+def method_styles(methods: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each method, the same in every picture; of other names by their place."""
+    methods = list(methods)
+    others = [method for method in methods if method not in METHOD_STYLES]
+    places = {method: place for place, method in enumerate(others)}
+    return {method: METHOD_STYLES.get(method) or _other_style(places[method]) for method in methods}
+
+
+def _other_style(place: int) -> tuple[str, str]:
+    return OTHER_COLOURS[place % len(OTHER_COLOURS)], OTHER_MARKERS[place % len(OTHER_MARKERS)]
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -49,7 +65,6 @@ def new_figure(width: float, height: float) -> Figure:
 
 def method_handles(methods: Iterable[str]) -> list[Line2D]:
     handles = []
-    for method in methods:
-        colour, marker = method_style(method)
+    for method, (colour, marker) in method_styles(methods).items():
         handles.append(Line2D([], [], color=colour, marker=marker, ls="", label=method))
     return handles

@@ -1,0 +1,79 @@
+"""Acquisition functions that look beyond one region: at the labels known so far and at the whole batch.
+
+Every function of `BATCH_ACQUISITIONS` maps a `Step` and a CPU generator to one candidate per pool, the places
+int64 [K] on the CPU.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ralx.acquisition import pick
+from ralx.metrics import kl_divergence
+
+# A class that is hardly among the known labels counts as if it filled this share of them: its weight would
+# grow without bound.
+RAREST_SHARE = 1e-3
+
+
+class Step(NamedTuple):
+    """What one step's candidates look like, and what is labelled."""
+
+    predicted: Tensor  # [K, M, C] class distributions of the predictions, fractions
+    entropy: Tensor  # [K, M] cumulative entropy in nats
+    labelled: Tensor  # [L, C] class distributions of the labelled regions' ground truth
+    known: Tensor  # [C] share of each class among all labels that the segmenter may learn from
+
+
+BatchAcquisition = Callable[[Step, torch.Generator], Tensor]
+
+
+def class_balanced(step: Step, generator: torch.Generator) -> Tensor:
+    """Class-balanced entropy: cumulative entropy × Σ_c predicted share of c / √(share of c among the known
+    labels). High where the segmenter is unsure and sees classes that it has few labels of."""
+    weight = step.known.to(step.predicted).clamp(min=RAREST_SHARE).rsqrt()
+    return pick(step.entropy * (step.predicted @ weight)).cpu()
+
+
+def k_centre(step: Step, generator: torch.Generator) -> Tensor:
+    """A diverse batch, farthest first (Gonzalez 1985) on class distributions: pool after pool the candidate
+    whose KL divergence from the nearest centre is largest, KL(candidate ‖ centre).
+
+    Centres are the labelled regions and the candidates chosen before. Of equally far ones the first, and so
+    is the first of a game, when there are no centres: random, as candidates are in random order.
+    """
+    predicted, labelled = step.predicted, step.labelled
+    nearest = kl_divergence(predicted, labelled).amin(-1) if len(labelled) else _far_away(predicted)
+    places = []
+    for pool in range(len(predicted)):
+        place = nearest[pool].argmax()
+        places.append(place)
+        nearest = torch.minimum(nearest, kl_divergence(predicted, predicted[pool, place][None])[..., 0])
+    return torch.stack(places).cpu()
+
+
+def stratified(step: Step, generator: torch.Generator) -> Tensor:
+    """Random with class-stratified prediction: every class has its turn, in random order and again and
+    again; each pool gives a candidate drawn in proportion to the predicted share of the pool's class, or any
+    where none shows it."""
+    predicted = step.predicted.cpu()
+    pools, _, num_classes = predicted.shape
+    rounds = math.ceil(pools / num_classes)
+    turns = torch.cat([torch.randperm(num_classes, generator=generator) for _ in range(rounds)])[:pools]
+    share = predicted.gather(2, turns[:, None, None].expand(-1, predicted.shape[1], 1)).squeeze(2)
+    share = share.where(share.sum(1, keepdim=True) > 0, 1.0)
+    return torch.multinomial(share, 1, generator=generator).squeeze(1)
+
+
+BATCH_ACQUISITIONS: dict[str, BatchAcquisition] = {
+    "class-balanced": class_balanced,
+    "k-centre": k_centre,
+    "stratified": stratified,
+}
+
+
+def _far_away(predicted: Tensor) -> Tensor:
+    return torch.full_like(predicted[..., 0], math.inf, dtype=torch.float64)

@@ -1,0 +1,177 @@
+"""The methods that are compared: by name, what chooses the next regions of a game.
+
+All but two pick within K pools of N candidates, like the paper's. `ralis-all` and `cheat` look at every
+unlabelled region. A method that needs more than a segmenter and images takes it from the game: the labels
+so far, or, for `cheat` alone, the hidden ones.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ralx.acquisition import ACQUISITIONS, Acquisition, best, pick
+from ralx.batch_acquisition import BATCH_ACQUISITIONS, BatchAcquisition, Step
+from ralx.dqn import DQNAgent
+from ralx.features import Featurizer, gather_regions
+from ralx.loop import Chooser, Game, Observer, refuse_not_finite
+from ralx.metrics import class_counts
+from ralx.pool import Oracle, chosen_regions
+from ralx.segmentation import Precision, autocast, normalise, predict
+
+_CHEAT_REGIONS = 4096  # that are looked at at once
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the methods choose by, beside the game."""
+
+    region_size: tuple[int, int]
+    edge: Literal["drop", "keep"]
+    pool_size: int
+    num_mc_samples: int
+    batch_size: int  # images per forward pass
+    precision: Precision
+    class_pixels: Tensor  # int64 [C]: the labels known before the game starts
+    policy: Callable[[], tuple[DQNAgent, Observer]]  # loaded only where it is used
+
+
+def choose_uniform(setting: Setting) -> Chooser:
+    """Candidates are in random order already; no image is read."""
+    return lambda game, query_size, generator: game.draw(query_size, setting.pool_size, generator)[:, 0]
+
+
+def choose_scored(acquisition: Acquisition) -> Callable[[Setting], Chooser]:
+    """The highest score of each pool."""
+
+    def with_setting(setting: Setting) -> Chooser:
+        def choose(game: Game, query_size: int, generator: torch.Generator) -> Tensor:
+            candidates = game.draw(query_size, setting.pool_size, generator)
+
+            def score(segmenter: nn.Module, images: Tensor) -> Tensor:
+                return acquisition(
+                    segmenter,
+                    images,
+                    setting.region_size,
+                    edge=setting.edge,
+                    num_mc_samples=setting.num_mc_samples,
+                    generator=generator,
+                )
+
+            scores = _of_candidates(score, game, candidates, setting)
+            return chosen_regions(candidates, pick(scores))
+
+        return choose
+
+    return with_setting
+
+
+def choose_batch(acquisition: BatchAcquisition) -> Callable[[Setting], Chooser]:
+    """One of each pool, by what the whole batch and the known labels are."""
+
+    def with_setting(setting: Setting) -> Chooser:
+        def predictions(segmenter: nn.Module, images: Tensor) -> Tensor:
+            """[n, R, C + 1]: class distribution, cumulative entropy."""
+            features = Featurizer(segmenter, setting.region_size, cells=(1, 1), edge=setting.edge)(images)
+            return torch.cat([features.class_hist, features.entropy_sum[..., None]], -1)
+
+        def choose(game: Game, query_size: int, generator: torch.Generator) -> Tensor:
+            candidates = game.draw(query_size, setting.pool_size, generator)
+            rows = _of_candidates(predictions, game, candidates, setting)
+            known = setting.class_pixels + _class_pixels(game, game.pool.order)
+            step = Step(rows[..., :-1], rows[..., -1], game.labelled_distributions, known / known.sum())
+            return chosen_regions(candidates, acquisition(step, generator))
+
+        return choose
+
+    return with_setting
+
+
+def choose_by_policy(setting: Setting) -> Chooser:
+    """The learned policy, within pools."""
+    agent, observe = setting.policy()
+
+    def choose(game: Game, query_size: int, generator: torch.Generator) -> Tensor:
+        seen = observe(game, game.draw(query_size, setting.pool_size, generator))
+        return chosen_regions(seen.candidates, agent.act(seen.state, seen.actions, 0.0, generator))
+
+    return choose
+
+
+def choose_by_policy_of_all(setting: Setting) -> Chooser:
+    """The learned policy's K highest Q values of all that is unlabelled: one pool, also to its features."""
+    agent, observe = setting.policy()
+
+    def choose(game: Game, query_size: int, generator: torch.Generator) -> Tensor:
+        unlabelled = game.pool.unlabelled.nonzero().T
+        seen = observe(game, unlabelled)
+        return unlabelled[0, best(agent.q_values(seen.state, seen.actions)[0].cpu(), query_size)]
+
+    return choose
+
+
+def choose_by_hidden_labels(setting: Setting) -> Chooser:
+    """The ceiling: of all that is unlabelled, the regions with most pixels of rare classes that the segmenter
+    gets wrong; of equal ones any. Rare is the half of the classes with the fewest known labels."""
+    rare = torch.zeros(256, dtype=torch.bool)  # of every label, ignored ones included
+    rare[setting.class_pixels.argsort(stable=True)[: len(setting.class_pixels) // 2]] = True
+
+    def choose(game: Game, query_size: int, generator: torch.Generator) -> Tensor:
+        unlabelled = game.pool.unlabelled.nonzero().squeeze(1)
+        mistakes = _mistakes(game, unlabelled, rare, setting)
+        shuffled = torch.randperm(len(unlabelled), generator=generator)
+        return unlabelled[shuffled[best(mistakes[shuffled], query_size)]]
+
+    return choose
+
+
+CHOOSERS: dict[str, Callable[[Setting], Chooser]] = {
+    "ralis": choose_by_policy,
+    "uniform": choose_uniform,
+    **{name: choose_scored(score) for name, score in ACQUISITIONS.items() if name != "uniform"},
+    **{name: choose_batch(acquisition) for name, acquisition in BATCH_ACQUISITIONS.items()},
+    "ralis-all": choose_by_policy_of_all,
+    "cheat": choose_by_hidden_labels,
+}
+
+
+def _of_candidates(
+    compute: Callable[[nn.Module, Tensor], Tensor], game: Game, candidates: Tensor, setting: Setting
+) -> Tensor:
+    """[K, M, ...] of what `compute` says of the segmenter and normalised images, a row per region."""
+    segmenter = game.trainer.segmenter
+    with autocast(game.dataset.device, setting.precision):
+        rows = gather_regions(
+            lambda images: compute(segmenter, normalise(images)),
+            game.dataset.images,
+            game.grid,
+            candidates,
+            setting.batch_size,
+        )
+    refuse_not_finite(rows)
+    return rows
+
+
+def _class_pixels(game: Game, regions: Tensor) -> Tensor:
+    """int64 [C]: pixels per class in the ground truth of `regions` [K]."""
+    labels = game.oracle.label(regions)
+    return class_counts(labels, len(game.dataset.classes), game.dataset.ignore_index).sum(0).cpu()
+
+
+def _mistakes(game: Game, regions: Tensor, rare: Tensor, setting: Setting) -> Tensor:
+    """int64 [K]: pixels of rare classes in each of `regions` [K] that the segmenter gets wrong."""
+
+    def wrong(index: Tensor) -> Tensor:
+        """uint8 [n, H, W]"""
+        images, labels = game.dataset.batch(index)
+        logits = predict(game.trainer.segmenter, images, precision=setting.precision).float()
+        logits = nn.functional.interpolate(logits, labels.shape[1:], mode="bilinear", align_corners=True)
+        mistaken = (logits.argmax(1) != labels) & rare.to(labels.device)[labels.long()]
+        return mistaken.to(torch.uint8)
+
+    # An oracle of mistakes: it cuts regions of any shape, and 0 is what lies beside them.
+    oracle = Oracle(wrong, game.grid, ignore_index=0)
+    parts = regions.split(_CHEAT_REGIONS)
+    return torch.cat([oracle.label(part).flatten(1).sum(1, dtype=torch.int64).cpu() for part in parts])

@@ -1,0 +1,183 @@
+"""The statistics of a study's records, and their table."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from ralx.report.records import Record
+from ralx.report.stats import TARGET_SHARE, budgets_of, mean_std
+from ralx.study.results import Results
+from ralx.study.statistics import area_under, comparison, regions_to_reach, share_of_way, summary
+
+FLOOR, CEILING = "uniform", "cheat"
+
+
+def analyse(results: Results, baselines: Sequence[str] = ()) -> dict[str, Any]:
+    """JSON values. Of each method: at every budget and for the area under its curve the mean over seeds, the
+    paired difference from each baseline and the share of the way from uniform to cheat; and the regions
+    needed to reach 96 % of full supervision.
+
+    The methods are compared with those of `baselines` that are there, or else with the first of them all.
+    """
+    records = results.records
+    methods = list(dict.fromkeys(record["method"] for record in records))  # in the study's order
+    baselines = [method for method in baselines if method in methods] or methods[:1]
+    starts = _values(results.references, "theta0_prime")
+    full = _values(results.references, "full_supervision")
+    start = next(iter(starts.values()), None)
+    target = TARGET_SHARE * mean if (mean := _mean(full.values())) is not None else None
+    budgets = budgets_of(records)
+    curves = {method: _curves(records, method) for method in methods}
+    # A curve that lacks budgets so far would have an area of another width.
+    areas = {
+        m: {seed: area_under(c) for seed, c in curves[m].items() if len(c) == len(budgets)} for m in methods
+    }
+    at = {b: {m: {s: c[b] for s, c in curves[m].items() if b in c} for m in methods} for b in budgets}
+    return {
+        "full_supervision": summary(list(full.values())) if full else None,
+        "target_miou": target,
+        "theta0_prime": start,
+        "known_pixels": results.known_pixels,
+        "pool_pixels": results.pool_pixels,
+        "baselines": baselines,
+        "methods": {
+            method: {
+                "area": _compared(areas, method, baselines),
+                "budgets": {
+                    str(budget): compared | _labels(records, method, budget, results)
+                    for budget in budgets
+                    if (compared := _compared(at[budget], method, baselines))
+                },
+                "regions_to_target": _reached(curves[method], start, target),
+            }
+            for method in methods
+        },
+    }
+
+
+def _values(records: Iterable[Record], method: str) -> dict[int, float]:
+    return {record["seed"]: record["miou"] for record in records if record["method"] == method}
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    stat = mean_std(values)
+    return stat.mean if stat else None
+
+
+def _curves(records: Sequence[Record], method: str) -> dict[int, dict[int, float]]:
+    """seed → budget → mIoU"""
+    curves: dict[int, dict[int, float]] = {}
+    for record in records:
+        if record["method"] == method:
+            curves.setdefault(record["seed"], {})[record["budget"]] = record["miou"]
+    return curves
+
+
+def _compared(
+    values: dict[str, dict[int, float]], method: str, baselines: Sequence[str]
+) -> dict[str, Any] | None:
+    """`summary` of the method's values by seed, against each baseline, and its share of the way."""
+    if not values[method]:
+        return None
+    against = {
+        baseline: comparison(values[method], values[baseline]) for baseline in baselines if baseline != method
+    }
+    return summary(list(values[method].values())) | {
+        "share_of_way": _share(values, method),
+        "against": {baseline: found for baseline, found in against.items() if found},
+    }
+
+
+def _share(values: dict[str, dict[int, float]], method: str) -> float | None:
+    """From uniform to cheat, of the means over the seeds that all three have."""
+    if not {FLOOR, CEILING} <= values.keys():
+        return None
+    three = (values[method], values[FLOOR], values[CEILING])
+    seeds = set.intersection(*(set(each) for each in three))
+    value, bottom, top = (_mean(each[seed] for seed in sorted(seeds)) for each in three)
+    if value is None or bottom is None or top is None:
+        return None
+    return share_of_way(value, bottom, top)
+
+
+def _labels(records: Sequence[Record], method: str, budget: int, results: Results) -> dict[str, Any]:
+    """What was labelled, on average over seeds."""
+    mine = [r for r in records if (r["method"], r["budget"]) == (method, budget)]
+    pixels = _mean(record["labelled_pixels"] for record in mine) or 0.0
+    return {
+        "labelled_pixels": pixels,
+        "share_of_pool_pixels": pixels / results.pool_pixels,
+        "total_labelled_pixels": results.known_pixels + pixels,
+        "selected_entropy": summary([record["selected_entropy"] for record in mine]),
+    }
+
+
+def _reached(
+    curves: dict[int, dict[int, float]], start: float | None, target: float | None
+) -> dict[str, Any] | None:
+    """Regions to the target, from θ0′ at 0: of the mean curve over the budgets that every seed has, and of
+    each seed. null: not reached."""
+    if target is None or not curves:
+        return None
+    origin = {} if start is None else {0: start}
+    shared = set.intersection(*(set(curve) for curve in curves.values()))
+    mean = {budget: _mean(curve[budget] for curve in curves.values()) or 0.0 for budget in shared}
+    return {
+        "of_mean": regions_to_reach(target, origin | mean),
+        "by_seed": {str(s): regions_to_reach(target, origin | c) for s, c in sorted(curves.items())},
+    }
+
+
+def table(analysis: dict[str, Any]) -> str:
+    """Markdown: a row per method, a column per budget, then area, 96 %, share of the way and tests."""
+    methods = analysis["methods"]
+    budgets = sorted({int(budget) for found in methods.values() for budget in found["budgets"]})
+    baselines = analysis["baselines"]
+    head = ["method", *(f"{budget:,}" for budget in budgets), "area", "regions to 96 %", "share of way"]
+    head += [f"area − {baseline}" for baseline in baselines]
+    rows = [head, ["---", *["---:"] * (len(head) - 1)]]
+    for name, found in methods.items():
+        cells = [_mean_std(found["budgets"].get(str(budget))) for budget in budgets]
+        cells += [_mean_std(found["area"]), _regions(found["regions_to_target"]), _percent(found["area"])]
+        cells += [_difference(found["area"], baseline) for baseline in baselines]
+        rows.append([name, *cells])
+    lines = ["| " + " | ".join(row) + " |" for row in rows] if methods else []
+    return "\n".join([*lines, "", *_notes(analysis)]).lstrip() + "\n"
+
+
+def _mean_std(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "–"
+    mean = f"{100 * found['mean']:.1f}"
+    return mean if found["std"] is None else f"{mean} ± {100 * found['std']:.1f}"
+
+
+def _regions(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "–"
+    return "not reached" if found["of_mean"] is None else f"{found['of_mean']:,.0f}"
+
+
+def _percent(area: dict[str, Any] | None) -> str:
+    share = area["share_of_way"] if area else None
+    return "–" if share is None else f"{100 * share:.0f} %"
+
+
+def _difference(area: dict[str, Any] | None, baseline: str) -> str:
+    found = area["against"].get(baseline) if area else None
+    if found is None:
+        return "–"
+    interval = f"{100 * found['mean']:+.2f} [{100 * found['low']:+.2f}, {100 * found['high']:+.2f}]"
+    return interval if found["p"] is None else f"{interval}, p {found['p']:.2g}"
+
+
+def _notes(analysis: dict[str, Any]) -> list[str]:
+    """What the numbers are, and the marks that they are measured by."""
+    percent: Callable[[float], str] = "{:.1f} %".format
+    notes = ["mIoU [%], mean ± standard deviation over seeds; differences are paired by seed, with the 95 % "]
+    notes[0] += "bootstrap interval of their mean and the paired t-test's p. Area: mean height of the curve."
+    if analysis["theta0_prime"] is not None:
+        notes.append(f"θ0′, before the first region: {percent(100 * analysis['theta0_prime'])}.")
+    if analysis["full_supervision"]:
+        full, target = _mean_std(analysis["full_supervision"]), percent(100 * analysis["target_miou"])
+        notes.append(f"Full supervision: {full} %; 96 % of it: {target}.")
+    return notes

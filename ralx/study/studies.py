@@ -1,0 +1,170 @@
+"""The paper's experiments by name: which lines each compares, and what of them has to be computed."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, get_args
+
+from ralx.config import PAPER_METHODS, POLICY_METHODS, PUBLISHED_SWITCHES, Config, Method
+from ralx.study.cells import Cell
+
+StudyName = Literal[
+    "budget-curve",
+    "per-class",
+    "selected-classes",
+    "selections",
+    "upper-bound",
+    "ablate-features",
+    "ablate-regions",
+    "ablate-k",
+    "ablate-mc",
+    "pool-sizes",
+    "published-switches",
+]
+NAMES: tuple[StudyName, ...] = get_args(StudyName)
+
+
+class Arm(NamedTuple):
+    """One line of a study: a method, run with a config of its own."""
+
+    label: str
+    method: str
+    config: Config  # its i-th budget is shown at the study's i-th
+
+
+def arm(label: str, method: Method, config: Config, **changes: Any) -> Arm:
+    """`config` with `changes`, comparing this method alone."""
+    policy = config.policy if method in POLICY_METHODS else None
+    changed = dataclasses.replace(config, methods=(method,), policy=policy, **changes)
+    return Arm(label, method, changed)
+
+
+def compared_methods(config: Config) -> list[Arm]:
+    return [arm(method, method, config) for method in config.methods]
+
+
+def without_features(config: Config) -> list[Arm]:
+    """Appendix E.1. Hiding a part of the features, or summing the divergences up otherwise."""
+    parts = ("state-entropy", "state-classes", "kl-labelled", "kl-unlabelled")
+    return [
+        arm("ralis", "ralis", config),
+        *(arm(f"no-{part}", "ralis", config, hidden_features=(part,)) for part in parts),
+        arm("no-kl", "ralis", config, hidden_features=("kl-labelled", "kl-unlabelled")),
+        arm("kl-max", "ralis", config, kl_summary="max"),
+        arm("kl-sum", "ralis", config, kl_summary="sum"),
+    ]
+
+
+def region_sizes(config: Config) -> list[Arm]:
+    """Appendix E.2. Regions half and twice as high and wide, and whole images, at equal pixels."""
+    height, width = config.region_size
+    sizes = {
+        "regions": (height, width),
+        "half-regions": (height // 2, width // 2),
+        "double-regions": (2 * height, 2 * width),
+        "whole-images": image_size(config),
+    }
+    methods: tuple[Method, ...] = ("ralis", "entropy", "uniform")
+    return [
+        _with_regions(f"{method}-{label}", method, config, size)
+        for label, size in sizes.items()
+        for method in methods
+    ]
+
+
+def _with_regions(label: str, method: Method, config: Config, size: tuple[int, int]) -> Arm:
+    """The config with regions of another size, and as many fewer or more of them."""
+    share = math.prod(size) / math.prod(config.region_size)
+    budgets = tuple(round(budget / share) for budget in config.budgets)
+    return arm(
+        label,
+        method,
+        config,
+        region_size=size,
+        query_size=max(1, min(round(config.query_size / share), budgets[0])),
+        budget=max(1, round(config.budget / share)),
+        budgets=budgets,
+        # As many steps in the buffer as before.
+        replay_capacity=max(config.dqn_batch_size, round(config.replay_capacity / share)),
+    )
+
+
+def image_size(config: Config) -> tuple[int, int]:
+    """Height and width of the data set's images at scale 1, as they are published."""
+    known = {"camvid": (360, 480), "cityscapes": (1024, 2048), "synthetic": config.synthetic_image_size}
+    return known[config.dataset]
+
+
+def query_sizes(config: Config) -> list[Arm]:
+    """Appendix E.3. The effect of K: regions labelled per step."""
+    k = config.query_size
+    most = min(config.budgets[0], config.budget, config.replay_capacity)
+    sizes = [size for size in dict.fromkeys((k, k // 4, k // 2, 2 * k, 4 * k)) if 1 <= size <= most]
+    return [arm(f"k-{size}", "ralis", config, query_size=size) for size in sizes]
+
+
+def mc_passes(config: Config) -> list[Arm]:
+    """BALD with the paper's 20 passes, and with 100."""
+    return [arm(f"bald-{passes}", "bald", config, num_mc_samples=passes) for passes in (20, 100)]
+
+
+def pool_sizes(config: Config) -> list[Arm]:
+    """The size N of the pools on D_V, which the paper chooses for each method by its mIoU on D_R."""
+    return [
+        arm(f"{method}-n-{size}", method, config, **{f"pool_size_{method}": size})
+        for method in PAPER_METHODS
+        for size in (5, 10, 20, 50, 100)
+    ]
+
+
+def published_switches(config: Config) -> list[Arm]:
+    """What each departure of the published code does to the result, and all of them together."""
+    changes = PUBLISHED_SWITCHES
+    one_by_one = [
+        arm(name.replace("_", "-"), "ralis", config, **{name: value}) for name, value in changes.items()
+    ]
+    return [
+        arm("ralis", "ralis", config),
+        *one_by_one,
+        arm("all-switches", "ralis", config, **changes),
+        arm("bald", "bald", config),
+        arm("bald-no-train-dropout", "bald", config, train_dropout=False),
+    ]
+
+
+class Study(NamedTuple):
+    title: str
+    arms: Callable[[Config], list[Arm]]
+    trains: bool = True  # whether the final trainings are part of it
+    baselines: tuple[str, ...] = ()  # what the others are compared with; none: the first line
+
+
+BASELINES = ("uniform", "entropy", "bald")  # the paper's
+
+STUDIES: dict[StudyName, Study] = {
+    "budget-curve": Study("mIoU against budget (Fig. 4)", compared_methods, baselines=BASELINES),
+    "per-class": Study("IoU by class (Table 1)", compared_methods, baselines=BASELINES),
+    "selected-classes": Study("Which classes are selected (Fig. 3, App. C)", compared_methods, trains=False),
+    "selections": Study("Chosen regions (Fig. 1, App. D)", compared_methods, trains=False),
+    "upper-bound": Study("Full supervision", lambda config: []),
+    "ablate-features": Study("State and action components (App. E.1)", without_features),
+    "ablate-regions": Study("Regions and whole images (App. E.2)", region_sizes),
+    "ablate-k": Study("Regions per step (App. E.3)", query_sizes),
+    "ablate-mc": Study("MC-dropout passes of BALD", mc_passes),
+    "pool-sizes": Study("Candidates in each pool", pool_sizes),
+    "published-switches": Study("What the published code does otherwise", published_switches),
+}
+
+
+def cells_of(study: Study, config: Config) -> list[Cell]:
+    """What has to be computed: seed after seed, so that early on every line has something to show, and line
+    after line, so that few segmenters wait for their final training."""
+    cells = [Cell("theta0_prime", config, config.seed)]
+    for seed in config.seeds:
+        for arm in study.arms(config):
+            cells.append(Cell("select", arm.config, seed, arm.method))
+            budgets = arm.config.budgets if study.trains else ()
+            cells += [Cell("final", arm.config, seed, arm.method, budget) for budget in budgets]
+        if study.trains:
+            cells.append(Cell("full_supervision", config, seed))
+    return cells

@@ -1,0 +1,116 @@
+"""The analysis of made-up records whose every number can be counted by hand."""
+
+import pytest
+
+from ralx.study.analysis import analyse, table
+from ralx.study.results import Results
+from ralx.study.studies import BASELINES
+
+REGION, POOL, KNOWN = 100, 100_000, 20_000
+# mIoU in points at budgets 10 and 30, seeds 0 and 1.
+CURVES = {
+    "ralis": {10: (32, 33), 30: (38, 37)},
+    "entropy": {10: (31, 33), 30: (36, 37)},
+    "uniform": {10: (30, 31), 30: (34, 35)},
+    "cheat": {10: (34, 35), 30: (40, 41)},
+}
+
+
+def record(method, budget, seed, points):
+    return {
+        "method": method,
+        "budget": budget,
+        "seed": seed,
+        "miou": points / 100,
+        "iou": {"road": points / 100},
+        "labelled_pixels": budget * REGION,
+        "selected_class_fraction": [1.0],
+        "selected_entropy": 0.5 + seed,
+    }
+
+
+def results(curves=CURVES, full=(39, 41)):
+    records = [
+        record(method, budget, seed, points)
+        for method, curve in curves.items()
+        for budget, seeds in curve.items()
+        for seed, points in enumerate(seeds)
+        if points is not None
+    ]
+    references = [{"method": "theta0_prime", "seed": 0, "miou": 0.29, "iou": {"road": 0.29}}]
+    references += [
+        {"method": "full_supervision", "seed": seed, "miou": points / 100, "iou": {"road": points / 100}}
+        for seed, points in enumerate(full)
+    ]
+    return Results(records, references, [], [], [], [], ("road",), KNOWN, POOL)
+
+
+def test_differences_are_paired_with_every_baseline():
+    ralis = analyse(results(), BASELINES)["methods"]["ralis"]
+    assert set(ralis["area"]["against"]) == {"entropy", "uniform"}
+    at = ralis["budgets"]["10"]["against"]["uniform"]
+    assert at["mean"] == pytest.approx(0.02) and at["n"] == 2 and at["p"] is None, "2 points in both seeds"
+    at = ralis["budgets"]["30"]["against"]["entropy"]
+    assert (at["mean"], at["std"]) == pytest.approx((0.01, 0.01 * 2**0.5))
+    assert at["standard_error"] == pytest.approx(0.01)
+
+
+def test_the_share_of_the_way_is_from_uniform_to_cheat():
+    methods = analyse(results(), BASELINES)["methods"]
+    assert methods["uniform"]["area"]["share_of_way"] == 0
+    assert methods["cheat"]["area"]["share_of_way"] == pytest.approx(1)
+    assert methods["ralis"]["area"]["share_of_way"] == pytest.approx((35 - 32.5) / (37.5 - 32.5))
+    assert methods["ralis"]["budgets"]["10"]["share_of_way"] == pytest.approx(2 / 4)
+    without = {name: curve for name, curve in CURVES.items() if name != "cheat"}
+    assert analyse(results(without), BASELINES)["methods"]["ralis"]["area"]["share_of_way"] is None
+
+
+def test_the_regions_to_96_percent_are_interpolated():
+    found = analyse(results(), BASELINES)
+    assert found["target_miou"] == pytest.approx(0.96 * 0.40)
+    methods = found["methods"]
+    assert methods["ralis"]["regions_to_target"]["of_mean"] is None
+    cheat = methods["cheat"]["regions_to_target"]
+    assert cheat["of_mean"] == pytest.approx(10 + 20 * (38.4 - 34.5) / 6)
+    assert cheat["by_seed"] == {
+        "0": pytest.approx(10 + 20 * 4.4 / 6),
+        "1": pytest.approx(10 + 20 * 3.4 / 6),
+    }
+    low = analyse(results(full=(31, 31)))["methods"]["ralis"]["regions_to_target"]
+    assert low["of_mean"] == pytest.approx(10 * (29.76 - 29) / (32.5 - 29)), "on the way from θ0′"
+
+
+def test_pixels_count_what_was_labelled_before():
+    at = analyse(results(), BASELINES)["methods"]["entropy"]["budgets"]["30"]
+    assert at["labelled_pixels"] == 3000 and at["total_labelled_pixels"] == 23_000
+    assert at["share_of_pool_pixels"] == pytest.approx(0.03)
+    assert at["selected_entropy"]["mean"] == pytest.approx(1.0)
+
+
+def test_a_curve_that_is_not_finished_has_no_area():
+    curves = CURVES | {"ralis": {10: (32, 33), 30: (38, None)}}
+    ralis = analyse(results(curves))["methods"]["ralis"]
+    assert ralis["area"]["n"] == 1 and ralis["area"]["mean"] == pytest.approx(0.35)
+    assert ralis["budgets"]["10"]["n"] == 2 and ralis["budgets"]["30"]["n"] == 1
+    assert ralis["regions_to_target"]["by_seed"].keys() == {"0", "1"}
+
+
+def test_without_the_papers_baselines_the_first_line_is_one():
+    curves = {"ralis": CURVES["ralis"], "no-kl": CURVES["entropy"]}
+    methods = analyse(results(curves), BASELINES)["methods"]
+    assert list(methods["no-kl"]["area"]["against"]) == ["ralis"]
+    assert not methods["ralis"]["area"]["against"]
+
+
+def test_the_table_shows_it_all():
+    text = table(analyse(results(), BASELINES))
+    assert "| ralis | 32.5 ± 0.7 | 37.5 ± 0.7 | 35.0 ± 0.0 | not reached | 50 % |" in text
+    assert "| cheat | 34.5 ± 0.7 | 40.5 ± 0.7 | 37.5 ± 0.7 | 23 | 100 % |" in text
+    assert "θ0′, before the first region: 29.0 %." in text
+    assert "Full supervision: 40.0 ± 1.4 %; 96 % of it: 38.4 %." in text
+
+
+def test_nothing_finished_is_no_error():
+    nothing = results({}, ())._replace(references=[])
+    assert analyse(nothing)["methods"] == {} and analyse(nothing)["target_miou"] is None
+    assert table(analyse(nothing)).startswith("mIoU [%], mean")

@@ -1,0 +1,123 @@
+"""Every method plays a game on tiny scenes, and the ones that look at everything take the best there is."""
+
+import pytest
+import torch
+from tiny_experiments import experiment_in
+from torch import nn
+
+from ralx.config import METHODS
+from ralx.methods import CHOOSERS, choose_batch
+from ralx.segmentation import predict
+
+
+@pytest.fixture
+def make(tmp_path):
+    return experiment_in(tmp_path)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def game_of(experiment):
+    game = experiment._game(experiment.splits.eval_set)
+    game.start(experiment.segmenters.new_trainer(0.01).state_dict())
+    return game
+
+
+def test_the_config_knows_every_method():
+    assert set(CHOOSERS) == set(METHODS)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_labels_until_all_is_labelled(make, method):
+    experiment = make(methods=(method,))
+    experiment.save_policies()
+    game = game_of(experiment)
+    choose = experiment._chooser(method, 0, game)
+    for query_size, left in ((3, 72), (5, 69), (64, 64)):  # the last step takes all that is left
+        assert int(game.pool.unlabelled.sum()) == left
+        regions = choose(game, query_size, generator(left))
+        assert len(set(regions.tolist())) == query_size and not game.pool.labelled[regions].any()
+        game.label(regions, generator(left))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_generator_decides(make, method):
+    experiment = make(methods=(method,))
+    experiment.save_policies()
+    game = game_of(experiment)
+    choose = experiment._chooser(method, 0, game)
+    chosen = [choose(game, 4, generator(seed)).tolist() for seed in (0, 0)]
+    assert chosen[0] == chosen[1]
+
+
+def mistakes_of(experiment, game):
+    """int64 [R] of rare mistaken pixels, in plain torch: scenes of 48×64 pixels, regions of 16×16."""
+    data = game.dataset
+    known = experiment.splits.train_set.batch(torch.arange(4))[1]
+    pixels = torch.stack([(known == label).sum() for label in range(11)])
+    rare = pixels.argsort(stable=True)[:5]
+    images, labels = data.batch(torch.arange(len(data)))
+    logits = predict(game.trainer.segmenter, images)
+    guess = nn.functional.interpolate(logits, (48, 64), mode="bilinear", align_corners=True).argmax(1)
+    wrong = (guess != labels) & torch.isin(labels.long(), rare)
+    return wrong.view(6, 3, 16, 4, 16).sum((2, 4)).flatten()
+
+
+def test_cheat_takes_the_most_mistaken_pixels_of_rare_classes(make):
+    experiment = make(methods=("cheat",))
+    game = game_of(experiment)
+    mistakes = mistakes_of(experiment, game)
+    chosen = experiment._chooser("cheat", 0, game)(game, 6, generator())
+    assert mistakes[chosen].tolist() == mistakes.sort(descending=True).values[:6].tolist()
+    assert mistakes[chosen].sum() > 0
+
+
+def test_cheat_breaks_ties_at_random(make):
+    experiment = make(methods=("cheat",))
+    game = game_of(experiment)
+    count = int((mistakes_of(experiment, game) > 0).sum())
+    choose = experiment._chooser("cheat", 0, game)
+    picks = {tuple(sorted(choose(game, count + 3, generator(seed)).tolist())) for seed in range(6)}
+    assert len(picks) > 1
+
+
+def test_ralis_all_takes_the_highest_q_of_everything(make):
+    experiment = make(methods=("ralis-all",))
+    experiment.save_policies()
+    game = game_of(experiment)
+    game.label(torch.tensor([5, 40]), generator())
+    chosen = experiment._chooser("ralis-all", 0, game)(game, 4, generator())
+    agent, observe = (
+        experiment._agent(experiment._own_policy(0)),
+        experiment._observer(game, experiment.stopwatch),
+    )
+    unlabelled = game.pool.unlabelled.nonzero().T
+    seen = observe(game, unlabelled)
+    assert seen.actions.shape[:2] == (1, 70)
+    q = agent.q_values(seen.state, seen.actions)[0]
+    assert sorted(chosen.tolist()) == sorted(unlabelled[0, q.topk(4).indices].tolist())
+
+
+def test_class_balanced_counts_the_labels_of_d_t_and_of_the_game(make, monkeypatch):
+    seen = []
+
+    def spy(step, generator):
+        seen.append(step)
+        return torch.zeros(len(step.predicted), dtype=torch.int64)
+
+    monkeypatch.setitem(CHOOSERS, "class-balanced", choose_batch(spy))
+    experiment = make(methods=("class-balanced",))
+    game = game_of(experiment)
+    labels = [experiment.splits.train_set.batch(torch.arange(4))[1]]
+    for regions in ([], [7]):
+        if regions:
+            game.label(torch.tensor(regions), generator())
+            labels.append(game.oracle.label(torch.tensor(regions)))
+        experiment._chooser("class-balanced", 0, game)(game, 2, generator())
+        pixels = sum(torch.bincount(part.flatten().long(), minlength=256)[:11] for part in labels)
+        assert torch.allclose(seen[-1].known, pixels / pixels.sum())
+        assert len(seen[-1].labelled) == len(regions)
+    assert seen[0].predicted.shape == (2, 10, 11) and seen[0].entropy.shape == (2, 10)
+    assert torch.allclose(seen[0].predicted.sum(-1), torch.ones(2, 10))
