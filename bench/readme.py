@@ -35,13 +35,18 @@ def cells(result: Result) -> tuple[str, ...]:
 
 def times(result: Result, name: str) -> str:
     timing = result.alternative(name)
-    return "" if timing is None else f"{timing.ratio:.3g} ×"
+    return "" if timing is None else f"{short(timing.ratio)} ×"
 
 
 def duration(seconds: float) -> str:
     """To three digits."""
     number, unit = (seconds, "s") if seconds >= 1 else (seconds * 1e3, "ms")
-    return f"{float(f'{number:.3g}'):g} {unit}"
+    return f"{short(number)} {unit}"
+
+
+def short(number: float) -> str:
+    """Three digits that mean something, without an exponent."""
+    return f"{float(f'{number:.3g}'):g}"
 
 
 def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 # What is asked of the CPU alone, or of torch's dispatcher, which is left out.
 OTHERS = ("opcheck", "compiles", "registered", "thread", "memory", "error", "named", "too_large", "device")
 OTHERS += ("without_data", "negated")
+OTHERS += ("every_reduced_precision_number", "finer_than_float32")  # half a minute each
 
 
 @pytest.fixture(scope="module")
