@@ -26,22 +26,21 @@ RALX_HD uint32_t each_half(uint32_t a, uint32_t b, const Function& function) {
 }
 
 #if defined(__CUDA_ARCH__)
-#define RALX_OF_PAIRS(instruction)                                   \
-  {                                                                  \
+#define RALX_OF_PAIRS(name, Short, instruction)                      \
+  __device__ inline uint32_t name(uint32_t a, uint32_t b, Short) {   \
     uint32_t result;                                                 \
     asm(instruction " %0, %1, %2;" : "=r"(result) : "r"(a), "r"(b)); \
     return result;                                                   \
   }
-__device__ inline uint32_t max_of_pairs(uint32_t a, uint32_t b, Half) RALX_OF_PAIRS("max.f16x2") __device__
-    inline uint32_t min_of_pairs(uint32_t a, uint32_t b, Half) RALX_OF_PAIRS("min.f16x2") __device__
-    inline uint32_t greater_pairs(uint32_t a, uint32_t b, Half) RALX_OF_PAIRS("set.gt.u32.f16x2") __device__
-    inline uint32_t max_of_pairs(uint32_t a, uint32_t b, BFloat16) RALX_OF_PAIRS("max.bf16x2") __device__
-    inline uint32_t min_of_pairs(uint32_t a, uint32_t b, BFloat16) RALX_OF_PAIRS("min.bf16x2")
+RALX_OF_PAIRS(max_of_pairs, Half, "max.f16x2")
+RALX_OF_PAIRS(min_of_pairs, Half, "min.f16x2")
+RALX_OF_PAIRS(greater_pairs, Half, "set.gt.u32.f16x2")
+RALX_OF_PAIRS(max_of_pairs, BFloat16, "max.bf16x2")
+RALX_OF_PAIRS(min_of_pairs, BFloat16, "min.bf16x2")
 #if __CUDA_ARCH__ >= 900
-        __device__ inline uint32_t greater_pairs(uint32_t a, uint32_t b, BFloat16)
-            RALX_OF_PAIRS("set.gt.u32.bf16x2")
+RALX_OF_PAIRS(greater_pairs, BFloat16, "set.gt.u32.bf16x2")
 #else
-        __device__ inline uint32_t greater_pairs(uint32_t a, uint32_t b, BFloat16) {
+__device__ inline uint32_t greater_pairs(uint32_t a, uint32_t b, BFloat16) {
   return each_half<BFloat16>(a, b,
                              [](BFloat16 x, BFloat16 y) { return to_real(x) > to_real(y) ? 0xffffu : 0u; });
 }
