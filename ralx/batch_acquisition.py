@@ -42,8 +42,8 @@ def k_centre(step: Step, generator: torch.Generator) -> Tensor:
     """A diverse batch, farthest first (Gonzalez 1985) on class distributions: pool after pool the candidate
     whose KL divergence from the nearest centre is largest, KL(candidate ‖ centre).
 
-    Centres are the labelled regions and the candidates chosen before. Of equally far ones the first, and so
-    is the first of a game, when there are no centres: random, as candidates are in random order.
+    Centres are the labelled regions and the candidates chosen before. The first of a game, when there are no
+    centres, is the first of its pool: random, as candidates are in random order.
     """
     predicted, labelled = step.predicted, step.labelled
     nearest = kl_divergence(predicted, labelled).amin(-1) if len(labelled) else _far_away(predicted)

@@ -59,8 +59,7 @@ def test_a_class_without_labels_has_a_bounded_weight():
 def test_k_centre_avoids_what_is_labelled_and_what_is_chosen():
     pools = one_hot(0, 1, 2).expand(3, -1, -1)
     chosen = k_centre(step(pools, labelled=one_hot(0)), generator()).tolist()
-    assert chosen[:2] == [1, 2], "every class but the labelled one, each once"
-    assert chosen[2] == 0, "all are equally near: the first"
+    assert sorted(chosen[:2]) == [1, 2], "every class but the labelled one, each once"
 
 
 def test_k_centre_takes_the_farthest_from_its_nearest_centre():
@@ -70,8 +69,9 @@ def test_k_centre_takes_the_farthest_from_its_nearest_centre():
 
 
 def test_k_centre_starts_with_any_where_nothing_is_labelled():
-    pools = one_hot(1, 2, 0).expand(2, -1, -1)
-    assert k_centre(step(pools), generator()).tolist() == [0, 1]
+    first, second = k_centre(step(one_hot(1, 2, 0).expand(2, -1, -1)), generator()).tolist()
+    assert first == 0, "all are equally far: the first"
+    assert second in (1, 2), "any but the one chosen"
 
 
 def test_stratified_gives_every_class_its_turn():
