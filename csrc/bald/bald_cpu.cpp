@@ -74,7 +74,20 @@ class BlockPass {
   Real* const e_;
 };
 
-// bald[i] and label[i] of a block of pixels from the sums over T passes.
+// A sum whose rounding errors are added up beside it (Kahan 1965): those of many equal classes are all alike.
+template <typename V>
+struct ExactSum {
+  V sum = {}, excess = {};
+
+  void add(V x) {
+    const V missing = x - excess, next = sum + missing;
+    excess = (next - sum) - missing;
+    sum = next;
+  }
+};
+
+// bald[i] and label[i] of a block of pixels from the sums over T passes. With z = Σ s over the classes, s = T
+// times the mean p, H(mean p) = ln 2 · (log2 z - Σ s log2 s / z): errors that all s share cancel.
 template <typename Real>
 void mutual_information(Block<Real> sum_p, const Real* sum_entropy, int64_t classes, int64_t passes,
                         Real* bald, int32_t* label) {
@@ -84,12 +97,14 @@ void mutual_information(Block<Real> sum_p, const Real* sum_entropy, int64_t clas
   block_argmax(sum_p, classes, largest, label);
   for (int v = 0; v < kVectorsPerBlock; ++v) {
     const int64_t at = v * kLanes<Real>;
-    V entropy = {};
+    ExactSum<V> z, entropy;
     for (int64_t c = 0; c < classes; ++c) {
-      const V p = load(sum_p.pixels + c * sum_p.class_stride + at) * weight;
-      entropy -= p * log2_positive(p);
+      const V s = load(sum_p.pixels + c * sum_p.class_stride + at);
+      z.add(s);
+      entropy.add(s * log2_positive(s));
     }
-    store(bald + at, entropy * static_cast<Real>(kLn2) - load(sum_entropy + at) * weight);
+    const V of_mean = log2_positive(z.sum) - entropy.sum / z.sum;
+    store(bald + at, of_mean * static_cast<Real>(kLn2) - load(sum_entropy + at) * weight);
   }
 }
 

@@ -112,20 +112,29 @@ struct PixelSoftmax {
 
 // ---- from the sums over the passes to a pixel's result ----
 
+// The same sums and the same way to H(mean p) as on the CPU.
 struct PixelScore {
-  float entropy = 0, best = 0;
+  float z = 0, z_excess = 0, entropy = 0, entropy_excess = 0, best = 0;
   int32_t label = 0;
 
-  RALX_HD void add(int c, float sum_p, float one_over_passes) {
+  RALX_HD void add(int c, float sum_p) {
     if (c == 0)
       best = sum_p;
     else
       argmax_step(sum_p, c, best, label);
-    const float p = sum_p * one_over_passes;
-    entropy = fmaf(-p, log2_positive(p), entropy);
+    add_exactly(sum_p, z, z_excess);
+    add_exactly(rounded_product(sum_p, log2_positive(sum_p)), entropy, entropy_excess);
   }
   RALX_HD float bald(float sum_entropy, float one_over_passes) const {
-    return fmaf(entropy, static_cast<float>(kLn2), -(sum_entropy * one_over_passes));
+    const float of_mean = log2_positive(z) - entropy / z;
+    return fmaf(of_mean, static_cast<float>(kLn2), -(sum_entropy * one_over_passes));
+  }
+
+ private:
+  static RALX_HD void add_exactly(float x, float& sum, float& excess) {
+    const float missing = x - excess, next = sum + missing;
+    excess = (next - sum) - missing;
+    sum = next;
   }
 };
 
@@ -190,12 +199,12 @@ struct RegisterSums {
     }
   }
 
-  __device__ void score(int classes, float one_over_passes, PixelScore (&score)[kPixels]) const {
+  __device__ void score(int classes, PixelScore (&score)[kPixels]) const {
     RALX_UNROLL
     for (int c = 0; c < kMost; ++c) {
       if (c > kLeast && c >= classes) break;
       RALX_UNROLL
-      for (int i = 0; i < kPixels; ++i) score[i].add(c, sum_p[c][i], one_over_passes);
+      for (int i = 0; i < kPixels; ++i) score[i].add(c, sum_p[c][i]);
     }
   }
 
@@ -242,7 +251,7 @@ __global__ void __launch_bounds__(kFewThreads, kFewBlocks<kMost, Source::kPixels
     }
     if (!wanted) return;
     PixelScore score[kPixels];
-    sums.score(classes, out.one_over_passes, score);
+    sums.score(classes, score);
     out.write(n, y, x, score, sums.sum_entropy);
   });
 }
@@ -340,7 +349,7 @@ __global__ void __launch_bounds__(kManyPixels / Source::kPixels, 5)
     PixelScore score[kPixels];
     for (int c = 0; c < classes; ++c) {
       RALX_UNROLL
-      for (int i = 0; i < kPixels; ++i) score[i].add(c, sums.of(c).of[i], out.one_over_passes);
+      for (int i = 0; i < kPixels; ++i) score[i].add(c, sums.of(c).of[i]);
     }
     out.write(n, y, x, score, sum_entropy);
   });
@@ -381,9 +390,8 @@ __global__ void __launch_bounds__(kStreamThreads)
   groups.each([&](int64_t n, int64_t y, int64_t x, bool wanted) {
     if (!wanted) return;
     PixelScore score[1];
-    each_class<kStreamAhead>(sum_p, sum_p.at(0, n, y, x, wanted, nullptr), [&](int c, const float (&sum)[1]) {
-      score[0].add(c, sum[0], out.one_over_passes);
-    });
+    each_class<kStreamAhead>(sum_p, sum_p.at(0, n, y, x, wanted, nullptr),
+                             [&](int c, const float (&sum)[1]) { score[0].add(c, sum[0]); });
     const float entropy[1] = {sum_entropy[(n * out.rows + y) * out.columns + x]};
     out.write(n, y, x, score, entropy);
   });

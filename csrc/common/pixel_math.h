@@ -55,6 +55,15 @@ RALX_HD void argmax_step(T x, IntOf<T> c, T& best, IntOf<T>& label) {
   label = better ? c : label;
 }
 
+// a · b, rounded, whatever it is added to.
+RALX_HD float rounded_product(float a, float b) {
+#if defined(__CUDA_ARCH__)
+  return __fmul_rn(a, b);
+#else
+  return a * b;
+#endif
+}
+
 // 2^t is nothing beside 1 below this, and soon leaves the normal numbers.
 template <typename Real>
 constexpr Real kFloor = sizeof(Real) == 4 ? Real(-125) : Real(-1010);

@@ -23,15 +23,6 @@ struct Measured {
   int32_t label[kPixels];
 };
 
-// a · b, rounded, whatever it is added to.
-RALX_HD float rounded_product(float a, float b) {
-#if defined(__CUDA_ARCH__)
-  return __fmul_rn(a, b);
-#else
-  return a * b;
-#endif
-}
-
 constexpr float kLogFloat = static_cast<float>(kLog2E);
 
 // Never below 0, NaN where the entropy is.

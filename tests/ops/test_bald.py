@@ -98,6 +98,13 @@ def test_accuracy(isa, dtype) -> None:
         assert_right(random_logits(passes, 1, classes, 16, 70).to(dtype), (16, 70), (16, 70), False)
 
 
+@pytest.mark.parametrize("classes", [150, 1000])
+@pytest.mark.parametrize("scale", [0.0, 0.01])
+def test_rounding_errors_of_many_classes_do_not_add_up(isa, classes, scale) -> None:
+    x = random_logits(7, 1, classes, 4, 70, scale=scale)
+    assert_right(x, (4, 70), (4, 70), False)
+
+
 def test_equal_passes_do_not_disagree(isa) -> None:
     x = random_logits(1, 2, 11, 16, 70).expand(7, -1, -1, -1, -1)
     assert bald(x).bald_map.abs().max() <= tolerances.BALD
