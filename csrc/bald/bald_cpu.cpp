@@ -87,10 +87,12 @@ struct ExactSum {
 };
 
 // bald[i] and label[i] of a block of pixels from the sums over T passes. With z = Σ s over the classes, s = T
-// times the mean p, H(mean p) = ln 2 · (log2 z - Σ s log2 s / z): errors that all s share cancel.
+// times the mean p, H(mean p) = ln 2 · (log2 z - Σ s log2 s / z): errors that all s share cancel. Compiled
+// once, so that stacked and streamed passes are rounded alike.
 template <typename Real>
-void mutual_information(Block<Real> sum_p, const Real* sum_entropy, int64_t classes, int64_t passes,
-                        Real* bald, int32_t* label) {
+__attribute__((noinline, noclone)) void mutual_information(Block<Real> sum_p, const Real* sum_entropy,
+                                                           int64_t classes, int64_t passes, Real* bald,
+                                                           int32_t* label) {
   using V = Vector<Real>;
   const Real weight = 1 / static_cast<Real>(passes);
   Real largest[kBlock<Real>];

@@ -601,7 +601,7 @@ def test_opcheck() -> None:
     check(ops.bald.default, (torch.stack([x, x]), [8, 10], [16, 20], True, False))
     sums = torch.zeros(2, 3, 16, 20, device=DEVICE), torch.zeros(2, 16, 20, device=DEVICE)
     check(ops.bald_update.default, (x, True, *sums))
-    check(ops.bald_compute.default, (*sums, 2, [8, 10], False))
+    check(ops.bald_compute.default, (sums[0] + 0.4, sums[1] + 1, 2, [8, 10], False))
     for range in (None, [0.0, 16.2]):
         check(ops.kl_histogram.default, (rows(6, 5, seed=0), rows(9, 5, seed=1), 8, range, 1e-7))
 
