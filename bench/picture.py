@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
-from readme import duration
+from readme import duration, short
 from results import COMPILED, EAGER, PUBLISHED, Report, Result, Timing, load
 from timings import OP
 
@@ -67,7 +67,7 @@ def bar_name(bar: Result | Timing) -> str:
 def label(axes: Axes, middle: float, bar: Result | Timing) -> None:
     text, weight = duration(bar.seconds_median), "bold"
     if isinstance(bar, Timing):
-        text, weight = f"{text}   {bar.ratio:.3g} ×", "normal"
+        text, weight = f"{text}   {short(bar.ratio)} ×", "normal"
     style = {"size": 7.5, "va": "center", "color": INK, "weight": weight}
     axes.annotate(text, (bar.seconds_median, middle), (3, 0), textcoords="offset points", **style)
 
