@@ -5,7 +5,7 @@ Exit codes: 0 done, 1 the run failed, 2 wrong options or data, 130 interrupted (
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -47,20 +47,27 @@ class Command:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run `ralx-train`; returns its exit code."""
-    console = Console(stderr=True)
+    given = sys.argv[1:] if arguments is None else arguments
+    return exit_code("ralx-train", lambda: run(parse(given)), interrupted="interrupted; go on with --resume")
+
+
+def exit_code(program: str, command: Callable[[], int], *, interrupted: str) -> int:
+    """That of `command`, or of the error that it raises, which is written as one line: 2 where an option or a
+    file can't be used, 1 where a run failed, 130 where it was interrupted."""
 
     def fail(error: BaseException | str, code: int) -> int:
-        console.print(f"ralx-train: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        text = f"{program}: {error}"
+        Console(stderr=True).print(text, style="red", markup=False, highlight=False, soft_wrap=True)
         return code
 
     try:
-        return run(parse(sys.argv[1:] if arguments is None else arguments))
+        return command()
     except (WrongInput, DataError) as error:
         return fail(error, 2)
     except (RunError, OSError, FloatingPointError) as error:
         return fail(error, 1)
     except KeyboardInterrupt:
-        return fail("interrupted; go on with --resume", 130)
+        return fail(interrupted, 130)
 
 
 class WrongInput(ValueError):

@@ -39,14 +39,7 @@ struct PairedLogits {
     int64_t stride_c;
   };
 
-  static bool serves(const LogitView& view) {
-    const auto aligned = [](int64_t size, int64_t stride) { return size == 1 || stride % kPixels == 0; };
-    return !view.resized() && view.stride_x == 1 &&
-           reinterpret_cast<uintptr_t>(view.data) % sizeof(typename At::Raw) == 0 &&
-           view.size.width % kPixels == 0 && aligned(view.passes, view.stride_t) &&
-           aligned(view.images, view.stride_n) && aligned(view.classes, view.stride_c) &&
-           aligned(view.size.height, view.stride_y);
-  }
+  static bool serves(const LogitView& view) { return view.has_packs(kPixels, sizeof(Stored)); }
   RALX_HD size_t warp_bytes() const { return 0; }
 
   __device__ At at(int64_t t, int64_t n, int64_t y, int64_t x, bool, float*) const {

@@ -33,6 +33,14 @@ struct LogitView {
   }
   bool resized() const { return size.height != source.height || size.width != source.width; }
 
+  // Whether every group of so many pixels of a row, of `bytes` each, can be loaded at once.
+  bool has_packs(int pixels, size_t bytes) const {
+    const auto aligned = [&](int64_t count, int64_t stride) { return count == 1 || stride % pixels == 0; };
+    return !resized() && stride_x == 1 && reinterpret_cast<uintptr_t>(data) % (pixels * bytes) == 0 &&
+           size.width % pixels == 0 && aligned(passes, stride_t) && aligned(images, stride_n) &&
+           aligned(classes, stride_c) && aligned(size.height, stride_y);
+  }
+
   const void* data;
   DType dtype;
   int64_t passes, images;
@@ -78,11 +86,7 @@ struct PlanarLogits {
   };
 
   static bool serves(const LogitView& view) {
-    const auto aligned = [](int64_t size, int64_t stride) { return size == 1 || stride % kPixels == 0; };
-    return !view.resized() && view.stride_x == 1 && reinterpret_cast<uintptr_t>(view.data) % 16 == 0 &&
-           view.size.width % kPixels == 0 && aligned(view.passes, view.stride_t) &&
-           aligned(view.images, view.stride_n) && aligned(view.classes, view.stride_c) &&
-           aligned(view.size.height, view.stride_y) && (sizeof(Stored) > 2 || view.classes <= 1 << 16);
+    return view.has_packs(kPixels, sizeof(Stored)) && (sizeof(Stored) > 2 || view.classes <= 1 << 16);
   }
   RALX_HD size_t warp_bytes() const { return 0; }
 

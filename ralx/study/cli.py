@@ -15,9 +15,8 @@ import torch
 import tyro
 from rich.console import Console
 
-from ralx.cli import WrongInput, base_config, naming_wrong_input
+from ralx.cli import WrongInput, base_config, exit_code, naming_wrong_input
 from ralx.config import Config, preset
-from ralx.datasets import DataError
 from ralx.monitor import Monitor
 from ralx.run_dir import RunError, read_json
 from ralx.study.cells import Cell, with_needs
@@ -53,21 +52,10 @@ class Command:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run `ralx-experiment`; returns its exit code."""
-    console = Console(stderr=True)
-
-    def fail(error: BaseException | str, code: int) -> int:
-        text = f"ralx-experiment: {error}"
-        console.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
-        return code
-
-    try:
-        return run(parse(sys.argv[1:] if arguments is None else arguments))
-    except (WrongInput, DataError) as error:
-        return fail(error, 2)
-    except (RunError, OSError, FloatingPointError) as error:
-        return fail(error, 1)
-    except KeyboardInterrupt:
-        return fail("interrupted; the same command goes on", 130)
+    given = sys.argv[1:] if arguments is None else arguments
+    return exit_code(
+        "ralx-experiment", lambda: run(parse(given)), interrupted="interrupted; the same command goes on"
+    )
 
 
 def parse(arguments: list[str]) -> Command:
