@@ -12,11 +12,7 @@ import torch
 from torch import Tensor
 
 from ralx.acquisition import pick
-from ralx.metrics import kl_divergence
-
-# A class that is hardly among the known labels counts as if it filled this share of them: its weight would
-# grow without bound.
-RAREST_SHARE = 1e-3
+from ralx.metrics import kl_divergence, rarity
 
 
 class Step(NamedTuple):
@@ -25,7 +21,7 @@ class Step(NamedTuple):
     predicted: Tensor  # [K, M, C] class distributions of the predictions, fractions
     entropy: Tensor  # [K, M] cumulative entropy in nats
     labelled: Tensor  # [L, C] class distributions of the labelled regions' ground truth
-    known: Tensor  # [C] share of each class among all labels that the segmenter may learn from
+    known: Tensor  # [C] pixels of each class among all labels that the segmenter may learn from
 
 
 BatchAcquisition = Callable[[Step, torch.Generator], Tensor]
@@ -34,8 +30,7 @@ BatchAcquisition = Callable[[Step, torch.Generator], Tensor]
 def class_balanced(step: Step, generator: torch.Generator) -> Tensor:
     """Class-balanced entropy: cumulative entropy × Σ_c predicted share of c / √(share of c among the known
     labels). High where the segmenter is unsure and sees classes that it has few labels of."""
-    weight = step.known.to(step.predicted).clamp(min=RAREST_SHARE).rsqrt()
-    return pick(step.entropy * (step.predicted @ weight)).cpu()
+    return pick(step.entropy * (step.predicted @ rarity(step.known).to(step.predicted))).cpu()
 
 
 def k_centre(step: Step, generator: torch.Generator) -> Tensor:

@@ -48,7 +48,7 @@ class Config:
     data: Path | None = None
     """Folder of the data set. `synthetic` has none."""
     gta5: Path | None = None
-    """Folder of GTA5 for pretraining. Without it: synthetic scenes and D_S."""
+    """Folder of GTA5 for pretraining. Without it: synthetic scenes, then D_S."""
     split_lists: Path | None = None
     """JSON file of image names by split: d_t, d_v, d_s if wanted, d_r. none: the published lists."""
     scale: float = 1.0
@@ -99,21 +99,26 @@ class Config:
 
     # Pretraining and final training; patience in epochs without a better mIoU on D_R
     source_lr: float = 5e-3
-    """Learning rate of pretraining on GTA5 or the synthetic scenes (theta0)."""
+    """Learning rate of pretraining on GTA5 or the synthetic scenes."""
     source_patience: int = 30
     """Patience of that pretraining, in epochs."""
     target_lr: float = 5e-4
-    """Learning rate of pretraining on D_T (theta0') and of full supervision."""
+    """Learning rate of pretraining on the data set's own images: D_S (theta0 without GTA5), D_T (theta0') and
+    full supervision."""
     target_patience: int = 30
-    """Patience of the pretraining on D_T, in epochs."""
+    """Patience of the pretraining on D_S and D_T, in epochs."""
     full_patience: int = 30
     """Patience of full supervision, in epochs."""
     final_lr: float | None = None
     """Learning rate of the final training on the labelled regions; none: it goes on with `segmenter_lr`."""
+    final_lr_decay: float | None = None
+    """Its factor per epoch, applied twice; none: `segmenter_lr_decay`."""
     final_patience: int = 150
     """Patience of the final training on the labelled regions, in epochs."""
     max_epochs: int = 1000
     """Cap on the epochs of every training that stops early."""
+    final_max_epochs: int | None = None
+    """Cap on the epochs of the final training; none: `max_epochs`."""
 
     # The game
     query_size: int = 24
@@ -142,8 +147,12 @@ class Config:
     kl_summary: KLSummary = "histogram"
     """The divergences from the labelled and from the unlabelled regions as two histograms, or each as its
     largest or summed divergence in the place of the first bin (the paper's alternatives)."""
+    reward: Literal["miou", "mistakes"] = "miou"
+    """What a sub-action is rewarded for. miou: the step's gain in mIoU on D_R, the same for all K (paper).
+    mistakes: what its own label tells: the share of its region's pixels that the segmenter got wrong, each
+    weighted by 1 / sqrt(C x its class's share of D_T)."""
     reward_scale: float = 100.0
-    """The reward is this times the gain in mIoU (a fraction): 100 counts points."""
+    """The reward is this times the gain or the share, which are fractions: 100 counts points."""
     first_reward: Literal["gain", "whole"] = "gain"
     """First reward of an episode: the gain over theta0, or the whole mIoU (published)."""
 
@@ -199,6 +208,9 @@ class Config:
     classes / sqrt(their share of the known labels); k-centre, a batch far apart in class distribution;
     stratified, random with a turn for every predicted class. Of all that is unlabelled: ralis-all, the
     highest Q; cheat, a ceiling that sees the hidden labels: most mistaken pixels of rare classes."""
+    keep_learning: bool = False
+    """The learned policy goes on learning on D_V, from the labels that it asked for. Needs `reward` mistakes,
+    which any label tells, and `gamma` 0."""
     pool_size_ralis: int = 10
     """N of the learned policy on D_V."""
     pool_size_entropy: int = 10
@@ -244,6 +256,8 @@ class Config:
         require(self.dropout is None or 0 <= self.dropout < 1, "dropout", "must be in [0, 1)")
         require(0 <= self.gamma <= 1, "gamma", "must be in [0, 1]")
         require(self.epsilon_end + self.epsilon_span <= 1, "epsilon_span", "must stay below 1 - epsilon_end")
+        alone = self.reward == "mistakes" and self.gamma == 0
+        require(alone or not self.keep_learning, "keep_learning", "needs reward mistakes and gamma 0")
         require(self.tau is None or 0 < self.tau <= 1, "tau", "must be in (0, 1]")
         for name in ("region_size", "crop_size", "cells", "synthetic_image_size", "synthetic_images"):
             require(all(n >= 1 for n in getattr(self, name)), name, "every number must be at least 1")
@@ -303,6 +317,11 @@ _MAY_BE_ZERO = (
     "epsilon_end epsilon_span"
 ).split()
 
+# The paper's own reward and discount, whatever a preset has.
+PAPER_REWARD: dict[str, Any] = dict(
+    reward="miou", reward_scale=Config.reward_scale, gamma=Config.gamma, keep_learning=False
+)
+
 # Every `S` departure of the published code (PAPER.md section 3) in one place.
 PUBLISHED_SWITCHES: dict[str, Any] = dict(
     first_reward="whole",
@@ -360,16 +379,23 @@ def _camvid_small() -> Config:
         source_lr=1e-1,
         target_lr=1e-1,
         segmenter_lr=5e-3,
-        final_lr=2e-2,
-        segmenter_lr_decay=0.98,
+        segmenter_lr_decay=0.995,
         source_patience=40,
-        target_patience=40,
-        full_patience=40,
+        target_patience=100,
+        full_patience=100,
+        max_epochs=400,
+        final_lr=5e-3,
+        final_lr_decay=0.96,
         final_patience=40,
-        max_epochs=100,
+        final_max_epochs=40,
         episodes=12,
-        updates_per_step=2,
-        target_update=20,
+        reward="mistakes",
+        reward_scale=10.0,
+        gamma=0.0,
+        keep_learning=True,
+        dqn_batch_size=32,
+        updates_per_step=4,
+        replay_capacity=6000,
         budgets=(240, 480, 960),
         num_seeds=2,
     )
@@ -393,14 +419,16 @@ def _synthetic() -> Config:
         source_patience=15,
         target_patience=15,
         full_patience=15,
+        final_lr_decay=None,
         final_patience=20,
+        final_max_epochs=None,
         max_epochs=60,
         query_size=8,
         pool_size=10,
         budget=80,
         episodes=16,
         budgets=(32, 64, 128),
-        replay_capacity=400,
+        replay_capacity=2000,
     )
 
 
@@ -423,4 +451,5 @@ def preset(name: str, *, published: bool = False) -> Config:
     if not published:
         return config
     crop_size = (224, 224) if name == "cityscapes" else config.crop_size
-    return dataclasses.replace(config, published=True, crop_size=crop_size, **PUBLISHED_SWITCHES)
+    changes = PAPER_REWARD | PUBLISHED_SWITCHES
+    return dataclasses.replace(config, published=True, crop_size=crop_size, **changes)

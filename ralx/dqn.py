@@ -276,6 +276,8 @@ class DQNAgent:
 
     @torch.no_grad()
     def _target(self, batch: Batch) -> Tensor:
+        if self.gamma == 0:
+            return batch.reward
         q_query = _next_q(self.query_network, batch)
         q_target = _next_q(self.target_network, batch)
         select, evaluate = (q_query, q_target) if self.double_dqn == "standard" else (q_target, q_query)

@@ -22,7 +22,7 @@ from ralx.loop import (
     select_regions,
 )
 from ralx.methods import CHOOSERS, Setting
-from ralx.metrics import class_counts, distribution_entropy
+from ralx.metrics import class_counts, distribution_entropy, rarity
 from ralx.monitor import Monitor
 from ralx.policy import load_policy, save_policy
 from ralx.pool import RegionGrid
@@ -231,6 +231,7 @@ class Experiment:
             budget=config.budget,
             query_size=config.query_size,
             pool_size=config.pool_size,
+            class_weights=rarity(self._known_pixels) if config.reward == "mistakes" else None,
             reward_scale=config.reward_scale,
             whole_first_reward=config.first_reward == "whole",
             one_coin=config.epsilon_coin == "step",
@@ -286,13 +287,18 @@ class Experiment:
             num_mc_samples=config.num_mc_samples,
             batch_size=config.inference_batch_size,
             precision=config.precision,
-            class_pixels=self._class_pixels(self.splits.train_set),
+            class_pixels=self._known_pixels,
+            keep_learning=config.keep_learning,
+            reward_scale=config.reward_scale,
+            replay_capacity=config.replay_capacity,
             policy=lambda: (self._agent(self._own_policy(seed, learned)), self._observer(game, Stopwatch())),
         )
         return CHOOSERS[method](setting)
 
-    def _class_pixels(self, data: SegmentationDataset) -> torch.Tensor:
-        """int64 [C]: pixels per class in all labels of `data`."""
+    @property
+    def _known_pixels(self) -> torch.Tensor:
+        """int64 [C]: pixels per class in all labels of D_T."""
+        data = self.splits.train_set
         batches = torch.arange(len(data)).split(self.config.inference_batch_size)
         counts = [class_counts(data.labels(i), len(self.classes), data.ignore_index) for i in batches]
         return torch.cat(counts).sum(0).cpu()
@@ -316,22 +322,24 @@ class Experiment:
         """
         selection = read_json(selected.selection_path(method, seed))
         game = self._game(self.splits.eval_set)
+        config = self.config
         state, _ = load_tensors(selected.segmenter_path(method, seed, budget))
-        if self.config.final_lr is not None:
-            state["lr"] = torch.tensor(self.config.final_lr, dtype=torch.float64)
+        if config.final_lr is not None:
+            state["lr"] = torch.tensor(config.final_lr, dtype=torch.float64)
         game.start(state)
+        game.trainer.lr_decay = config.final_lr_decay or config.segmenter_lr_decay
         regions = self._region_indices(selection["regions"][:budget])
         game.pool.label(regions)
         reward_miou = fit(
             game.trainer,
             lambda generator: self.segmenters.train_epoch(game.trainer, game.dataset, generator, game.pool),
             lambda: self.segmenters.reward_miou(game.trainer),
-            lr_option="segmenter_lr" if self.config.final_lr is None else "final_lr",
+            lr_option="segmenter_lr" if config.final_lr is None else "final_lr",
             name=f"{method}, seed {seed}, {budget} regions",
             piece=final_piece(method, seed, budget),
             key=("final", method, seed, budget),
-            patience=self.config.final_patience,
-            max_epochs=self.config.max_epochs,
+            patience=config.final_patience,
+            max_epochs=config.final_max_epochs or config.max_epochs,
             run=self.run,
             monitor=self.monitor,
         )

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from ralx.ablation import Ablation
 from ralx.datasets import SegmentationDataset
 from ralx.dqn import DQNAgent
 from ralx.features import Featurizer, gather_regions
-from ralx.metrics import class_distribution
+from ralx.metrics import class_counts, class_distribution
 from ralx.monitor import Monitor
 from ralx.policy import MOSTLY_GREEDY
 from ralx.pool import Oracle, RegionPool, Regions, chosen_regions
@@ -35,6 +35,7 @@ from ralx.segmentation import (
     SegmenterTrainer,
     autocast,
     normalise,
+    predict,
     train_on_regions,
 )
 
@@ -81,6 +82,9 @@ class Stopwatch:
     def _stop(self) -> None:
         self._charge()
         self._phases.pop()
+
+
+_REGIONS_AT_ONCE = 4096  # that mistakes are looked for in
 
 
 class Game:
@@ -133,6 +137,27 @@ class Game:
             batch_size=self.batch_size,
             generator=generator,
         )
+
+    def mistaken_pixels(self, regions: Tensor) -> Tensor:
+        """int64 [K, C]: pixels of each class in `regions` [K] that the segmenter gets wrong."""
+        ignore_index = self.dataset.ignore_index
+
+        def wrong(index: Tensor) -> Tensor:
+            """The label maps [n, H, W] of these images, without what the segmenter gets right."""
+            images, labels = self.dataset.batch(index)
+            logits = predict(self.trainer.segmenter, images, precision=self.trainer.precision).float()
+            logits = nn.functional.interpolate(logits, labels.shape[1:], mode="bilinear", align_corners=True)
+            return labels.masked_fill(logits.argmax(1) == labels, ignore_index)
+
+        oracle = Oracle(wrong, self.grid, ignore_index)
+        num_classes = len(self.dataset.classes)
+        parts = [oracle.label(part) for part in regions.split(_REGIONS_AT_ONCE)]
+        return torch.cat([class_counts(part, num_classes, ignore_index) for part in parts]).cpu()
+
+    def mistakes(self, regions: Tensor, class_weights: Tensor) -> Tensor:
+        """float64 [K]: the share of each region's pixels that the segmenter gets wrong, each counted with the
+        weight of its class, float64 [C]."""
+        return self.mistaken_pixels(regions).double() @ class_weights / self.grid.num_pixels(regions)
 
     def state_dict(self) -> State:
         return join_states(trainer=self.trainer.state_dict(), pool=self.pool.state_dict()) | {
@@ -220,6 +245,7 @@ class PolicyLearner:
     budget: int
     query_size: int
     pool_size: int
+    class_weights: Tensor | None  # [C] float64, where sub-actions are rewarded for their own mistaken pixels
     reward_scale: float
     whole_first_reward: bool
     one_coin: bool
@@ -275,14 +301,17 @@ class PolicyLearner:
                 per_sub_action=not self.one_coin,
             )
             regions = chosen_regions(self.observation.candidates, chosen)
+        with watch("reward"), self._naming("segmenter_lr"):
+            found = None if self.class_weights is None else self.game.mistakes(regions, self.class_weights)
         with watch("train"), self._naming("segmenter_lr"):
             self.game.label(regions, generator)
         with watch("reward"), self._naming("segmenter_lr"):
             miou = self.measure()
         first_whole = self.whole_first_reward and step == 0
-        reward = self.reward_scale * (miou - (0.0 if first_whole else self.miou))
+        gain = torch.tensor(miou - (0.0 if first_whole else self.miou), dtype=torch.float64)
+        rewards = self.reward_scale * (gain.expand(len(regions)) if found is None else found)
         done = self.game.pool.num_labelled >= self.budget
-        self.replay_buffer.record(chosen, reward, done)
+        self.replay_buffer.record(chosen, rewards, done)
         if not done:
             self._observe(generator)
         with watch("learn"), self._naming("dqn_lr"):
@@ -295,7 +324,7 @@ class PolicyLearner:
             "episode": episode,
             "step": step,
             "epsilon": epsilon,
-            "reward": reward,
+            "reward": rewards.mean().item(),
             "miou": miou,
             "td_loss": learned["td_loss"],
             "q_mean": learned["q_mean"],
@@ -373,6 +402,15 @@ _LEARNER_COUNTERS = ("episode", "step", "step_of_run", "miou", "best_miou")
 Chooser = Callable[[Game, int, torch.Generator], Tensor]
 
 
+@runtime_checkable
+class Learner(Protocol):
+    """A chooser that changes as it chooses."""
+
+    def state_dict(self) -> State: ...
+
+    def load_state_dict(self, state: State) -> None: ...
+
+
 def select_regions(
     game: Game,
     choose: Chooser,
@@ -392,7 +430,16 @@ def select_regions(
     """
     saved = run.checkpoint.load(piece)
     if saved:
-        game.load_state_dict(saved[0])
+        parts = split_states(saved[0])
+        game.load_state_dict(parts["game"])
+        if isinstance(choose, Learner):
+            choose.load_state_dict(parts["chooser"])
+
+    def state() -> State:
+        return join_states(
+            game=game.state_dict(), chooser=choose.state_dict() if isinstance(choose, Learner) else {}
+        )
+
     with monitor.task("{}, seed {}: select".format(*name), budgets[-1], game.pool.num_labelled) as update:
         while game.pool.num_labelled < budgets[-1]:
             labelled = game.pool.num_labelled
@@ -403,7 +450,7 @@ def select_regions(
                 game.label(regions, generator)
             if game.pool.num_labelled == budget:
                 at_budget(budget)
-            run.checkpoint.save(piece, lambda: (game.state_dict(), None))
+            run.checkpoint.save(piece, lambda: (state(), None))
             update(game.pool.num_labelled)
 
 

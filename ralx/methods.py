@@ -16,12 +16,21 @@ from ralx.acquisition import ACQUISITIONS, Acquisition, best, pick
 from ralx.batch_acquisition import BATCH_ACQUISITIONS, BatchAcquisition, Step
 from ralx.dqn import DQNAgent
 from ralx.features import Featurizer, gather_regions
-from ralx.loop import Chooser, Game, Observer, refuse_not_finite
-from ralx.metrics import class_counts
-from ralx.pool import Oracle, chosen_regions
-from ralx.segmentation import Precision, autocast, normalise, predict
-
-_CHEAT_REGIONS = 4096  # that are looked at at once
+from ralx.loop import (
+    Chooser,
+    Game,
+    Observation,
+    Observer,
+    State,
+    join_states,
+    naming_divergence,
+    refuse_not_finite,
+    split_states,
+)
+from ralx.metrics import class_counts, rarity
+from ralx.pool import chosen_regions
+from ralx.replay_buffer import ReplayBuffer
+from ralx.segmentation import Precision, autocast, normalise
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,9 @@ class Setting:
     precision: Precision
     class_pixels: Tensor  # int64 [C]: the labels known before the game starts
     policy: Callable[[], tuple[DQNAgent, Observer]]  # loaded only where it is used
+    keep_learning: bool
+    reward_scale: float
+    replay_capacity: int
 
 
 def choose_uniform(setting: Setting) -> Chooser:
@@ -81,7 +93,7 @@ def choose_batch(acquisition: BatchAcquisition) -> Callable[[Setting], Chooser]:
             candidates = game.draw(query_size, setting.pool_size, generator)
             rows = _of_candidates(predictions, game, candidates, setting)
             known = setting.class_pixels + _class_pixels(game, game.pool.order)
-            step = Step(rows[..., :-1], rows[..., -1], game.labelled_distributions, known / known.sum())
+            step = Step(rows[..., :-1], rows[..., -1], game.labelled_distributions, known)
             return chosen_regions(candidates, acquisition(step, generator))
 
         return choose
@@ -89,19 +101,43 @@ def choose_batch(acquisition: BatchAcquisition) -> Callable[[Setting], Chooser]:
     return with_setting
 
 
-def choose_by_policy(setting: Setting) -> Chooser:
-    """The learned policy, within pools."""
-    agent, observe = setting.policy()
+class PolicyChooser:
+    """The learned policy, within pools; it may go on learning from the labels that it asks for."""
 
-    def choose(game: Game, query_size: int, generator: torch.Generator) -> Tensor:
-        seen = observe(game, game.draw(query_size, setting.pool_size, generator))
-        return chosen_regions(seen.candidates, agent.act(seen.state, seen.actions, 0.0, generator))
+    def __init__(self, setting: Setting):
+        self.setting = setting
+        self.agent, self.observe = setting.policy()
+        self.replay_buffer = ReplayBuffer(setting.replay_capacity)
 
-    return choose
+    def __call__(self, game: Game, query_size: int, generator: torch.Generator) -> Tensor:
+        seen = self.observe(game, game.draw(query_size, self.setting.pool_size, generator))
+        chosen = self.agent.act(seen.state, seen.actions, 0.0, generator)
+        regions = chosen_regions(seen.candidates, chosen)
+        if self.setting.keep_learning:
+            self._learn(game, seen, chosen, regions, generator)
+        return regions
+
+    def _learn(
+        self, game: Game, seen: Observation, chosen: Tensor, regions: Tensor, generator: torch.Generator
+    ) -> None:
+        mistakes = game.mistakes(regions, rarity(self.setting.class_pixels))
+        self.replay_buffer.observe(seen.state, seen.actions)
+        self.replay_buffer.record(chosen, self.setting.reward_scale * mistakes, done=True)
+        with naming_divergence("dqn_lr", f"{game.pool.num_labelled} regions labelled"):
+            self.agent.learn(self.replay_buffer, generator)
+
+    def state_dict(self) -> State:
+        return join_states(agent=self.agent.state_dict(), replay_buffer=self.replay_buffer.state_dict())
+
+    def load_state_dict(self, state: State) -> None:
+        parts = split_states(state)
+        self.agent.load_state_dict(parts["agent"])
+        self.replay_buffer.load_state_dict(parts.get("replay_buffer", {}))
 
 
 def choose_by_policy_of_all(setting: Setting) -> Chooser:
-    """The learned policy's K highest Q values of all that is unlabelled: one pool, also to its features."""
+    """The policy's K highest Q values of all that is unlabelled: one pool, also to its features. It stays as
+    it was learned."""
     agent, observe = setting.policy()
 
     def choose(game: Game, query_size: int, generator: torch.Generator) -> Tensor:
@@ -113,14 +149,13 @@ def choose_by_policy_of_all(setting: Setting) -> Chooser:
 
 
 def choose_by_hidden_labels(setting: Setting) -> Chooser:
-    """The ceiling: of all that is unlabelled, the regions with most pixels of rare classes that the segmenter
-    gets wrong; of equal ones any. Rare is the half of the classes with the fewest known labels."""
-    rare = torch.zeros(256, dtype=torch.bool)  # of every label, ignored ones included
-    rare[setting.class_pixels.argsort(stable=True)[: len(setting.class_pixels) // 2]] = True
+    """The ceiling: of all that is unlabelled, the regions with most pixels that the segmenter gets wrong,
+    weighted by their class's rarity; of equal ones any."""
+    weights = rarity(setting.class_pixels)
 
     def choose(game: Game, query_size: int, generator: torch.Generator) -> Tensor:
         unlabelled = game.pool.unlabelled.nonzero().squeeze(1)
-        mistakes = _mistakes(game, unlabelled, rare, setting)
+        mistakes = game.mistaken_pixels(unlabelled).double() @ weights
         shuffled = torch.randperm(len(unlabelled), generator=generator)
         return unlabelled[shuffled[best(mistakes[shuffled], query_size)]]
 
@@ -128,7 +163,7 @@ def choose_by_hidden_labels(setting: Setting) -> Chooser:
 
 
 CHOOSERS: dict[str, Callable[[Setting], Chooser]] = {
-    "ralis": choose_by_policy,
+    "ralis": PolicyChooser,
     "uniform": choose_uniform,
     **{name: choose_scored(score) for name, score in ACQUISITIONS.items() if name != "uniform"},
     **{name: choose_batch(acquisition) for name, acquisition in BATCH_ACQUISITIONS.items()},
@@ -158,20 +193,3 @@ def _class_pixels(game: Game, regions: Tensor) -> Tensor:
     """int64 [C]: pixels per class in the ground truth of `regions` [K]."""
     labels = game.oracle.label(regions)
     return class_counts(labels, len(game.dataset.classes), game.dataset.ignore_index).sum(0).cpu()
-
-
-def _mistakes(game: Game, regions: Tensor, rare: Tensor, setting: Setting) -> Tensor:
-    """int64 [K]: pixels of rare classes in each of `regions` [K] that the segmenter gets wrong."""
-
-    def wrong(index: Tensor) -> Tensor:
-        """uint8 [n, H, W]"""
-        images, labels = game.dataset.batch(index)
-        logits = predict(game.trainer.segmenter, images, precision=setting.precision).float()
-        logits = nn.functional.interpolate(logits, labels.shape[1:], mode="bilinear", align_corners=True)
-        mistaken = (logits.argmax(1) != labels) & rare.to(labels.device)[labels.long()]
-        return mistaken.to(torch.uint8)
-
-    # An oracle of mistakes: it cuts regions of any shape, and 0 is what lies beside them.
-    oracle = Oracle(wrong, game.grid, ignore_index=0)
-    parts = regions.split(_CHEAT_REGIONS)
-    return torch.cat([oracle.label(part).flatten(1).sum(1, dtype=torch.int64).cpu() for part in parts])

@@ -55,6 +55,17 @@ def class_counts(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
     return counts.view(len(flat), bins)[:, :num_classes].contiguous()
 
 
+# A class with hardly a pixel counts as if it filled this share of them: its weight would have no bound.
+RAREST_SHARE = 1e-3
+
+
+def rarity(pixels: Tensor) -> Tensor:
+    """Weights of the classes, float64 [C], from their pixels [C]: 1 / √(C · share), all 1 where the classes
+    are equally frequent."""
+    share = pixels.double() / pixels.sum().clamp(min=1)
+    return (len(share) * share.clamp(min=RAREST_SHARE)).rsqrt()
+
+
 def class_distribution(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
     """`class_counts` as fractions of the pixels that count, float32 [K, C]: rows sum to 1, an all-void row is
     zeros."""

@@ -3,10 +3,8 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
@@ -111,56 +109,63 @@ class Pretraining:
 
     @cached_property
     def theta0(self) -> State:
-        """The trainer's state at θ0."""
-        splits = self.splits
-        return self._pretrained(
-            "theta0",
-            [splits.pretrain_set] if self.config.gta5 else [splits.pretrain_set, splits.state_set],
-            start=None,
-            lr_option="source_lr",
-            patience=self.config.source_patience,
+        """The trainer's state at θ0: trained on GTA5; without GTA5, on the synthetic scenes and then D_S."""
+        if self.config.gta5:
+            return self._on_source("theta0")
+        return self._on_target(
+            "theta0", self.splits.state_set, start=self._on_source("synthetic", noted=False)
         )
 
     @cached_property
     def theta0_prime(self) -> State:
         """The trainer's state at θ0′."""
-        return self._pretrained(
-            "theta0_prime",
-            [self.splits.train_set],
-            start=self.theta0,
-            lr_option="target_lr",
-            patience=self.config.target_patience,
-        )
+        return self._on_target("theta0_prime", self.splits.train_set, start=self.theta0)
 
     def full_supervision(self, seed: int | None = None) -> State:
         """From θ0 on every label of the training set: what the methods are measured against. The trainer's
         state; `seed` is the config's first one unless given."""
         return self._pretrained(
             "full_supervision",
-            [self.splits.full_set],
+            self.splits.full_set,
             start=self.theta0,
             lr_option="target_lr",
             patience=self.config.full_patience,
             seed=seed,
         )
 
+    def _on_source(self, name: str, noted: bool = True) -> State:
+        return self._pretrained(
+            name,
+            self.splits.pretrain_set,
+            start=None,
+            lr_option="source_lr",
+            patience=self.config.source_patience,
+            noted=noted,
+        )
+
+    def _on_target(self, name: str, data: SegmentationDataset, start: State) -> State:
+        return self._pretrained(
+            name, data, start=start, lr_option="target_lr", patience=self.config.target_patience
+        )
+
     def _pretrained(
         self,
         name: str,
-        datasets: Sequence[SegmentationDataset],
+        data: SegmentationDataset,
         *,
         start: State | None,
         lr_option: str,
         patience: int,
         seed: int | None = None,
+        noted: bool = True,
     ) -> State:
-        """Train on `datasets` from `start`, or take the result from the cache; note it in reference.json.
+        """Train on `data` from `start`, or take the result from the cache; note it in reference.json.
 
         Returns the state of a new trainer at these weights.
         """
         lr = getattr(self.config, lr_option)
         seed = self.config.seed if seed is None else seed
-        piece = f"{name}-{self._fingerprint(datasets, start, lr, patience, seed)}"
+        piece = f"{name}-{self._fingerprint(data, start, lr, patience, seed)}"
         path = self.cache / f"{piece}.safetensors"
         trainer = self.segmenters.new_trainer(lr)
         if path.exists():
@@ -171,9 +176,7 @@ class Pretraining:
                 trainer.segmenter.load_state_dict(self._weights(start))
             fit(
                 trainer,
-                lambda generator: fmean(
-                    self.segmenters.train_epoch(trainer, data, generator) for data in datasets
-                ),
+                lambda generator: self.segmenters.train_epoch(trainer, data, generator),
                 lambda: self.segmenters.reward_miou(trainer),
                 lr_option=lr_option,
                 name=name,
@@ -188,7 +191,7 @@ class Pretraining:
             save_tensors(path, trainer.segmenter.state_dict(), record)
         self.run.checkpoint.clear(piece)
         known = self.run.records("reference.json")
-        if not any((each["method"], each["seed"]) == (name, seed) for each in known):
+        if noted and not any((each["method"], each["seed"]) == (name, seed) for each in known):
             self.run.add_record(record, "reference.json")
         fresh = self.segmenters.new_trainer(self.config.segmenter_lr)
         fresh.segmenter.load_state_dict(trainer.segmenter.state_dict())
@@ -196,7 +199,7 @@ class Pretraining:
 
     def _fingerprint(
         self,
-        datasets: Sequence[SegmentationDataset],
+        data: SegmentationDataset,
         start: State | None,
         lr: float,
         patience: int,
@@ -209,8 +212,8 @@ class Pretraining:
         digest.update(
             json.dumps([settings, segmenters.numerics, segmenters.crop_size, lr, patience]).encode()
         )
-        for data in (*datasets, self.splits.reward_set, self.splits.test_set):
-            digest.update(data.fingerprint().encode())
+        for each in (data, self.splits.reward_set, self.splits.test_set):
+            digest.update(each.fingerprint().encode())
         if config.weights:
             digest.update(config.weights.read_bytes())
         for weights in self._weights(start or {}).values():

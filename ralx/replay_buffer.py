@@ -1,7 +1,6 @@
 """What the agent remembers: whole steps, each stored once, sampled as sub-transitions."""
 
 import bisect
-import math
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
@@ -12,12 +11,12 @@ from torch import Tensor
 
 @dataclass
 class Transition:
-    """One step: K sub-transitions with one state, reward and successor. No ``chosen`` while it is played."""
+    """One step: K sub-transitions with one state and successor. No ``chosen`` while it is played."""
 
     state: Tensor  # [R, D_s]
     candidates: Tensor  # [K, M, D_a]
     chosen: Tensor | None = None  # [K] int64, on the CPU
-    reward: float = 0.0
+    reward: Tensor | None = None  # [K] float64, on the CPU
     done: bool = False
 
 
@@ -86,11 +85,13 @@ class ReplayBuffer:
         self._steps.append(Transition(_own(state), _own(candidates)))
         self._evict()
 
-    def record(self, chosen: Tensor, reward: float, done: bool) -> None:
-        """Complete the last observation: the candidate chosen per pool (``[K]`` int64) and what came of it.
+    def record(self, chosen: Tensor, reward: float | Tensor, done: bool) -> None:
+        """Complete the last observation: the candidate chosen per pool (``[K]`` int64) and what came of it,
+        one reward for all sub-actions or one for each (``[K]``).
 
         Raises:
-            ValueError: nothing observed; ``chosen`` of another shape or outside 0..M-1; a reward not finite.
+            ValueError: nothing observed; ``chosen`` of another shape or outside 0..M-1; a reward of another
+                shape or not finite.
         """
         if not self._steps or self._steps[-1].chosen is not None:
             raise ValueError("record() needs an observation: call observe() first")
@@ -101,9 +102,12 @@ class ReplayBuffer:
         chosen = chosen.detach().to("cpu", copy=True)
         if chosen.min() < 0 or chosen.max() >= pool_size:
             raise ValueError(f"chosen must be in 0..{pool_size - 1}, got {chosen.min()}..{chosen.max()}")
-        if not math.isfinite(reward):
+        rewards = torch.as_tensor(reward, dtype=torch.float64, device="cpu").detach()
+        if rewards.shape not in ((), (num_pools,)):
+            raise ValueError(f"reward must be one number or [{num_pools}], got {list(rewards.shape)}")
+        if not rewards.isfinite().all():
             raise ValueError(f"reward must be finite, got {reward}")
-        step.chosen, step.reward, step.done = chosen, float(reward), bool(done)
+        step.chosen, step.reward, step.done = chosen, rewards.expand(num_pools).clone(), bool(done)
         self._evict()
 
     def __len__(self) -> int:
@@ -132,6 +136,7 @@ class ReplayBuffer:
         step = [bisect.bisect_right(ends, position) for position in drawn]
         pool = [position - (ends[i] - sizes[i]) for position, i in zip(drawn, step, strict=True)]
         returns = {i: self._n_step_return(i, n_step, gamma) for i in set(step)}
+        reward = torch.stack([returns[i][0][k] for i, k in zip(step, pool, strict=True)])
         after = [returns[i][2] for i in step]
         # own pool for a terminal one, which is its own successor here
         next_pool = [k % self._steps[i].candidates.shape[0] for k, i in zip(pool, after, strict=True)]
@@ -147,7 +152,7 @@ class ReplayBuffer:
             actions=actions,
             mask=mask,
             chosen=_move(torch.tensor(chosen), device),
-            reward=_move(torch.tensor([returns[i][0] for i in step], dtype=torch.float32), device),
+            reward=_move(reward.float(), device),
             discount=_move(torch.tensor([returns[i][1] for i in step], dtype=torch.float32), device),
             done=_move(torch.tensor([returns[i][3] for i in step]), device),
             next_states=next_states,
@@ -164,7 +169,8 @@ class ReplayBuffer:
             tensors[f"{i}.candidates"] = step.candidates
             if step.chosen is not None:
                 tensors[f"{i}.chosen"] = step.chosen
-                tensors[f"{i}.reward"] = torch.tensor(step.reward, dtype=torch.float64)
+                assert step.reward is not None
+                tensors[f"{i}.reward"] = step.reward
                 tensors[f"{i}.done"] = torch.tensor(step.done)
         return tensors
 
@@ -180,7 +186,7 @@ class ReplayBuffer:
                 step = Transition(tensors[f"{i}.state"], tensors[f"{i}.candidates"])
                 if f"{i}.chosen" in tensors:
                     step.chosen = tensors[f"{i}.chosen"].cpu()
-                    step.reward = float(tensors[f"{i}.reward"])
+                    step.reward = tensors[f"{i}.reward"].cpu()
                     step.done = bool(tensors[f"{i}.done"])
             except KeyError as missing:
                 raise ValueError(f"the replay buffer's state lacks {missing.args[0]}") from None
@@ -223,11 +229,15 @@ class ReplayBuffer:
         assert chosen is not None  # only recorded steps are drawn
         return chosen
 
-    def _n_step_return(self, i: int, n_step: int, gamma: float) -> tuple[float, float, int, bool]:
-        """Return, discount, the step to bootstrap from (``i`` where the episode ended), whether it ended."""
-        total, discount, j = 0.0, 1.0, i
+    def _n_step_return(self, i: int, n_step: int, gamma: float) -> tuple[Tensor, float, int, bool]:
+        """Returns ``[K]``, discount, the step to bootstrap from (``i`` where the episode ended), whether it
+        ended. Sub-transition k goes on as k modulo K' where a later step has only K' pools."""
+        pools = torch.arange(self._steps[i].candidates.shape[0])
+        total, discount, j = torch.zeros(len(pools), dtype=torch.float64), 1.0, i
         for _ in range(n_step):
-            total += discount * self._steps[j].reward
+            reward = self._steps[j].reward
+            assert reward is not None  # only recorded steps are drawn
+            total += discount * reward[pools % len(reward)]
             discount *= gamma
             if self._steps[j].done:
                 return total, discount, i, True

@@ -7,12 +7,12 @@ import torch
 
 from ralx.batch_acquisition import (
     BATCH_ACQUISITIONS,
-    RAREST_SHARE,
     Step,
     class_balanced,
     k_centre,
     stratified,
 )
+from ralx.metrics import RAREST_SHARE
 
 
 def generator(seed=0):
@@ -29,27 +29,27 @@ def step(predicted, entropy=None, labelled=None, known=None):
         predicted,
         torch.ones(predicted.shape[:2]) if entropy is None else entropy,
         torch.zeros(0, classes) if labelled is None else labelled,
-        torch.full((classes,), 1 / classes) if known is None else known,
+        torch.ones(classes) if known is None else known,
     )
 
 
 def test_class_balanced_weighs_entropy_by_the_root_of_rarity():
     predicted = one_hot(0, 1).expand(2, -1, -1)  # candidate 0 shows class 0, candidate 1 class 1
-    known = torch.tensor([0.64, 0.04, 0.32])  # weights 1.25 and 5
+    known = torch.tensor([64, 4, 32])  # weights 1.25 and 5, but for a factor
     entropy = torch.tensor([[3.9, 1.0], [4.1, 1.0]])
     assert class_balanced(step(predicted, entropy, known=known), generator()).tolist() == [1, 0]
 
 
 def test_class_balanced_mixes_the_weights_of_all_predicted_classes():
     predicted = torch.tensor([[[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]]])
-    known = torch.tensor([0.64, 0.04, 0.32])  # 0.5 · 1.25 + 0.5 · 5 = 3.125 against 1.768
+    known = torch.tensor([64, 4, 32])  # 0.5 · 1.25 + 0.5 · 5 = 3.125 against 1.768
     for entropy, chosen in ((1.76, 0), (1.78, 1)):
         candidates = step(predicted, torch.tensor([[1.0, entropy]]), known=known)
         assert class_balanced(candidates, generator()).tolist() == [chosen]
 
 
 def test_a_class_without_labels_has_a_bounded_weight():
-    predicted, known = one_hot(0, 1)[None], torch.tensor([0.0, 1.0, 0.0])
+    predicted, known = one_hot(0, 1)[None], torch.tensor([0, 100, 0])
     bound = math.sqrt(1 / RAREST_SHARE)
     for entropy, chosen in ((bound * 0.99, 0), (bound * 1.01, 1)):
         candidates = step(predicted, torch.tensor([[1.0, entropy]]), known=known)

@@ -4,7 +4,14 @@ import pytest
 import torch
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
-from ralx.metrics import class_counts, class_distribution, distribution_entropy, iou, mean_iou
+from ralx.metrics import (
+    class_counts,
+    class_distribution,
+    distribution_entropy,
+    iou,
+    mean_iou,
+    rarity,
+)
 
 VOID = 11
 
@@ -85,6 +92,15 @@ def test_class_distribution_is_of_the_pixels_that_count():
 
 def test_no_regions_give_no_rows():
     assert class_distribution(torch.zeros(0, 9, 8, dtype=torch.uint8), 11, VOID).shape == (0, 11)
+
+
+def test_rarity_is_one_for_equal_classes_and_bounded_for_absent_ones():
+    assert rarity(torch.tensor([7, 7, 7])).tolist() == pytest.approx([1, 1, 1])
+    # shares 0.64, 0.04, 0.32 and nothing, which counts as a thousandth; four classes
+    expected = [2.56**-0.5, 0.16**-0.5, 1.28**-0.5, 0.004**-0.5]
+    weights = rarity(torch.tensor([64, 4, 32, 0]))
+    assert weights.dtype == torch.float64 and weights.tolist() == pytest.approx(expected)
+    assert rarity(torch.zeros(3, dtype=torch.int64)).isfinite().all()
 
 
 def test_class_counts_reject():

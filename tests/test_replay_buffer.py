@@ -1,5 +1,7 @@
 """The replay buffer gives back what was played: the features say which step, pool and candidate it is."""
 
+import math
+
 import pytest
 import torch
 from safetensors.torch import load, save
@@ -237,6 +239,17 @@ def test_later_changes_of_the_callers_tensors_do_not_reach_the_buffer():
     assert batch.actions[..., 0].max() == 0
 
 
+def test_every_sub_action_may_have_its_own_reward():
+    buffer = ReplayBuffer(100)
+    for t, rewards in enumerate(([1.0, 2.0, 4.0], [8.0, 16.0])):  # the second step has two pools only
+        buffer.observe(state_of(t), candidates_of(t, len(rewards), 2))
+        buffer.record(torch.zeros(len(rewards), dtype=torch.int64), torch.tensor(rewards), t == 1)
+    rewards = {key: row["reward"] for key, row in unpack(everything(buffer)).items()}
+    assert rewards == {(0, 0): 1, (0, 1): 2, (0, 2): 4, (1, 0): 8, (1, 1): 16}
+    rewards = {key: row["reward"] for key, row in unpack(everything(buffer, n_step=2)).items()}
+    assert rewards == {(0, 0): 1 + 4, (0, 1): 2 + 8, (0, 2): 4 + 4, (1, 0): 8, (1, 1): 16}
+
+
 @pytest.mark.parametrize("in_play", [False, True])
 def test_a_buffer_saved_and_loaded_goes_on_the_same(in_play):
     steps = [(3, 4, 0.1, False), (3, 4, 1 / 3, False), (2, 1, -0.7, True), (3, 4, 2.0, False)]
@@ -307,6 +320,12 @@ def test_observations_of_another_shape_are_refused(state, candidates, match):
         (torch.tensor([0, 3]), 0.0, r"chosen must be in 0\.\.2, got 0\.\.3"),
         (torch.tensor([-1, 2]), 0.0, r"chosen must be in 0\.\.2, got -1\.\.2"),
         (torch.tensor([0, 1]), float("nan"), "reward must be finite, got nan"),
+        (
+            torch.tensor([0, 1]),
+            torch.tensor([0.0, math.inf]),
+            r"reward must be finite, got tensor\(\[0., inf",
+        ),
+        (torch.tensor([0, 1]), torch.zeros(3), r"reward must be one number or \[2\], got \[3\]"),
     ],
 )
 def test_impossible_records_are_refused(chosen, reward, match):

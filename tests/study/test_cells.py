@@ -1,6 +1,7 @@
 """What a cell's key depends on: no more and no less than what its result does."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -34,8 +35,8 @@ CHOSEN = GAMES - {"learn"}
         ({"source_lr": 0.3}, PRETRAINED | GAMES),
         ({"max_epochs": 7}, PRETRAINED | GAMES),
         ({"seed": 5}, PRETRAINED | GAMES),
-        ({"target_lr": 0.3}, {"theta0_prime", "full_supervision"} | CHOSEN),
-        ({"target_patience": 3}, {"theta0_prime"} | CHOSEN),
+        ({"target_lr": 0.3}, PRETRAINED | GAMES),
+        ({"target_patience": 3}, PRETRAINED | GAMES),
         ({"full_patience": 3}, {"full_supervision"}),
         ({"query_size": 12}, GAMES),
         ({"segmenter_lr": 0.3}, GAMES),
@@ -44,11 +45,14 @@ CHOSEN = GAMES - {"learn"}
         ({"kl_summary": "max"}, {"learn", "select ralis"}),
         ({"episodes": 3}, {"learn", "select ralis"}),
         ({"pool_size_ralis": 3}, {"select ralis"}),
+        ({"keep_learning": not BASE.keep_learning}, {"select ralis"}),
         ({"pool_size_entropy": 3}, {"select entropy"}),
         ({"pool_size_other": 3}, set()),
         ({"num_mc_samples": 3}, {"final bald"}),
         ({"budgets": (240, 480)}, CHOSEN),
         ({"final_lr": 0.3}, CHOSEN),
+        ({"final_lr_decay": 0.9}, CHOSEN),
+        ({"final_max_epochs": 7}, CHOSEN),
     ],
 )
 def test_a_key_depends_on_what_matters(changes, kinds):
@@ -59,6 +63,14 @@ def test_a_key_depends_on_what_matters(changes, kinds):
         if cell.key(CONTENT) != dataclasses.replace(cell, config=changed).key(CONTENT)
     }
     assert differing == kinds
+
+
+def test_theta0_of_gta5_does_not_depend_on_how_the_own_images_are_trained_on():
+    changes = {"target_lr": 0.3, "target_patience": 3}
+    for kind, depends in (("theta0", False), ("learn", False), ("theta0_prime", True)):
+        cell = Cell(kind, dataclasses.replace(BASE, gta5=Path("gta5")), 0)
+        changed = dataclasses.replace(cell, config=dataclasses.replace(cell.config, **changes))
+        assert (changed.key(CONTENT) != cell.key(CONTENT)) is depends
 
 
 def test_every_option_matters_to_some_cell_or_is_known_not_to():
