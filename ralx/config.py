@@ -210,7 +210,7 @@ class Config:
     highest Q; cheat, a ceiling that sees the hidden labels: most mistaken pixels of rare classes."""
     keep_learning: bool = False
     """The learned policy goes on learning on D_V, from the labels that it asked for. Needs `reward` mistakes,
-    which any label tells, and `gamma` 0."""
+    which any label tells."""
     pool_size_ralis: int = 10
     """N of the learned policy on D_V."""
     pool_size_entropy: int = 10
@@ -256,8 +256,8 @@ class Config:
         require(self.dropout is None or 0 <= self.dropout < 1, "dropout", "must be in [0, 1)")
         require(0 <= self.gamma <= 1, "gamma", "must be in [0, 1]")
         require(self.epsilon_end + self.epsilon_span <= 1, "epsilon_span", "must stay below 1 - epsilon_end")
-        alone = self.reward == "mistakes" and self.gamma == 0
-        require(alone or not self.keep_learning, "keep_learning", "needs reward mistakes and gamma 0")
+        tells = self.reward == "mistakes"
+        require(tells or not self.keep_learning, "keep_learning", f"needs reward mistakes, not {self.reward}")
         require(self.tau is None or 0 < self.tau <= 1, "tau", "must be in (0, 1]")
         for name in ("region_size", "crop_size", "cells", "synthetic_image_size", "synthetic_images"):
             require(all(n >= 1 for n in getattr(self, name)), name, "every number must be at least 1")

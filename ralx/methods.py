@@ -19,7 +19,6 @@ from ralx.features import Featurizer, gather_regions
 from ralx.loop import (
     Chooser,
     Game,
-    Observation,
     Observer,
     State,
     join_states,
@@ -111,20 +110,16 @@ class PolicyChooser:
 
     def __call__(self, game: Game, query_size: int, generator: torch.Generator) -> Tensor:
         seen = self.observe(game, game.draw(query_size, self.setting.pool_size, generator))
+        if self.setting.keep_learning:
+            self.replay_buffer.observe(seen.state, seen.actions)
+            with naming_divergence("dqn_lr", f"{game.pool.num_labelled} regions labelled"):
+                self.agent.learn(self.replay_buffer, generator)
         chosen = self.agent.act(seen.state, seen.actions, 0.0, generator)
         regions = chosen_regions(seen.candidates, chosen)
         if self.setting.keep_learning:
-            self._learn(game, seen, chosen, regions, generator)
+            mistakes = game.mistakes(regions, rarity(self.setting.class_pixels))
+            self.replay_buffer.record(chosen, self.setting.reward_scale * mistakes, done=False)
         return regions
-
-    def _learn(
-        self, game: Game, seen: Observation, chosen: Tensor, regions: Tensor, generator: torch.Generator
-    ) -> None:
-        mistakes = game.mistakes(regions, rarity(self.setting.class_pixels))
-        self.replay_buffer.observe(seen.state, seen.actions)
-        self.replay_buffer.record(chosen, self.setting.reward_scale * mistakes, done=True)
-        with naming_divergence("dqn_lr", f"{game.pool.num_labelled} regions labelled"):
-            self.agent.learn(self.replay_buffer, generator)
 
     def state_dict(self) -> State:
         return join_states(agent=self.agent.state_dict(), replay_buffer=self.replay_buffer.state_dict())

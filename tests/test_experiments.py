@@ -85,7 +85,7 @@ def test_pretraining_is_cached_by_what_it_depends_on(make):
     splits = experiment.splits
 
     def key(experiment, data=splits.train_set, lr=0.1):
-        return experiment.pretraining._fingerprint([data], None, lr, 3, experiment.config.seed)
+        return experiment.pretraining._fingerprint(data, None, lr, 3, experiment.config.seed)
 
     same = key(experiment)
     assert key(make(query_size=3, gamma=0.5, budgets=(4, 5))) == same  # nothing of the game

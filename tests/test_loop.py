@@ -257,6 +257,7 @@ def make_learner(mious, **changes):
         budget=5,
         query_size=2,
         pool_size=3,
+        class_weights=None,
         reward_scale=100.0,
         whole_first_reward=False,
         one_coin=False,
@@ -284,6 +285,28 @@ def test_rewards_are_gains_and_the_last_step_takes_what_is_left(run):
 def test_the_published_first_reward_is_the_whole_miou(run):
     make_learner([0.1, 0.12, 0.2, 0.15] * 2, whole_first_reward=True).run(run, Monitor())
     assert [s["reward"] for s in read_steps(run)] == pytest.approx([12, 8, -5] * 2)
+
+
+def test_every_sub_action_may_be_rewarded_for_its_own_mistakes(run):
+    learner = make_learner([0.1] * 8, class_weights=torch.tensor([2.0, 1.0], dtype=torch.float64))
+    found, mistaken_pixels = [], learner.game.mistaken_pixels
+
+    def spy(regions):
+        assert not learner.game.pool.labelled[regions].any(), "before the segmenter was trained on them"
+        found.append(mistaken_pixels(regions))
+        return found[-1]
+
+    learner.game.mistaken_pixels = spy
+    learner.run(run, Monitor())
+    expected = [
+        100 * pixels.double() @ torch.tensor([2.0, 1.0], dtype=torch.float64) / 16 for pixels in found
+    ]
+    assert [step["reward"] for step in read_steps(run)] == pytest.approx([e.mean().item() for e in expected])
+    remembered = learner.replay_buffer.state_dict()
+    assert [len(rewards) for rewards in expected] == [2, 2, 1] * 2
+    for step, rewards in enumerate(expected):
+        assert torch.equal(remembered[f"{step}.reward"], rewards)
+    assert sum(e.sum() for e in expected) > 0
 
 
 @pytest.mark.parametrize(

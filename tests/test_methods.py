@@ -7,6 +7,7 @@ from torch import nn
 
 from ralx.config import METHODS
 from ralx.methods import CHOOSERS, choose_batch
+from ralx.metrics import rarity
 from ralx.segmentation import predict
 
 
@@ -75,13 +76,68 @@ def test_cheat_takes_the_most_mistaken_pixels_weighted_by_rarity(make):
     assert mistakes[chosen].sum() > 0
 
 
-def test_cheat_breaks_ties_at_random(make):
+def test_cheat_breaks_ties_at_random(make, monkeypatch):
     experiment = make(methods=("cheat",))
     game = game_of(experiment)
-    count = int((mistakes_of(experiment, game) > 0).sum())
+    monkeypatch.setattr(game, "mistaken_pixels", lambda regions: torch.ones(len(regions), 11))
     choose = experiment._chooser("cheat", 0, game)
-    picks = {tuple(sorted(choose(game, count + 3, generator(seed)).tolist())) for seed in range(6)}
+    picks = {tuple(sorted(choose(game, 5, generator(seed)).tolist())) for seed in range(6)}
     assert len(picks) > 1
+
+
+def test_mistakes_are_shares_of_the_region(make):
+    experiment = make(methods=("cheat",))
+    game = game_of(experiment)
+    regions = torch.tensor([3, 60, 17])
+    weights = rarity(experiment._known_pixels)
+    expected = mistakes_of(experiment, game)[regions] / 256
+    assert game.mistakes(regions, weights).tolist() == pytest.approx(expected.tolist())
+
+
+def learning(make, **changes):
+    """A chooser that learns, and the game that it plays."""
+    experiment = make(reward="mistakes", keep_learning=True, **changes)
+    experiment.save_policies()
+    game = game_of(experiment)
+    return experiment._chooser("ralis", 0, game), game
+
+
+def play(choose, game, steps):
+    for step in steps:
+        regions = choose(game, 4, generator(step))
+        game.label(regions, generator(step))
+    return game.pool.order.tolist()
+
+
+def test_a_policy_that_keeps_learning_learns_what_its_labels_told(make):
+    choose, game = learning(make, reward_scale=3.0)
+    before = choose.agent.state_dict()
+    mistakes = game.mistakes
+    seen = {}
+
+    def spy(regions, weights):
+        seen[tuple(regions.tolist())] = 3.0 * mistakes(regions, weights)
+        return seen[tuple(regions.tolist())] / 3.0
+
+    game.mistakes = spy
+    order = play(choose, game, range(2))
+    assert list(seen) == [tuple(order[:4]), tuple(order[4:])], "only labels that it asked for are looked at"
+    remembered = choose.replay_buffer.state_dict()
+    for step, rewards in enumerate(seen.values()):
+        assert torch.allclose(remembered[f"{step}.reward"], rewards)
+    after = choose.agent.state_dict()
+    assert any(not torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+def test_a_policy_that_keeps_learning_goes_on_from_its_state(make):
+    whole = play(*learning(make), range(4))
+    choose, game = learning(make)
+    play(choose, game, range(2))
+    state, game_state = choose.state_dict(), game.state_dict()
+    choose, game = learning(make)
+    choose.load_state_dict(state)
+    game.load_state_dict(game_state)
+    assert play(choose, game, range(2, 4)) == whole
 
 
 def test_ralis_all_takes_the_highest_q_of_everything(make):
