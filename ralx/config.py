@@ -384,7 +384,7 @@ def _camvid_small() -> Config:
         target_patience=400,
         full_patience=400,
         max_epochs=400,
-        final_lr=5e-3,
+        final_lr=2e-2,
         final_lr_decay=0.96,
         final_patience=40,
         final_max_epochs=40,
@@ -428,6 +428,7 @@ def _synthetic() -> Config:
         budget=80,
         episodes=16,
         budgets=(32, 64, 128),
+        dqn_batch_size=16,
         replay_capacity=2000,
     )
 
