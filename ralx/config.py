@@ -111,6 +111,9 @@ class Config:
     """Patience of full supervision, in epochs."""
     final_lr: float | None = None
     """Learning rate of the final training on the labelled regions; none: it goes on with `segmenter_lr`."""
+    rehearsal: bool = False
+    """The final training passes over D_T too in every epoch, so that the segmenter keeps what it learned on
+    it. The paper trains on the chosen regions alone."""
     final_lr_decay: float | None = None
     """Its factor per epoch, applied twice; none: `segmenter_lr_decay`."""
     final_patience: int = 150
@@ -118,7 +121,7 @@ class Config:
     max_epochs: int = 1000
     """Cap on the epochs of every training that stops early."""
     final_max_epochs: int | None = None
-    """Cap on the epochs of the final training; none: `max_epochs`."""
+    """Lower cap on the epochs of the final training; none: `max_epochs` alone."""
 
     # The game
     query_size: int = 24
@@ -384,6 +387,7 @@ def _camvid_small() -> Config:
         target_patience=400,
         full_patience=400,
         max_epochs=400,
+        rehearsal=True,
         final_lr=2e-2,
         final_lr_decay=0.96,
         final_patience=40,

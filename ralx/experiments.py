@@ -330,16 +330,22 @@ class Experiment:
         game.trainer.lr_decay = config.final_lr_decay or config.segmenter_lr_decay
         regions = self._region_indices(selection["regions"][:budget])
         game.pool.label(regions)
+
+        def epoch(generator: torch.Generator) -> float:
+            if config.rehearsal:
+                self.segmenters.train_epoch(game.trainer, self.splits.train_set, generator)
+            return self.segmenters.train_epoch(game.trainer, game.dataset, generator, game.pool)
+
         reward_miou = fit(
             game.trainer,
-            lambda generator: self.segmenters.train_epoch(game.trainer, game.dataset, generator, game.pool),
+            epoch,
             lambda: self.segmenters.reward_miou(game.trainer),
             lr_option="segmenter_lr" if config.final_lr is None else "final_lr",
             name=f"{method}, seed {seed}, {budget} regions",
             piece=final_piece(method, seed, budget),
             key=("final", method, seed, budget),
             patience=config.final_patience,
-            max_epochs=config.final_max_epochs or config.max_epochs,
+            max_epochs=min(config.max_epochs, config.final_max_epochs or config.max_epochs),
             run=self.run,
             monitor=self.monitor,
         )

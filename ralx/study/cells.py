@@ -20,7 +20,7 @@ _NEVER = {"preset", "published", "data", "gta5", "split_lists", "weights", "poli
 _NEVER |= {"methods", "num_seeds"}
 
 _EVALUATION = {"budgets", "num_mc_samples", "final_lr", "final_lr_decay", "final_patience"}
-_EVALUATION |= {"final_max_epochs", "keep_learning", "pool_size_ralis"}
+_EVALUATION |= {"final_max_epochs", "rehearsal", "keep_learning", "pool_size_ralis"}
 _EVALUATION |= {"pool_size_entropy", "pool_size_bald", "pool_size_uniform", "pool_size_other"}
 _POLICY = {"pool_size", "budget", "episodes", "cells", "kl_bins", "kl_range", "kl_max", "class_features"}
 _POLICY |= {
