@@ -1,5 +1,7 @@
 """How a run is put together from its config: every switch reaches what it switches."""
 
+import itertools
+
 import pytest
 import torch
 from tiny_experiments import experiment_in
@@ -73,11 +75,29 @@ def test_theta0_sees_no_label_of_d_t(make, monkeypatch):
     monkeypatch.setattr(Segmenters, "train_epoch", spy)
     experiment = make()
     _ = experiment.pretraining.theta0
-    assert seen and not set(seen) & {experiment.splits.train_set.name, experiment.splits.full_set.name}
-    assert experiment.splits.state_set.name in seen
+    splits = experiment.splits
+    in_turn = [name for name, _ in itertools.groupby(seen)]
+    assert in_turn == [splits.pretrain_set.name, splits.state_set.name], "the data set's own images last"
     seen.clear()
     _ = experiment.pretraining.theta0_prime
     assert set(seen) == {experiment.splits.train_set.name}
+
+
+@pytest.mark.parametrize("rehearsal", [True, False])
+def test_the_final_training_rehearses_d_t_where_that_is_wanted(make, monkeypatch, rehearsal):
+    experiment = make(methods=("uniform",), rehearsal=rehearsal, max_epochs=2, final_max_epochs=3)
+    experiment.select("uniform", 0, learned=experiment.run)
+    seen = []
+
+    def spy(self, trainer, data, generator, pool=None):
+        seen.append((data.name, None if pool is None else pool.num_labelled))
+        return 0.0
+
+    monkeypatch.setattr(Segmenters, "train_epoch", spy)
+    experiment.finish("uniform", 0, 3, selected=experiment.run)
+    splits = experiment.splits
+    epoch = [(splits.train_set.name, None)] * rehearsal + [(splits.eval_set.name, 3)]
+    assert seen == epoch * 2, "max_epochs caps every training"
 
 
 def test_pretraining_is_cached_by_what_it_depends_on(make):
