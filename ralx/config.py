@@ -320,9 +320,13 @@ _MAY_BE_ZERO = (
     "epsilon_end epsilon_span"
 ).split()
 
-# The paper's own reward and discount, whatever a preset has.
-PAPER_REWARD: dict[str, Any] = dict(
-    reward="miou", reward_scale=Config.reward_scale, gamma=Config.gamma, keep_learning=False
+# The paper's own reward, discount and final training, whatever a preset has.
+PAPER_RULES: dict[str, Any] = dict(
+    reward="miou",
+    reward_scale=Config.reward_scale,
+    gamma=Config.gamma,
+    keep_learning=False,
+    rehearsal=False,
 )
 
 # Every `S` departure of the published code (PAPER.md section 3) in one place.
@@ -456,5 +460,5 @@ def preset(name: str, *, published: bool = False) -> Config:
     if not published:
         return config
     crop_size = (224, 224) if name == "cityscapes" else config.crop_size
-    changes = PAPER_REWARD | PUBLISHED_SWITCHES
+    changes = PAPER_RULES | PUBLISHED_SWITCHES
     return dataclasses.replace(config, published=True, crop_size=crop_size, **changes)

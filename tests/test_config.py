@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ralx.config import PRESETS, Config, preset
+from ralx.config import PAPER_RULES, PRESETS, Config, preset
 
 
 def test_camvid_has_the_papers_numbers():
@@ -32,6 +32,18 @@ def test_cityscapes_has_the_papers_numbers():
     assert (config.crop_size, preset("cityscapes", published=True).crop_size) == ((256, 512), (224, 224))
     assert (config.source_patience, config.target_patience, config.full_patience) == (30, 50, 50)
     assert config.final_patience == 60
+
+
+@pytest.mark.parametrize("name", ["synthetic", "camvid-small"])
+def test_small_presets_play_by_the_papers_rules_where_published(name):
+    for config in (preset("camvid"), preset(name, published=True)):
+        assert {rule: getattr(config, rule) for rule in PAPER_RULES} == PAPER_RULES
+    assert preset(name).keep_learning and preset(name).rehearsal
+
+
+def test_a_policy_keeps_learning_only_from_what_labels_tell():
+    with pytest.raises(ValueError, match="keep_learning: needs reward mistakes, not miou, got True"):
+        Config(keep_learning=True)
 
 
 def test_published_turns_every_departure_on_and_nothing_else():

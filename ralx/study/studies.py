@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
-from ralx.config import PAPER_METHODS, PAPER_REWARD, POLICY_METHODS, PUBLISHED_SWITCHES, Config, Method
+from ralx.config import PAPER_METHODS, PAPER_RULES, POLICY_METHODS, PUBLISHED_SWITCHES, Config, Method
 from ralx.study.cells import Cell
 
 StudyName = Literal[
@@ -118,9 +118,9 @@ def pool_sizes(config: Config) -> list[Arm]:
 
 
 def published_switches(config: Config) -> list[Arm]:
-    """What each departure of the published code does to the result, and all of them together: with the
-    paper's reward, which some of them change."""
-    config = dataclasses.replace(config, **PAPER_REWARD)
+    """What each departure of the published code does to the result, and all of them together: under the
+    paper's rules, which some of them change."""
+    config = dataclasses.replace(config, **PAPER_RULES)
     changes = PUBLISHED_SWITCHES
     one_by_one = [
         arm(name.replace("_", "-"), "ralis", config, **{name: value}) for name, value in changes.items()
