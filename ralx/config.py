@@ -437,7 +437,10 @@ def _synthetic() -> Config:
         episodes=16,
         budgets=(32, 64, 128),
         dqn_batch_size=16,
-        replay_capacity=2000,
+        updates_per_step=2,
+        target_update=20,
+        replay_capacity=400,
+        **PAPER_RULES,
     )
 
 
