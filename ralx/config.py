@@ -321,13 +321,9 @@ _MAY_BE_ZERO = (
 ).split()
 
 # The paper's own reward, discount and final training, whatever a preset has.
-PAPER_RULES: dict[str, Any] = dict(
-    reward="miou",
-    reward_scale=Config.reward_scale,
-    gamma=Config.gamma,
-    keep_learning=False,
-    rehearsal=False,
-)
+PAPER_RULES: dict[str, Any] = {
+    name: getattr(Config, name) for name in ("reward", "reward_scale", "gamma", "keep_learning", "rehearsal")
+}
 
 # Every `S` departure of the published code (PAPER.md section 3) in one place.
 PUBLISHED_SWITCHES: dict[str, Any] = dict(

@@ -1,6 +1,7 @@
 """The stages of a run: pretrain, learn, evaluate (PAPER section 1), put together from a config."""
 
 import copy
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -295,7 +296,7 @@ class Experiment:
         )
         return CHOOSERS[method](setting)
 
-    @property
+    @cached_property
     def _known_pixels(self) -> torch.Tensor:
         """int64 [C]: pixels per class in all labels of D_T."""
         data = self.splits.train_set

@@ -105,6 +105,7 @@ class PolicyChooser:
 
     def __init__(self, setting: Setting):
         self.setting = setting
+        self.class_weights = rarity(setting.class_pixels)
         self.agent, self.observe = setting.policy()
         self.replay_buffer = ReplayBuffer(setting.replay_capacity)
 
@@ -117,7 +118,7 @@ class PolicyChooser:
         chosen = self.agent.act(seen.state, seen.actions, 0.0, generator)
         regions = chosen_regions(seen.candidates, chosen)
         if self.setting.keep_learning:
-            mistakes = game.mistakes(regions, rarity(self.setting.class_pixels))
+            mistakes = game.mistakes(regions, self.class_weights)
             self.replay_buffer.record(chosen, self.setting.reward_scale * mistakes, done=False)
         return regions
 
