@@ -11,6 +11,7 @@ from torch import nn
 from ralx.ablation import Ablation
 from ralx.config import Config
 from ralx.datasets import SegmentationDataset, Splits, choose_cells, scaled_region
+from ralx.devices import find_device
 from ralx.dqn import DQNAgent, epsilon_at
 from ralx.features import Featurizer
 from ralx.loop import (
@@ -422,18 +423,3 @@ class Experiment:
 def final_piece(method: str, seed: int, budget: int) -> str:
     """What a final training is called in the checkpoint."""
     return f"final-{method}-seed{seed}-budget{budget}"
-
-
-def find_device(name: str) -> torch.device:
-    """The device called `name`; auto is CUDA where there is one. ValueError where there is no such device."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"device: must be auto, cpu, cuda or cuda:N, got {name!r}")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device: this machine has {torch.cuda.device_count()} CUDA devices, got {name!r}")
-    return device

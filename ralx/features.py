@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ralx.devices import to_device
 from ralx.ops import RegionFeatures, kl_histogram, region_features
 from ralx.ops.arguments import (
     check_cells,
@@ -199,7 +200,7 @@ def gather_regions(
         if rows.shape[:2] != (len(images), grid.regions_per_image):
             wanted = [len(images), grid.regions_per_image]
             raise ValueError(f"compute must give {wanted} rows (images, regions), got {list(rows.shape[:2])}")
-        index = (which[members] - batch * batch_size).to(rows.device), place[members].to(rows.device)
-        gathered.append(rows[index])
+        index = (which[members] - batch * batch_size, place[members])
+        gathered.append(rows[tuple(to_device(part, rows.device) for part in index)])
     joined = torch.cat(gathered)
-    return joined[by_image.argsort().to(joined.device)].unflatten(0, tuple(candidates.shape))
+    return joined[to_device(by_image.argsort(), joined.device)].unflatten(0, tuple(candidates.shape))

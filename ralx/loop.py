@@ -352,7 +352,7 @@ class PolicyLearner:
     def _refuse_diverged_network(self) -> None:
         """FloatingPointError where the update that no loss has followed yet spoilt the query network."""
         weights = self.agent.query_network.state_dict().values()
-        if not all(tensor.isfinite().all() for tensor in weights):
+        if not all_finite(*weights):
             raise FloatingPointError("the query network has diverged: its weights hold NaN or infinities")
 
     def _advance(self, miou: float, done: bool, epsilon: float) -> None:
@@ -519,9 +519,14 @@ def naming_divergence(option: str, when: str) -> Iterator[None]:
         raise RunError(f"{option}: {error} ({when})") from error
 
 
+def all_finite(*tensors: Tensor) -> bool:
+    """Whether none holds NaN or an infinity; one wait for the device they are on."""
+    return bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
+
+
 def refuse_not_finite(*features: Tensor) -> None:
     """FloatingPointError where a feature or score is NaN or infinite, which finite logits never give."""
-    if not all(tensor.isfinite().all() for tensor in features):
+    if not all_finite(*features):
         raise FloatingPointError("the segmenter has diverged: what its logits give holds NaN or infinities")
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ralx.devices import to_device
 from ralx.ops.arguments import (
     check_edge,
     check_ignore_index,
@@ -170,7 +171,7 @@ class RegionGrid(Regions):
         below, right = self.rows * rh - height, self.cols * rw - width
         if below > 0 or right > 0:  # the edge is kept
             maps = pad(maps, (0, max(right, 0), 0, max(below, 0)), value=fill)
-        index = (part.to(maps.device) for part in (which, boxes.top, boxes.left))
+        index = (to_device(part, maps.device) for part in (which, boxes.top, boxes.left))
         return maps.unfold(1, rh, 1).unfold(2, rw, 1)[tuple(index)]
 
 
@@ -299,7 +300,7 @@ class Oracle:
             members.append(member)
         back = torch.cat(members).argsort()
         joined = torch.cat(parts)
-        return joined[back.to(joined.device)]
+        return joined[to_device(back, joined.device)]
 
     def _read(self, images: Tensor) -> Tensor:
         labels = self.read_labels(images)

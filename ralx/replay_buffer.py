@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ralx.devices import to_device
+
 
 @dataclass
 class Transition:
@@ -42,7 +44,7 @@ class Batch(NamedTuple):
     next_mask: Tensor  # [B, M'] bool
 
     def to(self, device: torch.device | str) -> "Batch":
-        return Batch(*(_move(tensor, torch.device(device)) for tensor in self))
+        return Batch(*(to_device(tensor, torch.device(device)) for tensor in self))
 
 
 class ReplayBuffer:
@@ -151,10 +153,10 @@ class ReplayBuffer:
             state_index=state_index,
             actions=actions,
             mask=mask,
-            chosen=_move(torch.tensor(chosen), device),
-            reward=_move(reward.float(), device),
-            discount=_move(torch.tensor([returns[i][1] for i in step], dtype=torch.float32), device),
-            done=_move(torch.tensor([returns[i][3] for i in step]), device),
+            chosen=to_device(torch.tensor(chosen), device),
+            reward=to_device(reward.float(), device),
+            discount=to_device(torch.tensor([returns[i][1] for i in step], dtype=torch.float32), device),
+            done=to_device(torch.tensor([returns[i][3] for i in step]), device),
             next_states=next_states,
             next_state_index=next_state_index,
             next_actions=next_actions,
@@ -205,8 +207,8 @@ class ReplayBuffer:
     def _follow(self, state_device: torch.device, candidates_device: torch.device) -> None:
         """Bring everything to where the newest step is: what was loaded from a file lies on the CPU."""
         for step in self._steps:
-            step.state = _move(step.state, state_device)
-            step.candidates = _move(step.candidates, candidates_device)
+            step.state = to_device(step.state, state_device)
+            step.candidates = to_device(step.candidates, candidates_device)
 
     def _can_be_sampled(self, i: int) -> bool:
         step = self._steps[i]
@@ -251,7 +253,7 @@ class ReplayBuffer:
         distinct = sorted(set(steps))
         place = {i: n for n, i in enumerate(distinct)}
         states = torch.stack([self._steps[i].state for i in distinct])
-        return states, _move(torch.tensor([place[i] for i in steps]), states.device)
+        return states, to_device(torch.tensor([place[i] for i in steps]), states.device)
 
     def _pools(self, steps: list[int], pools: list[int]) -> tuple[Tensor, Tensor]:
         """Pool ``pools[b]`` of step ``steps[b]``, filled up to one length: ``[B, M, D_a]`` and mask."""
@@ -263,15 +265,8 @@ class ReplayBuffer:
             self._steps[i].candidates[k] if m == longest else self._steps[i].candidates[k, column % m]
             for i, k, m in zip(steps, pools, lengths, strict=True)
         ]
-        mask = column < _move(torch.tensor(lengths), device).unsqueeze(1)
+        mask = column < to_device(torch.tensor(lengths), device).unsqueeze(1)
         return torch.stack(rows), mask
-
-
-def _move(tensor: Tensor, device: torch.device) -> Tensor:
-    """To ``device``, without making the host wait for what runs there."""
-    if tensor.device.type == "cpu" and device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
 
 
 def _own(tensor: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ralx.devices import to_device
 from ralx.ops.arguments import check_integer, check_labels, check_rank, check_tensor
 from ralx.pool import Boxes, Regions
 
@@ -88,7 +89,7 @@ class RegionMap(Regions):
         rows, cols = rows.clamp(max=height - 1), cols.clamp(max=width - 1)
         inside &= self._at(boxes.image, rows, cols) == (regions % self.regions_per_image)[:, None, None]
         pixel = (which[:, None] * height + rows)[:, :, None] * width + cols[:, None]
-        return maps.take(pixel.to(maps.device)).masked_fill(~inside.to(maps.device), fill)
+        return maps.take(to_device(pixel, maps.device)).masked_fill(~to_device(inside, maps.device), fill)
 
     def _at(self, images: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
         """The labels of these pixels, int64 [n, h, w], on the device of `rows`."""

@@ -7,7 +7,7 @@ import torch
 from tiny_experiments import experiment_in
 from torch import nn
 
-from ralx.experiments import find_device
+from ralx.devices import find_device
 from ralx.pretraining import Segmenters
 from ralx.segmentation import CudaGraph
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ralx.datasets.classes import palette
 from ralx.datasets.errors import DataError
+from ralx.devices import to_device
 
 Size = tuple[int, int]
 BYTES_PER_PIXEL = 4  # three of the image, one of the label
@@ -170,19 +171,19 @@ class _Storage:
         return self._stacked_images(images), self._stacked_labels(labels)
 
     def _rows_of(self, kept: Tensor, rows: Tensor) -> Tensor:
-        return kept[rows.to(kept.device)].to(self.device)
+        return to_device(kept[to_device(rows, kept.device)], self.device)
 
     def _stacked_images(self, images: list[np.ndarray]) -> Tensor:
         stacked = torch.empty((len(images), 3, *self.source.image_size), dtype=torch.uint8)
         for row, image in enumerate(images):
             stacked.numpy()[row] = image.transpose(2, 0, 1)
-        return stacked.to(self.device)
+        return to_device(stacked, self.device)
 
     def _stacked_labels(self, labels: list[np.ndarray]) -> Tensor:
         stacked = torch.empty((len(labels), *self.source.image_size), dtype=torch.uint8)
         for row, label in enumerate(labels):
             stacked.numpy()[row] = label
-        return stacked.to(self.device)
+        return to_device(stacked, self.device)
 
 
 class SegmentationDataset:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ralx.devices import to_device
 from ralx.pool import RegionPool, Regions
 
 
@@ -19,7 +20,7 @@ class Crops(NamedTuple):
     flip: Tensor  # bool [n]: left and right are exchanged
 
     def to(self, device: torch.device) -> "Crops":
-        return Crops(*(field.to(device, non_blocking=True) for field in self))
+        return Crops(*(to_device(field, device) for field in self))
 
     def batch(self, first: int, last: int) -> "Crops":
         return Crops(*(field[first:last] for field in self))
@@ -90,7 +91,7 @@ class LabelledPixels:
 
     def __init__(self, pool: RegionPool, device: torch.device):
         self.grid = pool.grid
-        self.labelled = pool.labelled.to(device)
+        self.labelled = to_device(pool.labelled, device)
 
     def at(self, images: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
         """bool [n, h, w] for image indices [n], rows [n, h] and columns [n, w]."""

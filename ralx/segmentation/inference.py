@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from ralx.devices import to_device
 from ralx.ops import confusion_matrix
 from ralx.segmentation.modes import Precision, autocast, device_of, evaluating, normalise
 
@@ -37,7 +38,7 @@ def predict(segmenter: nn.Module, images: Tensor, *, precision: Precision = "aut
     """
     device = device_of(segmenter)
     with evaluating(segmenter), autocast(device, precision):
-        return segmenter(normalise(images.to(device)))
+        return segmenter(normalise(to_device(images, device)))
 
 
 def dropout_layers(segmenter: nn.Module) -> list[nn.Module]:
@@ -107,7 +108,7 @@ def evaluate(
         usable &= (logits < math.inf).all()
         total += confusion_matrix(
             logits,
-            labels.to(device),
+            to_device(labels, device),
             num_classes,
             ignore_index=dataset.ignore_index,
             size=(labels.shape[-2], labels.shape[-1]),

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ralx.devices import to_device
 from ralx.pool import RegionPool
 from ralx.segmentation.augmentation import Crops, LabelledPixels, crops_anywhere, crops_around, cut, positions
 from ralx.segmentation.inference import SegmentationData, dropout_layers
@@ -80,8 +81,8 @@ class SegmenterTrainer:
         self._set_modes(single=len(images) == 1)
         self._optimizer.zero_grad()
         with autocast(self.device, self.precision):
-            logits = self.segmenter(normalise(images.to(self.device)))
-        loss = segmentation_loss(logits, labels.to(self.device), self.ignore_index)
+            logits = self.segmenter(normalise(to_device(images, self.device)))
+        loss = segmentation_loss(logits, to_device(labels, self.device), self.ignore_index)
         loss.backward()
         nn.utils.clip_grad_norm_(self._parameters.values(), self.clip_norm)
         self._optimizer.step()
@@ -96,17 +97,22 @@ class SegmenterTrainer:
             for layer in dropout_layers(self.segmenter):
                 layer.eval()
 
-    def refuse_divergence(self, loss: float) -> None:
-        """FloatingPointError where `loss`, the weights or the running statistics are NaN or infinite, or so
-        large that their norm is."""
+    def read_loss(self, loss: Tensor) -> float:
+        """`loss`, a tensor on the device, as a number.
+
+        FloatingPointError where it, the weights or the running statistics are NaN or infinite, or so large
+        that their norm is. The host waits for the device once.
+        """
         learned = [tensor for tensor in self.segmenter.state_dict().values() if tensor.is_floating_point()]
-        found = f"loss is {loss}" if not math.isfinite(loss) else None
-        if not found and not nn.utils.get_total_norm(learned).isfinite():
+        value, norm = torch.stack((loss, nn.utils.get_total_norm(learned))).tolist()
+        found = f"loss is {value}" if not math.isfinite(value) else None
+        if not found and not math.isfinite(norm):
             found = "weights have no finite norm"
         if found:
             raise FloatingPointError(
                 f"the segmenter has diverged: its {found} at a learning rate of {self.lr:g}; try a lower one"
             )
+        return value
 
     def end_epoch(self) -> None:
         """Decay the learning rate: twice, see `lr_decay`."""
@@ -286,16 +292,14 @@ def _train_pass(
     with dropout_from(generator, device):
         for first, last in _even_batches(n, batch_size):
             images, labels = dataset.batch(crops.image[first:last])
-            images, labels = images.to(device), labels.to(device)
+            images, labels = to_device(images, device), to_device(labels, device)
             batch = on_device.batch(first, last)
             rows, cols = positions(batch, crop_size)
             images, labels = cut(images, rows, cols), cut(labels, rows, cols)
             if pixels is not None:
                 labels = labels.masked_fill(~pixels.at(batch.image, rows, cols), trainer.ignore_index)
             total += trainer.step(images, labels) * (last - first)
-    loss = total.item() / n
-    trainer.refuse_divergence(loss)
-    return loss
+    return trainer.read_loss(total / n)
 
 
 def _even_batches(n: int, batch_size: int) -> list[tuple[int, int]]:
