@@ -7,7 +7,6 @@ import torch
 from tiny_experiments import experiment_in
 from torch import nn
 
-from ralx.devices import find_device
 from ralx.pretraining import Segmenters
 from ralx.segmentation import CudaGraph
 
@@ -165,16 +164,6 @@ def test_uniform_reads_no_image(make, monkeypatch):
     monkeypatch.setattr(type(game.dataset), "images", lambda self, index: pytest.fail("an image was read"))
     regions = experiment._chooser("uniform", 0, game)(game, 3, torch.Generator().manual_seed(0))
     assert len(set(regions.tolist())) == 3
-
-
-def test_devices_are_found_by_name():
-    assert find_device("cpu").type == "cpu"
-    for name in ("quantum", "meta"):
-        with pytest.raises(ValueError, match=f"device: must be auto, cpu, cuda or cuda:N, got '{name}'"):
-            find_device(name)
-    if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match="device: this machine has 0 CUDA devices, got 'cuda:3'"):
-            find_device("cuda:3")
 
 
 def test_hidden_features_reach_what_the_agent_sees(make):

@@ -18,6 +18,7 @@ CSRC = ROOT / "csrc"
 # A module imports from its own layer or one below. A new module gets a line here.
 LAYERS = {
     "_C": 0,
+    "devices": 0,
     "ops": 1,
     "pool": 1,
     "superpixels": 1,
@@ -47,6 +48,7 @@ LAYERS = {
     "__main__": 4,
 }
 NO_DATASETS = [
+    "devices",
     "ops",
     "pool",
     "superpixels",
