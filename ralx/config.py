@@ -96,6 +96,9 @@ class Config:
     """Largest norm of the segmenter's gradient."""
     segmenter_lr_decay: float = 0.998
     """Factor of the learning rate per epoch, applied twice as in the published code."""
+    loss_weights: Literal["equal", "rarity"] = "equal"
+    """What a pixel counts in the segmenter's loss. equal: all the same (paper). rarity: 1 / sqrt(C x its
+    class's share of the pixels of D_T, or of what a segmenter is pretrained on)."""
 
     # Pretraining and final training; patience in epochs without a better mIoU on D_R
     source_lr: float = 5e-3
@@ -320,9 +323,10 @@ _MAY_BE_ZERO = (
     "epsilon_end epsilon_span"
 ).split()
 
-# The paper's own reward, discount and final training, whatever a preset has.
+# The paper's own loss, reward, discount and final training, whatever a preset has.
 PAPER_RULES: dict[str, Any] = {
-    name: getattr(Config, name) for name in ("reward", "reward_scale", "gamma", "keep_learning", "rehearsal")
+    name: getattr(Config, name)
+    for name in ("loss_weights", "reward", "reward_scale", "gamma", "keep_learning", "rehearsal")
 }
 
 # Every `S` departure of the published code (PAPER.md section 3) in one place.
@@ -383,6 +387,7 @@ def _camvid_small() -> Config:
         target_lr=1e-1,
         segmenter_lr=5e-3,
         segmenter_lr_decay=0.995,
+        loss_weights="rarity",
         source_patience=40,
         target_patience=400,
         full_patience=400,

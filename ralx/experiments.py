@@ -1,7 +1,6 @@
 """The stages of a run: pretrain, learn, evaluate (PAPER section 1), put together from a config."""
 
 import copy
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -233,7 +232,7 @@ class Experiment:
             budget=config.budget,
             query_size=config.query_size,
             pool_size=config.pool_size,
-            class_weights=rarity(self._known_pixels) if config.reward == "mistakes" else None,
+            class_weights=rarity(self.segmenters.known_pixels) if config.reward == "mistakes" else None,
             reward_scale=config.reward_scale,
             whole_first_reward=config.first_reward == "whole",
             one_coin=config.epsilon_coin == "step",
@@ -289,21 +288,13 @@ class Experiment:
             num_mc_samples=config.num_mc_samples,
             batch_size=config.inference_batch_size,
             precision=config.precision,
-            class_pixels=self._known_pixels,
+            class_pixels=self.segmenters.known_pixels,
             keep_learning=config.keep_learning,
             reward_scale=config.reward_scale,
             replay_capacity=config.replay_capacity,
             policy=lambda: (self._agent(self._own_policy(seed, learned)), self._observer(game, Stopwatch())),
         )
         return CHOOSERS[method](setting)
-
-    @cached_property
-    def _known_pixels(self) -> torch.Tensor:
-        """int64 [C]: pixels per class in all labels of D_T."""
-        data = self.splits.train_set
-        batches = torch.arange(len(data)).split(self.config.inference_batch_size)
-        counts = [class_counts(data.labels(i), len(self.classes), data.ignore_index) for i in batches]
-        return torch.cat(counts).sum(0).cpu()
 
     def _finish(self, method: str, seed: int, budget: int) -> None:
         """Add the record of the final training to the run's, unless it is there."""

@@ -12,7 +12,7 @@ import torch
 from ralx.config import Config
 from ralx.datasets import SegmentationDataset, Splits, scaled_crop
 from ralx.loop import State, fit
-from ralx.metrics import iou, mean_iou
+from ralx.metrics import iou, mean_iou, rarity
 from ralx.monitor import Monitor
 from ralx.pool import RegionPool
 from ralx.randomness import seeded
@@ -39,8 +39,14 @@ class Segmenters:
             "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu",
         }
 
-    def new_trainer(self, lr: float) -> SegmenterTrainer:
-        """A trainer of a new segmenter: the config's initial weights, the same at every call."""
+    @cached_property
+    def known_pixels(self) -> torch.Tensor:
+        """int64 [C]: pixels per class in all labels of D_T."""
+        return self.splits.train_set.class_counts().sum(0)
+
+    def new_trainer(self, lr: float, data: SegmentationDataset | None = None) -> SegmenterTrainer:
+        """A trainer of a new segmenter: the config's initial weights, the same at every call. Its loss weighs
+        the classes, where the config says so, by how rare they are in `data`, D_T unless given."""
         config = self.config
         with seeded("segmenter", config.seed):
             segmenter = build_segmenter(
@@ -58,6 +64,9 @@ class Segmenters:
             precision=config.precision,
             ignore_index=self.splits.train_set.ignore_index,
             train_dropout=config.train_dropout,
+            class_weights=rarity(self.known_pixels if data is None else data.class_counts().sum(0))
+            if config.loss_weights == "rarity"
+            else None,
         )
 
     def train_epoch(
@@ -167,7 +176,7 @@ class Pretraining:
         seed = self.config.seed if seed is None else seed
         piece = f"{name}-{self._fingerprint(data, start, lr, patience, seed)}"
         path = self.cache / f"{piece}.safetensors"
-        trainer = self.segmenters.new_trainer(lr)
+        trainer = self.segmenters.new_trainer(lr, data)
         if path.exists():
             weights, record = load_tensors(path)
             trainer.segmenter.load_state_dict(weights)
@@ -229,6 +238,6 @@ class Pretraining:
 # What the weights of a pretraining depend on, beside its data, start, learning rate and patience.
 _PRETRAINING_FIELDS = frozenset(
     {"segmenter", "dropout", "train_dropout", "precision", "batch_size", "inference_batch_size"}
-    | {"compile", "max_epochs", "seed"}
+    | {"compile", "max_epochs", "seed", "loss_weights"}
     | {"segmenter_momentum", "segmenter_weight_decay", "segmenter_clip_norm", "segmenter_lr_decay"}
 )

@@ -39,6 +39,7 @@ def test_camvid_small_alone_has_rules_of_its_own_and_not_where_published():
         assert {rule: getattr(config, rule) for rule in PAPER_RULES} == PAPER_RULES
     own = preset("camvid-small")
     assert own.reward == "mistakes" and own.keep_learning and own.rehearsal
+    assert own.loss_weights == "rarity"
 
 
 def test_a_policy_keeps_learning_only_from_what_labels_tell():

@@ -7,6 +7,7 @@ import torch
 from tiny_experiments import experiment_in
 from torch import nn
 
+from ralx.metrics import rarity
 from ralx.pretraining import Segmenters
 from ralx.segmentation import CudaGraph
 
@@ -69,10 +70,11 @@ def test_theta0_sees_no_label_of_d_t(make, monkeypatch):
 
     def spy(self, trainer, data, generator, pool=None):
         seen.append(data.name)
+        assert torch.equal(trainer.class_weights, rarity(data.class_counts().sum(0)).float())
         return 0.0
 
     monkeypatch.setattr(Segmenters, "train_epoch", spy)
-    experiment = make()
+    experiment = make(loss_weights="rarity")
     _ = experiment.pretraining.theta0
     splits = experiment.splits
     in_turn = [name for name, _ in itertools.groupby(seen)]
@@ -80,6 +82,17 @@ def test_theta0_sees_no_label_of_d_t(make, monkeypatch):
     seen.clear()
     _ = experiment.pretraining.theta0_prime
     assert set(seen) == {experiment.splits.train_set.name}
+
+
+def test_the_loss_weighs_classes_by_their_rarity_where_that_is_wanted(make):
+    assert make().segmenters.new_trainer(0.1).class_weights is None
+    experiment = make(loss_weights="rarity")
+    new_trainer, splits = experiment.segmenters.new_trainer, experiment.splits
+    of_d_t = rarity(splits.train_set.class_counts().sum(0)).float()
+    assert torch.equal(new_trainer(0.1).class_weights, of_d_t)
+    of_source = rarity(splits.pretrain_set.class_counts().sum(0)).float()
+    assert torch.equal(new_trainer(0.1, splits.pretrain_set).class_weights, of_source)
+    assert not torch.equal(of_d_t, of_source)
 
 
 @pytest.mark.parametrize("rehearsal", [True, False])

@@ -89,7 +89,7 @@ def test_mistakes_are_shares_of_the_region(make):
     experiment = make(methods=("cheat",))
     game = game_of(experiment)
     regions = torch.tensor([3, 60, 17])
-    weights = rarity(experiment._known_pixels)
+    weights = rarity(experiment.segmenters.known_pixels)
     expected = mistakes_of(experiment, game)[regions] / 256
     assert game.mistakes(regions, weights).tolist() == pytest.approx(expected.tolist())
 

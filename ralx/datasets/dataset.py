@@ -18,9 +18,11 @@ from torch import Tensor
 from ralx.datasets.classes import palette
 from ralx.datasets.errors import DataError
 from ralx.devices import to_device
+from ralx.metrics import class_counts
 
 Size = tuple[int, int]
 BYTES_PER_PIXEL = 4  # three of the image, one of the label
+_COUNTED_AT_ONCE = 16  # images
 
 
 class Source(Protocol):
@@ -270,6 +272,13 @@ class SegmentationDataset:
     def labels(self, index: Tensor) -> Tensor:
         """Labels uint8 [n, H, W], on the device."""
         return self._storage.labels_of(self._select(index))
+
+    def class_counts(self) -> Tensor:
+        """Pixels of each class in each image, int64 [N, C], on the CPU; void is left out."""
+        batches = torch.arange(len(self)).split(_COUNTED_AT_ONCE)
+        return torch.cat(
+            [class_counts(self.labels(i), self.num_classes, self.ignore_index).cpu() for i in batches]
+        )
 
     def _select(self, index: Tensor) -> Tensor:
         self._storage.load()

@@ -18,7 +18,7 @@ from ralx.datasets.dataset import SegmentationDataset
 from ralx.datasets.errors import DataError
 from ralx.datasets.geometry import Size, scaled_size
 from ralx.datasets.gta5 import gta5_folder
-from ralx.datasets.state_set import count_classes, draw_state_set
+from ralx.datasets.state_set import draw_state_set
 from ralx.datasets.synthetic import scene_names, synthetic_dataset
 
 STATE_SET_IMAGES = 10  # where a state set is drawn from a data set on disk (paper, section 4)
@@ -284,6 +284,6 @@ def _drawn_from_train(
 def _drawn(
     candidates: SegmentationDataset, train_set: SegmentationDataset, size: int, seed: int
 ) -> list[str]:
-    wanted = count_classes(train_set).sum(0)
-    chosen = draw_state_set(count_classes(candidates), wanted, size, seed)
+    wanted = train_set.class_counts().sum(0)
+    chosen = draw_state_set(candidates.class_counts().numpy(), wanted.numpy(), size, seed)
     return [candidates.names[index] for index in chosen]

@@ -1,25 +1,10 @@
 """A state set for a data set that lists none: images with the class distribution of D_T and every class."""
 
 import numpy as np
-import torch
 
-from ralx.datasets.dataset import SegmentationDataset
 from ralx.datasets.noise import hash_integers
 
 RESTARTS = 8
-_BATCH = 16
-
-
-def count_classes(dataset: SegmentationDataset) -> np.ndarray:
-    """Pixels of each class in each image, int64 [N, C]; void is left out."""
-    counts = []
-    for index in torch.arange(len(dataset)).split(_BATCH):
-        labels = dataset.labels(index).cpu().flatten(1).long()  # [n, H*W]
-        bins = torch.zeros(len(index), 256, dtype=torch.int64).scatter_add_(
-            1, labels, torch.ones_like(labels)
-        )
-        counts.append(bins[:, : dataset.num_classes])
-    return torch.cat(counts).numpy()
 
 
 def draw_state_set(counts: np.ndarray, wanted: np.ndarray, size: int, seed: int) -> np.ndarray:

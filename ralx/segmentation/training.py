@@ -34,6 +34,7 @@ class SegmenterTrainer:
         ignore_index: label of pixels that are left out of the loss.
         precision: "auto" (bfloat16 where a CUDA device has it), "float32" or "bfloat16".
         train_dropout: False trains with dropout off, as the published code does.
+        class_weights: [C], what a pixel of each class counts in the loss; None: all 1.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class SegmenterTrainer:
         lr_decay: float = 0.998,
         precision: Precision = "auto",
         train_dropout: bool = True,
+        class_weights: Tensor | None = None,
     ):
         _check_above_zero(lr=lr, clip_norm=clip_norm, lr_decay=lr_decay)
         check_precision(precision)
@@ -58,6 +60,7 @@ class SegmenterTrainer:
         self.precision: Precision = precision
         self.train_dropout = train_dropout
         self.device = device_of(segmenter)
+        self.class_weights = None if class_weights is None else class_weights.to(self.device, torch.float32)
         self._parameters = {name: p for name, p in segmenter.named_parameters() if p.requires_grad}
         # One fused update instead of three small operations per parameter.
         self._optimizer = torch.optim.SGD(
@@ -82,7 +85,9 @@ class SegmenterTrainer:
         self._optimizer.zero_grad()
         with autocast(self.device, self.precision):
             logits = self.segmenter(normalise(to_device(images, self.device)))
-        loss = segmentation_loss(logits, to_device(labels, self.device), self.ignore_index)
+        loss = segmentation_loss(
+            logits, to_device(labels, self.device), self.ignore_index, self.class_weights
+        )
         loss.backward()
         nn.utils.clip_grad_norm_(self._parameters.values(), self.clip_norm)
         self._optimizer.step()
@@ -166,17 +171,22 @@ class SegmenterTrainer:
         return shapes | {"lr": torch.Size()}
 
 
-def segmentation_loss(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
+def segmentation_loss(
+    logits: Tensor, labels: Tensor, ignore_index: int, class_weights: Tensor | None = None
+) -> Tensor:
     """Cross entropy of logits [n, C, h, w], upsampled bilinearly (corners aligned) to the labels' size, with
     labels [n, H, W]; in float32.
 
-    The mean over the pixels that are not ignored; 0 instead of torch's NaN where all are, so that NaN always
-    means divergence.
+    Each pixel counts `class_weights` [C] of its class times, or once. The sum over the pixels that are not
+    ignored, divided by their number; 0 instead of torch's NaN where all are, so that NaN always means
+    divergence.
     """
     rows = _upsampling(logits.shape[-2], labels.shape[-2], logits.device)
     cols = _upsampling(logits.shape[-1], labels.shape[-1], logits.device)
     upsampled = rows @ logits.float().contiguous() @ cols.T
-    total = F.cross_entropy(upsampled, labels.long(), ignore_index=ignore_index, reduction="sum")
+    total = F.cross_entropy(
+        upsampled, labels.long(), weight=class_weights, ignore_index=ignore_index, reduction="sum"
+    )
     return total / (labels != ignore_index).sum().clamp(min=1)
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ralx.datasets import SyntheticSizes, load_splits
-from ralx.datasets.state_set import count_classes, draw_state_set
+from ralx.datasets.state_set import draw_state_set
 
 
 def shares(counts: np.ndarray) -> np.ndarray:
@@ -18,15 +18,15 @@ def splits():
 
 
 def test_the_state_set_has_the_class_distribution_of_d_t_and_every_class(splits):
-    wanted, found = shares(count_classes(splits.train_set)), shares(count_classes(splits.state_set))
+    wanted, found = (shares(data.class_counts().numpy()) for data in (splits.train_set, splits.state_set))
     assert (found > 0).all()
     assert np.abs(found - wanted).sum() < 0.1
     assert (np.abs(found / wanted - 1) < 0.5).all()
 
 
 def test_it_is_closer_than_a_random_draw(splits):
-    counts = count_classes(splits.eval_set)
-    wanted = count_classes(splits.train_set).sum(0)
+    counts = splits.eval_set.class_counts().numpy()
+    wanted = splits.train_set.class_counts().sum(0).numpy()
     target = wanted / wanted.sum()
 
     def distance(chosen) -> float:
@@ -75,7 +75,7 @@ def test_all_images_may_be_drawn():
 
 def test_void_is_not_counted(splits):
     labels = splits.train_set.labels(torch.tensor([0]))
-    assert count_classes(splits.train_set)[0].sum() == (labels != 11).sum()
+    assert splits.train_set.class_counts()[0].sum() == (labels != 11).sum()
 
 
 def test_lists_without_d_s_get_a_state_set(camvid_tree):

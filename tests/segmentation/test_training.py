@@ -227,6 +227,23 @@ class TestStep:
         expected = nn.functional.cross_entropy(upsampled, labels.long(), ignore_index=IGNORE)
         torch.testing.assert_close(segmentation_loss(logits, labels, IGNORE), expected)
 
+    def test_a_pixel_counts_the_weight_of_its_class(self):
+        logits, labels = torch.randn(2, 3, 4, 5), torch.randint(3, (2, 4, 5), dtype=torch.uint8)
+        labels[0, :2] = IGNORE
+        weights = torch.tensor([0.5, 1.0, 4.0])
+        each = nn.functional.cross_entropy(logits, labels.long(), ignore_index=IGNORE, reduction="none")
+        wanted = each * weights[labels.clamp(max=2).long()]
+        loss = segmentation_loss(logits, labels, IGNORE, weights)
+        torch.testing.assert_close(loss, wanted.sum() / (labels != IGNORE).sum())
+        ones = segmentation_loss(logits, labels, IGNORE, torch.ones(3))
+        assert torch.equal(ones, segmentation_loss(logits, labels, IGNORE))
+
+    def test_the_class_weights_reach_the_step(self, dataset):
+        segmenter, (images, labels) = TinySegmenter(dropout=0.0), dataset.batch(torch.arange(4))
+        plain = trainer_of(copy.deepcopy(segmenter)).step(images, labels)
+        doubled = trainer_of(segmenter, class_weights=torch.full((3,), 2.0)).step(images, labels)
+        torch.testing.assert_close(doubled, 2 * plain)
+
     def test_the_update_is_sgd_with_momentum_decay_and_clipped_gradient(self, dataset):
         torch.manual_seed(0)
         plain, trained = TinySegmenter(dropout=0.0), TinySegmenter(dropout=0.0)
