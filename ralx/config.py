@@ -100,27 +100,29 @@ class Config:
     """What a pixel counts in the segmenter's loss. equal: all the same (paper). rarity: 1 / sqrt(C x its
     class's share of the pixels of D_T, or of what a segmenter is pretrained on)."""
 
-    # Pretraining and final training; patience in epochs without a better mIoU on D_R
+    # Pretraining and final training. Patience: epochs without a better mIoU on D_R before a training stops
+    # and takes its best weights. none: it goes on to `max_epochs` and keeps the last ones, which suits a
+    # learning rate that falls to almost nothing.
     source_lr: float = 5e-3
     """Learning rate of pretraining on GTA5 or the synthetic scenes."""
-    source_patience: int = 30
-    """Patience of that pretraining, in epochs."""
+    source_patience: int | None = 30
+    """Patience of that pretraining, in epochs; none: train to the last one."""
     target_lr: float = 5e-4
     """Learning rate of pretraining on the data set's own images: D_S (theta0 without GTA5), D_T (theta0') and
     full supervision."""
-    target_patience: int = 30
-    """Patience of the pretraining on D_S and D_T, in epochs."""
-    full_patience: int = 30
-    """Patience of full supervision, in epochs."""
+    target_patience: int | None = 30
+    """Patience of the pretraining on D_S and D_T, in epochs; none: train to the last one."""
+    full_patience: int | None = 30
+    """Patience of full supervision, in epochs; none: train to the last one."""
     final_lr: float | None = None
     """Learning rate of the final training on the labelled regions; none: it goes on with `segmenter_lr`."""
-    rehearsal: bool = False
-    """The final training passes over D_T too in every epoch, so that the segmenter keeps what it learned on
-    it. The paper trains on the chosen regions alone."""
+    rehearsal: int = 0
+    """Passes over D_T in every epoch of the final training, so that the segmenter keeps what it learned.
+    there. The paper trains on the chosen regions alone."""
     final_lr_decay: float | None = None
     """Its factor per epoch, applied twice; none: `segmenter_lr_decay`."""
-    final_patience: int = 150
-    """Patience of the final training on the labelled regions, in epochs."""
+    final_patience: int | None = 150
+    """Patience of the final training on the labelled regions, in epochs; none: train to the last one."""
     max_epochs: int = 1000
     """Cap on the epochs of every training that stops early."""
     final_max_epochs: int | None = None
@@ -320,7 +322,7 @@ class Config:
 
 _MAY_BE_ZERO = (
     "seed dropout gamma segmenter_momentum segmenter_weight_decay dqn_momentum dqn_weight_decay "
-    "epsilon_end epsilon_span"
+    "epsilon_end epsilon_span rehearsal"
 ).split()
 
 # The paper's own loss, reward, discount and final training, whatever a preset has.
@@ -389,13 +391,13 @@ def _camvid_small() -> Config:
         segmenter_lr_decay=0.995,
         loss_weights="rarity",
         source_patience=40,
-        target_patience=400,
-        full_patience=400,
+        target_patience=None,
+        full_patience=None,
         max_epochs=400,
-        rehearsal=True,
-        final_lr=2e-2,
+        rehearsal=5,
+        final_lr=5e-2,
         final_lr_decay=0.96,
-        final_patience=40,
+        final_patience=None,
         final_max_epochs=40,
         episodes=12,
         reward="mistakes",

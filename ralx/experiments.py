@@ -325,7 +325,7 @@ class Experiment:
         game.pool.label(regions)
 
         def epoch(generator: torch.Generator) -> float:
-            if config.rehearsal:
+            for _ in range(config.rehearsal):
                 self.segmenters.train_epoch(game.trainer, self.splits.train_set, generator)
             return self.segmenters.train_epoch(game.trainer, game.dataset, generator, game.pool)
 

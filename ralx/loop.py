@@ -463,12 +463,13 @@ def fit(
     name: str,
     piece: str,
     key: tuple[str | int, ...],
-    patience: int,
+    patience: int | None,
     max_epochs: int,
     run: RunDirectory,
     monitor: Monitor,
 ) -> float:
     """Train until `patience` epochs bring no better mIoU on D_R; leaves the best weights in the segmenter.
+    Without patience, train all of `max_epochs`, measure after the last, and leave the weights as they are.
 
     Args:
         train: one epoch, drawing from the generator it gets; the mean loss.
@@ -478,7 +479,7 @@ def fit(
         piece: what it is called in the checkpoint.
         key: names its random stream.
 
-    Returns the best mIoU, which is that of the untrained network if no epoch was better.
+    Returns the mIoU of the weights that it leaves, which are the untrained network's if no epoch was better.
     """
     saved = run.checkpoint.load(piece)
     if saved:
@@ -495,13 +496,13 @@ def fit(
         return join_states(trainer=trainer.state_dict(), best=best_weights), (epoch, best_epoch, best)
 
     with monitor.task(name, max_epochs, epoch) as update:
-        while epoch < max_epochs and epoch - best_epoch < patience:
+        while epoch < max_epochs and (patience is None or epoch - best_epoch < patience):
             with naming_divergence(lr_option, f"{name}, epoch {epoch + 1}"):
                 loss = train(stream("fit", *key, epoch))
-                miou = measure()
+                miou = None if patience is None and epoch + 1 < max_epochs else measure()
             trainer.end_epoch()
             epoch += 1
-            if miou > best:
+            if miou is not None and (patience is None or miou > best):
                 best, best_epoch = miou, epoch
                 best_weights = copy.deepcopy(trainer.segmenter.state_dict())
             run.checkpoint.save(piece, state)

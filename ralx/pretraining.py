@@ -164,7 +164,7 @@ class Pretraining:
         *,
         start: State | None,
         lr_option: str,
-        patience: int,
+        patience: int | None,
         seed: int | None = None,
         noted: bool = True,
     ) -> State:
@@ -211,7 +211,7 @@ class Pretraining:
         data: SegmentationDataset,
         start: State | None,
         lr: float,
-        patience: int,
+        patience: int | None,
         seed: int,
     ) -> str:
         """A hash of everything that the trained weights and their record depend on."""

@@ -150,6 +150,25 @@ def test_fit_stops_early_and_keeps_the_best_weights(run, mious, patience, best, 
         assert after == pytest.approx(before * 0.998**2)
 
 
+def test_fit_without_patience_trains_to_the_last_epoch_and_keeps_it(run):
+    trainer, seen = make_trainer(), []
+    start = trainer.segmenter.bias.clone()
+
+    def train(generator):
+        with torch.no_grad():
+            trainer.segmenter.bias.add_(1)
+        return 0.0
+
+    def measure():
+        seen.append(trainer.segmenter.bias.clone())
+        return [0.9, 0.4][len(seen) - 1]
+
+    options = dict(lr_option="target_lr", name="a training", piece="training", key=("t",), run=run)
+    assert fit(trainer, train, measure, patience=None, max_epochs=5, monitor=Monitor(), **options) == 0.4
+    assert torch.equal(trainer.segmenter.bias, start + 5)
+    assert torch.equal(torch.stack(seen), torch.stack([start, start + 5])), "measured before and after"
+
+
 def diverge(*_):
     raise FloatingPointError("the segmenter has diverged")
 

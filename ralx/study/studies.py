@@ -118,9 +118,10 @@ def pool_sizes(config: Config) -> list[Arm]:
 
 
 def published_switches(config: Config) -> list[Arm]:
-    """What each departure of the published code does to the result, and all of them together: under the
-    paper's rules, which some of them change."""
-    config = dataclasses.replace(config, **PAPER_RULES)
+    """What each departure of the published code does to the result, and all of them together: with the
+    paper's reward, which some of them change."""
+    rules = {name: PAPER_RULES[name] for name in ("reward", "reward_scale", "gamma", "keep_learning")}
+    config = dataclasses.replace(config, **rules)
     changes = PUBLISHED_SWITCHES
     one_by_one = [
         arm(name.replace("_", "-"), "ralis", config, **{name: value}) for name, value in changes.items()
