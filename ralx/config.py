@@ -117,7 +117,7 @@ class Config:
     final_lr: float | None = None
     """Learning rate of the final training on the labelled regions; none: it goes on with `segmenter_lr`."""
     rehearsal: int = 0
-    """Passes over D_T in every epoch of the final training, so that the segmenter keeps what it learned.
+    """Passes over D_T in every epoch of the final training, so that the segmenter keeps what it learned
     there. The paper trains on the chosen regions alone."""
     final_lr_decay: float | None = None
     """Its factor per epoch, applied twice; none: `segmenter_lr_decay`."""
