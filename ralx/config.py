@@ -158,7 +158,7 @@ class Config:
     reward: Literal["miou", "mistakes"] = "miou"
     """What a sub-action is rewarded for. miou: the step's gain in mIoU on D_R, the same for all K (paper).
     mistakes: what its own label tells: the share of its region's pixels that the segmenter got wrong, each
-    weighted by 1 / sqrt(C x its class's share of D_T)."""
+    weighted by 1 / sqrt(C x its class's share of D_T), unless the loss weighs the classes already."""
     reward_scale: float = 100.0
     """The reward is this times the gain or the share, which are fractions: 100 counts points."""
     first_reward: Literal["gain", "whole"] = "gain"
@@ -215,7 +215,7 @@ class Config:
     within pools: margin, least-confidence; ripu, impurity x entropy; class-balanced, entropy x predicted
     classes / sqrt(their share of the known labels); k-centre, a batch far apart in class distribution;
     stratified, random with a turn for every predicted class. Of all that is unlabelled: ralis-all, the
-    highest Q; cheat, a ceiling that sees the hidden labels: most mistaken pixels of rare classes."""
+    highest Q; cheat, a ceiling that sees the hidden labels: most mistaken pixels, weighted as in `reward`."""
     keep_learning: bool = False
     """The learned policy goes on learning on D_V, from the labels that it asked for. Needs `reward` mistakes,
     which any label tells."""

@@ -232,7 +232,7 @@ class Experiment:
             budget=config.budget,
             query_size=config.query_size,
             pool_size=config.pool_size,
-            class_weights=rarity(self.segmenters.known_pixels) if config.reward == "mistakes" else None,
+            mistake_weights=self._mistake_weights if config.reward == "mistakes" else None,
             reward_scale=config.reward_scale,
             whole_first_reward=config.first_reward == "whole",
             one_coin=config.epsilon_coin == "step",
@@ -289,12 +289,21 @@ class Experiment:
             batch_size=config.inference_batch_size,
             precision=config.precision,
             class_pixels=self.segmenters.known_pixels,
+            mistake_weights=self._mistake_weights,
             keep_learning=config.keep_learning,
             reward_scale=config.reward_scale,
             replay_capacity=config.replay_capacity,
             policy=lambda: (self._agent(self._own_policy(seed, learned)), self._observer(game, Stopwatch())),
         )
         return CHOOSERS[method](setting)
+
+    @property
+    def _mistake_weights(self) -> torch.Tensor:
+        """float64 [C]: what a mistaken pixel counts, by its class: more where it is rare in D_T, all the same
+        where the loss weighs the classes already."""
+        if self.config.loss_weights == "rarity":
+            return torch.ones(len(self.classes), dtype=torch.float64)
+        return rarity(self.segmenters.known_pixels)
 
     def _finish(self, method: str, seed: int, budget: int) -> None:
         """Add the record of the final training to the run's, unless it is there."""

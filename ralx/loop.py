@@ -245,7 +245,7 @@ class PolicyLearner:
     budget: int
     query_size: int
     pool_size: int
-    class_weights: Tensor | None  # [C] float64, where sub-actions are rewarded for their own mistaken pixels
+    mistake_weights: Tensor | None  # [C] float64, where each sub-action is rewarded for its own mistakes
     reward_scale: float
     whole_first_reward: bool
     one_coin: bool
@@ -302,7 +302,8 @@ class PolicyLearner:
             )
             regions = chosen_regions(self.observation.candidates, chosen)
         with watch("reward"), self._naming("segmenter_lr"):
-            found = None if self.class_weights is None else self.game.mistakes(regions, self.class_weights)
+            weights = self.mistake_weights
+            found = None if weights is None else self.game.mistakes(regions, weights)
         with watch("train"), self._naming("segmenter_lr"):
             self.game.label(regions, generator)
         with watch("reward"), self._naming("segmenter_lr"):

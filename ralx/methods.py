@@ -26,7 +26,7 @@ from ralx.loop import (
     refuse_not_finite,
     split_states,
 )
-from ralx.metrics import class_counts, rarity
+from ralx.metrics import class_counts
 from ralx.pool import chosen_regions
 from ralx.replay_buffer import ReplayBuffer
 from ralx.segmentation import Precision, autocast, normalise
@@ -43,6 +43,7 @@ class Setting:
     batch_size: int  # images per forward pass
     precision: Precision
     class_pixels: Tensor  # int64 [C]: the labels known before the game starts
+    mistake_weights: Tensor  # float64 [C]: what a mistaken pixel of each class counts
     policy: Callable[[], tuple[DQNAgent, Observer]]  # loaded only where it is used
     keep_learning: bool
     reward_scale: float
@@ -105,7 +106,6 @@ class PolicyChooser:
 
     def __init__(self, setting: Setting):
         self.setting = setting
-        self.class_weights = rarity(setting.class_pixels)
         self.agent, self.observe = setting.policy()
         self.replay_buffer = ReplayBuffer(setting.replay_capacity)
 
@@ -118,7 +118,7 @@ class PolicyChooser:
         chosen = self.agent.act(seen.state, seen.actions, 0.0, generator)
         regions = chosen_regions(seen.candidates, chosen)
         if self.setting.keep_learning:
-            mistakes = game.mistakes(regions, self.class_weights)
+            mistakes = game.mistakes(regions, self.setting.mistake_weights)
             self.replay_buffer.record(chosen, self.setting.reward_scale * mistakes, done=False)
         return regions
 
@@ -146,12 +146,11 @@ def choose_by_policy_of_all(setting: Setting) -> Chooser:
 
 def choose_by_hidden_labels(setting: Setting) -> Chooser:
     """The ceiling: of all that is unlabelled, the regions with most pixels that the segmenter gets wrong,
-    weighted by their class's rarity; of equal ones any."""
-    weights = rarity(setting.class_pixels)
+    weighted by their class; of equal ones any."""
 
     def choose(game: Game, query_size: int, generator: torch.Generator) -> Tensor:
         unlabelled = game.pool.unlabelled.nonzero().squeeze(1)
-        mistakes = game.mistaken_pixels(unlabelled).double() @ weights
+        mistakes = game.mistaken_pixels(unlabelled).double() @ setting.mistake_weights
         shuffled = torch.randperm(len(unlabelled), generator=generator)
         return unlabelled[shuffled[best(mistakes[shuffled], query_size)]]
 

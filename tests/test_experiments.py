@@ -84,6 +84,15 @@ def test_theta0_sees_no_label_of_d_t(make, monkeypatch):
     assert set(seen) == {experiment.splits.train_set.name}
 
 
+def test_mistakes_weigh_by_rarity_unless_the_loss_does_already(make):
+    plain = make(reward="mistakes", keep_learning=True)
+    of_d_t = rarity(plain.splits.train_set.class_counts().sum(0))
+    assert torch.equal(plain._learner(0).mistake_weights, of_d_t)
+    weighted = make(reward="mistakes", loss_weights="rarity")
+    assert torch.equal(weighted._learner(0).mistake_weights, torch.ones(11, dtype=torch.float64))
+    assert make()._learner(0).mistake_weights is None
+
+
 def test_the_loss_weighs_classes_by_their_rarity_where_that_is_wanted(make):
     assert make().segmenters.new_trainer(0.1).class_weights is None
     experiment = make(loss_weights="rarity")

@@ -276,7 +276,7 @@ def make_learner(mious, **changes):
         budget=5,
         query_size=2,
         pool_size=3,
-        class_weights=None,
+        mistake_weights=None,
         reward_scale=100.0,
         whole_first_reward=False,
         one_coin=False,
@@ -307,7 +307,7 @@ def test_the_published_first_reward_is_the_whole_miou(run):
 
 
 def test_every_sub_action_may_be_rewarded_for_its_own_mistakes(run):
-    learner = make_learner([0.1] * 8, class_weights=torch.tensor([2.0, 1.0], dtype=torch.float64))
+    learner = make_learner([0.1] * 8, mistake_weights=torch.tensor([2.0, 1.0], dtype=torch.float64))
     found, mistaken_pixels = [], learner.game.mistaken_pixels
 
     def spy(regions):
