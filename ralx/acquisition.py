@@ -11,7 +11,7 @@ take the same options and use those that apply:
 """
 
 from contextlib import nullcontext
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +19,11 @@ from torch import Tensor, nn
 from ralx.features import Featurizer
 from ralx.ops import bald as mutual_information
 from ralx.ops import region_features
+from ralx.ops.arguments import Edge
 from ralx.ops.scores import Score
 from ralx.pool import RegionGrid
 from ralx.segmentation.inference import mc_logits
 from ralx.segmentation.modes import dropout_from, evaluating
-
-Edge = Literal["drop", "keep"]
 
 
 class Acquisition(Protocol):

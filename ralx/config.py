@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ralx.ablation import FEATURES, Feature, KLSummary
+from ralx.ops.arguments import Edge
 
 Method = Literal[
     "ralis",
@@ -55,7 +56,7 @@ class Config:
     """Size of the images relative to the data set's own, in (0, 1]. Regions and crops scale along."""
     region_size: tuple[int, int] = (90, 80)
     """Height and width of a region in pixels, at scale 1."""
-    edge: Literal["drop", "keep"] = "drop"
+    edge: Edge = "drop"
     """Pixels that whole regions leave over at the right and bottom: drop them, or keep them as ragged
     regions, smaller ones."""
     synthetic_image_size: tuple[int, int] = (96, 128)

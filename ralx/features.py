@@ -7,7 +7,6 @@ candidates' (section 3.2 of "Reinforced Active Learning for Image Segmentation",
 
 import functools
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from ralx.devices import to_device
 from ralx.ops import RegionFeatures, kl_histogram, region_features
 from ralx.ops.arguments import (
+    Edge,
     check_cells,
     check_edge,
     check_flag,
@@ -68,7 +68,7 @@ class Featurizer(nn.Module):
         kl_range: tuple[float, float] | None = KL_RANGE,
         counts: bool = False,
         align_corners: bool = True,
-        edge: Literal["drop", "keep"] = "drop",
+        edge: Edge = "drop",
     ) -> None:
         super().__init__()
         if not isinstance(segmenter, nn.Module):
@@ -164,7 +164,7 @@ class Featurizer(nn.Module):
 
 @functools.lru_cache(maxsize=8)
 def _num_pixels(
-    size: tuple[int, int], region_size: tuple[int, int], edge: Literal["drop", "keep"], device: torch.device
+    size: tuple[int, int], region_size: tuple[int, int], edge: Edge, device: torch.device
 ) -> Tensor:
     """int64 [R, 1]: the pixels of each region of an image. Kept per device: a copy to it would be a wait."""
     grid = RegionGrid(1, size, region_size, edge)

@@ -7,7 +7,6 @@ so far, or, for `cheat` alone, the hidden ones.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +26,7 @@ from ralx.loop import (
     split_states,
 )
 from ralx.metrics import class_counts
+from ralx.ops.arguments import Edge
 from ralx.pool import chosen_regions
 from ralx.replay_buffer import ReplayBuffer
 from ralx.segmentation import Precision, autocast, normalise
@@ -37,7 +37,7 @@ class Setting:
     """What the methods choose by, beside the game."""
 
     region_size: tuple[int, int]
-    edge: Literal["drop", "keep"]
+    edge: Edge
     pool_size: int
     num_mc_samples: int
     batch_size: int  # images per forward pass

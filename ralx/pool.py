@@ -9,7 +9,7 @@ see `ralx.superpixels`.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch.nn.functional import pad
 
 from ralx.devices import to_device
 from ralx.ops.arguments import (
+    Edge,
     check_edge,
     check_ignore_index,
     check_integer,
@@ -107,7 +108,7 @@ class RegionGrid(Regions):
     num_images: int
     image_size: tuple[int, int]  # H, W
     region_size: tuple[int, int]  # rh, rw
-    edge: Literal["drop", "keep"] = "drop"
+    edge: Edge = "drop"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "num_images", check_integer("num_images", self.num_images, 0))

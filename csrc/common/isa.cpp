@@ -1,6 +1,7 @@
 #include "common/isa.h"
 
 #include <atomic>
+#include <stdexcept>
 
 namespace ralx {
 namespace {
@@ -31,6 +32,9 @@ bool runs_here(Isa isa) {
 
 Isa active_isa() { return active().load(std::memory_order_relaxed); }
 
-void use_isa(Isa isa) { active().store(isa, std::memory_order_relaxed); }
+void use_isa(Isa isa) {
+  if (!runs_here(isa)) throw std::invalid_argument("isa must be a set that this CPU has, see runs_here()");
+  active().store(isa, std::memory_order_relaxed);
+}
 
 }  // namespace ralx

@@ -2,7 +2,7 @@
 
 import math
 import numbers
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -126,6 +126,9 @@ def check_region_size(region_size: Any, size: tuple[int, int]) -> tuple[int, int
             f"region_size must not exceed the image, got {tuple(region)} for an image of {tuple(size)}"
         )
     return region
+
+
+Edge = Literal["drop", "keep"]  # what becomes of the pixels that whole regions leave over
 
 
 def check_edge(edge: Any) -> bool:

@@ -1,7 +1,7 @@
 """bald: how much the dropout passes of a network disagree, by pixel and by region."""
 
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from ralx.ops._reference import (
     upsample_ref,
 )
 from ralx.ops.arguments import (
+    Edge,
     check_edge,
     check_flag,
     check_logits,
@@ -47,7 +48,7 @@ def bald(
     *,
     size: tuple[int, int] | None = None,
     align_corners: bool = False,
-    edge: Literal["drop", "keep"] = "drop",
+    edge: Edge = "drop",
 ) -> BaldScores:
     """Bayesian active learning by disagreement: H(mean p) - mean H(p) over T passes (Houlsby et al. 2011).
 
@@ -88,7 +89,7 @@ def _bald_of_passes(
     region_size: tuple[int, int] | None,
     size: tuple[int, int] | None,
     align_corners: bool,
-    edge: Literal["drop", "keep"],
+    edge: Edge,
 ) -> BaldScores:
     try:
         each = iter(passes)
@@ -116,7 +117,7 @@ class BaldAccumulator:
         *,
         size: tuple[int, int] | None = None,
         align_corners: bool = False,
-        edge: Literal["drop", "keep"] = "drop",
+        edge: Edge = "drop",
     ) -> None:
         self.region_size = None if region_size is None else check_pair("region_size", region_size)
         self.size = None if size is None else check_pair("size", size)

@@ -1,7 +1,7 @@
 """region_features: what is predicted in each region and how unsure that is, in one pass over the logits."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, overload
+from typing import NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from ralx.ops._reference import (
     upsample_ref,
 )
 from ralx.ops.arguments import (
+    Edge,
     check_cells,
     check_edge,
     check_flag,
@@ -38,8 +39,6 @@ from ralx.ops.registration import cuda_kernels, register, stream_of
 from ralx.ops.scores import NO_SCORES, Score, Wanted, check_scores, scores_ref, unpack
 
 _CELLS = (8, 8)
-
-Edge = Literal["drop", "keep"]
 
 
 class RegionFeatures(NamedTuple):
