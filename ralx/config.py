@@ -102,8 +102,8 @@ class Config:
     class's share of the pixels of D_T, or of what a segmenter is pretrained on)."""
 
     # Pretraining and final training. Patience: epochs without a better mIoU on D_R before a training stops
-    # and takes its best weights. none: it goes on to `max_epochs` and keeps the last ones, which suits a
-    # learning rate that falls to almost nothing.
+    # and takes its best weights. none: it goes on to the last epoch and keeps those, which suits a learning
+    # rate that falls to almost nothing.
     source_lr: float = 5e-3
     """Learning rate of pretraining on GTA5 or the synthetic scenes."""
     source_patience: int | None = 30
@@ -125,7 +125,7 @@ class Config:
     final_patience: int | None = 150
     """Patience of the final training on the labelled regions, in epochs; none: train to the last one."""
     max_epochs: int = 1000
-    """Cap on the epochs of every training that stops early."""
+    """Most epochs of any training; all of them where its patience is none."""
     final_max_epochs: int | None = None
     """Lower cap on the epochs of the final training; none: `max_epochs` alone."""
 
@@ -326,11 +326,16 @@ _MAY_BE_ZERO = (
     "epsilon_end epsilon_span rehearsal"
 ).split()
 
-# The paper's own loss, reward, discount and final training, whatever a preset has.
-PAPER_RULES: dict[str, Any] = {
-    name: getattr(Config, name)
-    for name in ("loss_weights", "reward", "reward_scale", "gamma", "keep_learning", "rehearsal")
-}
+
+def _defaults(*names: str) -> dict[str, Any]:
+    return {name: getattr(Config, name) for name in names}
+
+
+# The paper's own rules, whatever a preset has: of the reward, and of the segmenter's training.
+PAPER_REWARD = _defaults("reward", "reward_scale", "gamma", "keep_learning")
+PAPER_RULES = PAPER_REWARD | _defaults("loss_weights", "rehearsal")
+
+_PATIENCES = ("source_patience", "target_patience", "full_patience", "final_patience")
 
 # Every `S` departure of the published code (PAPER.md section 3) in one place.
 PUBLISHED_SWITCHES: dict[str, Any] = dict(
@@ -467,5 +472,6 @@ def preset(name: str, *, published: bool = False) -> Config:
     if not published:
         return config
     crop_size = (224, 224) if name == "cityscapes" else config.crop_size
-    changes = PAPER_RULES | PUBLISHED_SWITCHES
+    early = (name for name in _PATIENCES if getattr(config, name) is None)
+    changes = PAPER_RULES | PUBLISHED_SWITCHES | _defaults(*early)
     return dataclasses.replace(config, published=True, crop_size=crop_size, **changes)

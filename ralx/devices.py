@@ -21,7 +21,7 @@ def find_device(name: str) -> torch.device:
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """`tensor` on `device`. From the host to CUDA it goes through pinned memory: `Tensor.to` alone would wait
-    for all that runs there."""
+    for all that runs there. A tensor that is pinned already must not change until the device has read it."""
     if tensor.device.type == "cpu" and device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)

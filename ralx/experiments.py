@@ -318,7 +318,7 @@ class Experiment:
     def finish(
         self, method: str, seed: int, budget: int, *, selected: RunDirectory
     ) -> tuple[dict[str, Any], float]:
-        """Train on the first `budget` regions of the run `selected` until D_R says stop.
+        """Train on the first `budget` regions of the run `selected`, and on D_T where it is rehearsed.
 
         Returns the record of results.json, measured on the test set, and the mIoU on D_R.
         """
@@ -396,7 +396,7 @@ class Experiment:
 
     def _refuse_unfit_segmenter(self) -> None:
         """ValueError where the segmenter gives other classes, or BALD has no dropout to sample from."""
-        segmenter = self.segmenters.new_trainer(self.config.segmenter_lr).segmenter
+        segmenter = self.segmenters.new_segmenter()
         images = torch.zeros(1, 3, *self.segmenters.crop_size, dtype=torch.uint8, device=self.device)
         logits = predict(segmenter, images, precision=self.config.precision)
         if logits.dim() != 4 or logits.shape[:2] != (1, len(self.classes)):

@@ -154,10 +154,10 @@ class Game:
         parts = [oracle.label(part) for part in regions.split(_REGIONS_AT_ONCE)]
         return torch.cat([class_counts(part, num_classes, ignore_index) for part in parts]).cpu()
 
-    def mistakes(self, regions: Tensor, class_weights: Tensor) -> Tensor:
+    def mistakes(self, regions: Tensor, mistake_weights: Tensor) -> Tensor:
         """float64 [K]: the share of each region's pixels that the segmenter gets wrong, each counted with the
         weight of its class, float64 [C]."""
-        return self.mistaken_pixels(regions).double() @ class_weights / self.grid.num_pixels(regions)
+        return self.mistaken_pixels(regions).double() @ mistake_weights / self.grid.num_pixels(regions)
 
     def state_dict(self) -> State:
         return join_states(trainer=self.trainer.state_dict(), pool=self.pool.state_dict()) | {
@@ -470,7 +470,7 @@ def fit(
     monitor: Monitor,
 ) -> float:
     """Train until `patience` epochs bring no better mIoU on D_R; leaves the best weights in the segmenter.
-    Without patience, train all of `max_epochs`, measure after the last, and leave the weights as they are.
+    Without patience, train all of `max_epochs` and leave the weights of the last, which alone are measured.
 
     Args:
         train: one epoch, drawing from the generator it gets; the mean loss.
@@ -490,7 +490,7 @@ def fit(
     else:
         epoch = best_epoch = 0
         with naming_divergence(name, "before its first epoch"):
-            best = measure()
+            best = -1.0 if patience is None else measure()
         best_weights = copy.deepcopy(trainer.segmenter.state_dict())
 
     def state() -> tuple[State, tuple[int, int, float]]:
@@ -507,7 +507,7 @@ def fit(
                 best, best_epoch = miou, epoch
                 best_weights = copy.deepcopy(trainer.segmenter.state_dict())
             run.checkpoint.save(piece, state)
-            update(epoch, loss=loss, miou=miou, best=best)
+            update(epoch, loss=loss, miou=miou, best=None if patience is None else best)
     trainer.segmenter.load_state_dict(best_weights)
     return best
 

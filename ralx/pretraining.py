@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ralx.config import Config
 from ralx.datasets import SegmentationDataset, Splits, scaled_crop
@@ -44,9 +45,8 @@ class Segmenters:
         """int64 [C]: pixels per class in all labels of D_T."""
         return self.splits.train_set.class_counts().sum(0)
 
-    def new_trainer(self, lr: float, data: SegmentationDataset | None = None) -> SegmenterTrainer:
-        """A trainer of a new segmenter: the config's initial weights, the same at every call. Its loss weighs
-        the classes, where the config says so, by how rare they are in `data`, D_T unless given."""
+    def new_segmenter(self) -> nn.Module:
+        """A segmenter with the config's initial weights, the same at every call."""
         config = self.config
         with seeded("segmenter", config.seed):
             segmenter = build_segmenter(
@@ -54,8 +54,16 @@ class Segmenters:
             )
         if config.compile:
             segmenter.compile()
+        return segmenter.to(self.device)
+
+    def new_trainer(self, lr: float, data: SegmentationDataset | None = None) -> SegmenterTrainer:
+        """A trainer of a new segmenter. Its loss weighs the classes, where the config says so, by how rare
+        they are in `data`, D_T unless given."""
+        config, class_weights = self.config, None
+        if config.loss_weights == "rarity":
+            class_weights = rarity(self.known_pixels if data is None else data.class_counts().sum(0))
         return SegmenterTrainer(
-            segmenter.to(self.device),
+            self.new_segmenter(),
             lr=lr,
             momentum=config.segmenter_momentum,
             weight_decay=config.segmenter_weight_decay,
@@ -64,9 +72,7 @@ class Segmenters:
             precision=config.precision,
             ignore_index=self.splits.train_set.ignore_index,
             train_dropout=config.train_dropout,
-            class_weights=rarity(self.known_pixels if data is None else data.class_counts().sum(0))
-            if config.loss_weights == "rarity"
-            else None,
+            class_weights=class_weights,
         )
 
     def train_epoch(
@@ -176,11 +182,10 @@ class Pretraining:
         seed = self.config.seed if seed is None else seed
         piece = f"{name}-{self._fingerprint(data, start, lr, patience, seed)}"
         path = self.cache / f"{piece}.safetensors"
-        trainer = self.segmenters.new_trainer(lr, data)
         if path.exists():
             weights, record = load_tensors(path)
-            trainer.segmenter.load_state_dict(weights)
         else:
+            trainer = self.segmenters.new_trainer(lr, data)
             if start is not None:
                 trainer.segmenter.load_state_dict(self._weights(start))
             fit(
@@ -197,13 +202,14 @@ class Pretraining:
                 monitor=self.monitor,
             )
             record = {"method": name, "seed": seed, **self.segmenters.test_record(trainer)}
-            save_tensors(path, trainer.segmenter.state_dict(), record)
+            weights = trainer.segmenter.state_dict()
+            save_tensors(path, weights, record)
         self.run.checkpoint.clear(piece)
         known = self.run.records("reference.json")
         if noted and not any((each["method"], each["seed"]) == (name, seed) for each in known):
             self.run.add_record(record, "reference.json")
         fresh = self.segmenters.new_trainer(self.config.segmenter_lr)
-        fresh.segmenter.load_state_dict(trainer.segmenter.state_dict())
+        fresh.segmenter.load_state_dict(weights)
         return fresh.state_dict()
 
     def _fingerprint(

@@ -38,8 +38,12 @@ def test_camvid_small_alone_has_rules_of_its_own_and_not_where_published():
     for config in (preset("camvid"), preset("synthetic"), preset("camvid-small", published=True)):
         assert {rule: getattr(config, rule) for rule in PAPER_RULES} == PAPER_RULES
     own = preset("camvid-small")
-    assert own.reward == "mistakes" and own.keep_learning and own.rehearsal
-    assert own.loss_weights == "rarity"
+    assert own.reward == "mistakes" and own.keep_learning
+    assert own.loss_weights == "rarity" and own.rehearsal == 5
+    patiences = ("target_patience", "full_patience", "final_patience")
+    assert all(getattr(own, name) is None for name in patiences)
+    paper, published = preset("camvid"), preset("camvid-small", published=True)
+    assert all(getattr(published, name) == getattr(paper, name) for name in patiences)
 
 
 def test_a_policy_keeps_learning_only_from_what_labels_tell():

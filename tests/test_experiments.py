@@ -84,13 +84,13 @@ def test_theta0_sees_no_label_of_d_t(make, monkeypatch):
     assert set(seen) == {experiment.splits.train_set.name}
 
 
-def test_mistakes_weigh_by_rarity_unless_the_loss_does_already(make):
-    plain = make(reward="mistakes", keep_learning=True)
-    of_d_t = rarity(plain.splits.train_set.class_counts().sum(0))
-    assert torch.equal(plain._learner(0).mistake_weights, of_d_t)
-    weighted = make(reward="mistakes", loss_weights="rarity")
-    assert torch.equal(weighted._learner(0).mistake_weights, torch.ones(11, dtype=torch.float64))
-    assert make()._learner(0).mistake_weights is None
+def test_mistakes_weigh_by_rarity_unless_the_loss_does_already(learner_of):
+    plain = learner_of(reward="mistakes")
+    of_d_t = rarity(plain.game.dataset.class_counts().sum(0))
+    assert torch.equal(plain.mistake_weights, of_d_t)
+    weighted = learner_of(reward="mistakes", loss_weights="rarity")
+    assert torch.equal(weighted.mistake_weights, torch.ones(11, dtype=torch.float64))
+    assert learner_of().mistake_weights is None
 
 
 def test_the_loss_weighs_classes_by_their_rarity_where_that_is_wanted(make):
@@ -131,8 +131,9 @@ def test_pretraining_is_cached_by_what_it_depends_on(make):
     same = key(experiment)
     assert key(make(query_size=3, gamma=0.5, budgets=(4, 5))) == same  # nothing of the game
     others = [make(seed=1), make(batch_size=3), make(dropout=0.3), make(crop_size=(16, 16))]
+    others.append(make(loss_weights="rarity"))
     keys = {same, *map(key, others), key(experiment, splits.full_set), key(experiment, lr=0.2)}
-    assert len(keys) == 7
+    assert len(keys) == 8
 
 
 def no_dropout(num_classes):

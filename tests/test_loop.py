@@ -151,22 +151,30 @@ def test_fit_stops_early_and_keeps_the_best_weights(run, mious, patience, best, 
 
 
 def test_fit_without_patience_trains_to_the_last_epoch_and_keeps_it(run):
-    trainer, seen = make_trainer(), []
-    start = trainer.segmenter.bias.clone()
+    trainer, measured = make_trainer(), []
+    start, stop_at = trainer.segmenter.bias.clone(), 3
 
     def train(generator):
+        if stop_at and torch.equal(trainer.segmenter.bias, start + stop_at):
+            raise KeyboardInterrupt
         with torch.no_grad():
             trainer.segmenter.bias.add_(1)
         return 0.0
 
     def measure():
-        seen.append(trainer.segmenter.bias.clone())
-        return [0.9, 0.4][len(seen) - 1]
+        measured.append(trainer.segmenter.bias.clone())
+        return 0.4
 
-    options = dict(lr_option="target_lr", name="a training", piece="training", key=("t",), run=run)
-    assert fit(trainer, train, measure, patience=None, max_epochs=5, monitor=Monitor(), **options) == 0.4
+    def go():
+        options = dict(lr_option="target_lr", name="a training", piece="training", key=("t",), run=run)
+        return fit(trainer, train, measure, patience=None, max_epochs=5, monitor=Monitor(), **options)
+
+    with pytest.raises(KeyboardInterrupt):
+        go()
+    stop_at = None
+    assert go() == 0.4 and go() == 0.4, "resumed, and once more when it is finished"
     assert torch.equal(trainer.segmenter.bias, start + 5)
-    assert torch.equal(torch.stack(seen), torch.stack([start, start + 5])), "measured before and after"
+    assert all(torch.equal(bias, start + 5) for bias in measured), "only the last epoch is measured"
 
 
 def diverge(*_):

@@ -274,7 +274,10 @@ class SegmentationDataset:
         return self._storage.labels_of(self._select(index))
 
     def class_counts(self) -> Tensor:
-        """Pixels of each class in each image, int64 [N, C], on the CPU; void is left out."""
+        """Pixels of each class in each image, int64 [N, C], on the CPU; void is left out.
+
+        ValueError where a label is neither one of the classes nor void.
+        """
         batches = torch.arange(len(self)).split(_COUNTED_AT_ONCE)
         return torch.cat(
             [class_counts(self.labels(i), self.num_classes, self.ignore_index).cpu() for i in batches]

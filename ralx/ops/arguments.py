@@ -2,7 +2,7 @@
 
 import math
 import numbers
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -133,7 +133,7 @@ Edge = Literal["drop", "keep"]  # what becomes of the pixels that whole regions 
 
 def check_edge(edge: Any) -> bool:
     """Whether a remainder at the image's edge makes regions."""
-    if not isinstance(edge, str) or edge not in ("drop", "keep"):
+    if not isinstance(edge, str) or edge not in get_args(Edge):
         raise ValueError(f"edge must be 'drop' or 'keep', got {edge!r}")
     return edge == "keep"
 

@@ -88,8 +88,8 @@ def test_memory_of_streamed_bald_does_not_grow_with_the_passes() -> None:
 
 def test_instruction_sets() -> None:
     assert _C.runs_here(_C.Isa.baseline) and _C.runs_here(_C.active_isa())
-    lacking = [isa for isa in (_C.Isa.avx2, _C.Isa.avx512) if not _C.runs_here(isa)]
-    for isa in lacking:
+    unknown = _C.Isa(3)
+    for isa in (unknown, *(isa for isa in (_C.Isa.avx2, _C.Isa.avx512) if not _C.runs_here(isa))):
         with pytest.raises(ValueError, match="isa must be a set that this CPU has"):
             _C.use_isa(isa)
 

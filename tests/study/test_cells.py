@@ -34,6 +34,7 @@ CHOSEN = GAMES - {"learn"}
         ({"segmenter": "fpn-resnet18"}, PRETRAINED | GAMES),
         ({"source_lr": 0.3}, PRETRAINED | GAMES),
         ({"max_epochs": 7}, PRETRAINED | GAMES),
+        ({"loss_weights": "equal"}, PRETRAINED | GAMES),
         ({"seed": 5}, PRETRAINED | GAMES),
         ({"target_lr": 0.3}, PRETRAINED | GAMES),
         ({"target_patience": 3}, PRETRAINED | GAMES),
@@ -53,6 +54,7 @@ CHOSEN = GAMES - {"learn"}
         ({"final_lr": 0.3}, CHOSEN),
         ({"final_lr_decay": 0.9}, CHOSEN),
         ({"final_max_epochs": 7}, CHOSEN),
+        ({"final_patience": 3}, CHOSEN),
         ({"rehearsal": BASE.rehearsal + 1}, CHOSEN),
     ],
 )
@@ -129,9 +131,10 @@ def finals_of(name, config):
     }
 
 
+@pytest.mark.parametrize("of", ["camvid", "camvid-small"])
 @pytest.mark.parametrize("name", ["ablate-features", "ablate-k", "ablate-mc", "published-switches"])
-def test_studies_share_what_they_have_in_common(name):
-    config = preset("camvid")
+def test_studies_share_what_they_have_in_common(name, of):
+    config = preset(of)
     curve, other = finals_of("budget-curve", config), finals_of(name, config)
     shared = {
         "ablate-features": ("ralis", "ralis"),
