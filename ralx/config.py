@@ -38,7 +38,7 @@ POLICY_METHODS = ("ralis", "ralis-all")  # choose by the learned policy
 class Config:
     """What a run computes. Equal configs on one machine give equal results."""
 
-    preset: Literal["synthetic", "camvid-small", "camvid", "cityscapes"] = "camvid"
+    preset: Literal["synthetic", "camvid-small", "camvid-half", "camvid", "cityscapes"] = "camvid"
     """The preset that the other values start from."""
     published: bool = False
     """Run as the paper prints it and its code behaves: turns every named departure below on."""
@@ -64,13 +64,13 @@ class Config:
     synthetic_images: tuple[int, int, int, int, int] = (8, 40, 96, 24, 48)
     """Images of the synthetic data set in D_S, D_T, D_V, D_R and test."""
     pretrain_images: int = 300
-    """Synthetic images for pretraining where GTA5 is not given."""
+    """Synthetic images for pretraining where GTA5 is not given. 0: none, so theta0 has seen D_S alone."""
 
     # Segmenter
     segmenter: str = "fpn-resnet50"
-    """fpn-resnet50, fpn-resnet34, fpn-resnet18, fpn-small, or package.module:factory."""
+    """fpn-resnet50, fpn-resnet34, fpn-resnet18, fpn-mobilenetv2, fpn-small, or package.module:factory."""
     weights: Path | None = None
-    """Initial weights of the segmenter: a safetensors or torch file, a torchvision ResNet's too."""
+    """Initial weights of the segmenter: a safetensors or torch file, torchvision's of the encoder too."""
     dropout: float | None = None
     """Dropout probability before the classifier; none: the network's own."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -323,7 +323,7 @@ class Config:
 
 _MAY_BE_ZERO = (
     "seed dropout gamma segmenter_momentum segmenter_weight_decay dqn_momentum dqn_weight_decay "
-    "epsilon_end epsilon_span rehearsal"
+    "epsilon_end epsilon_span rehearsal pretrain_images"
 ).split()
 
 
@@ -418,6 +418,27 @@ def _camvid_small() -> Config:
     )
 
 
+def _camvid_half() -> Config:
+    """CamVid at half its size, for an encoder with ImageNet's `weights` that two cores can train."""
+    return dataclasses.replace(
+        _camvid_small(),
+        preset="camvid-half",
+        scale=0.5,
+        segmenter="fpn-mobilenetv2",
+        inference_batch_size=16,
+        pretrain_images=0,
+        target_lr=2e-2,
+        segmenter_lr=2e-3,
+        segmenter_lr_decay=0.98,
+        max_epochs=100,
+        rehearsal=1,
+        final_lr=1e-2,
+        final_lr_decay=0.85,
+        final_max_epochs=12,
+        episodes=6,
+    )
+
+
 def _synthetic() -> Config:
     """Generated street scenes: the whole system in a few minutes on two cores."""
     return dataclasses.replace(
@@ -456,6 +477,7 @@ def _synthetic() -> Config:
 PRESETS = {
     "synthetic": _synthetic,
     "camvid-small": _camvid_small,
+    "camvid-half": _camvid_half,
     "camvid": _camvid,
     "cityscapes": _cityscapes,
 }

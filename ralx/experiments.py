@@ -41,7 +41,7 @@ class Experiment:
     def __init__(self, config: Config, splits: Splits, run: RunDirectory, cache: Path, monitor: Monitor):
         self.config = config
         self.device = find_device(config.device)
-        self.splits = Splits(*(split.to(self.device) for split in splits))
+        self.splits = splits.to(self.device)
         self.run = run
         self.cache = cache
         self.monitor = monitor

@@ -124,12 +124,12 @@ class Pretraining:
 
     @cached_property
     def theta0(self) -> State:
-        """The trainer's state at θ0: trained on GTA5; without GTA5, on the synthetic scenes and then D_S."""
+        """The trainer's state at θ0: trained on GTA5; without GTA5, on the synthetic scenes, if any, and then
+        D_S."""
         if self.config.gta5:
             return self._on_source("theta0")
-        return self._on_target(
-            "theta0", self.splits.state_set, start=self._on_source("synthetic", noted=False)
-        )
+        start = self._on_source("synthetic", noted=False) if self.splits.pretrain_set else None
+        return self._on_target("theta0", self.splits.state_set, start=start)
 
     @cached_property
     def theta0_prime(self) -> State:
@@ -149,6 +149,7 @@ class Pretraining:
         )
 
     def _on_source(self, name: str, noted: bool = True) -> State:
+        assert self.splits.pretrain_set
         return self._pretrained(
             name,
             self.splits.pretrain_set,
@@ -158,7 +159,7 @@ class Pretraining:
             noted=noted,
         )
 
-    def _on_target(self, name: str, data: SegmentationDataset, start: State) -> State:
+    def _on_target(self, name: str, data: SegmentationDataset, start: State | None) -> State:
         return self._pretrained(
             name, data, start=start, lr_option="target_lr", patience=self.config.target_patience
         )

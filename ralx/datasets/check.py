@@ -95,7 +95,7 @@ def check_data(
     if name == "synthetic":
         splits = load_splits(name, scale=scale, seed=seed, sizes=sizes)
         for title, dataset in splits._asdict().items():
-            if dataset is not splits.full_set:
+            if dataset and dataset is not splits.full_set:
                 _add(report, title, _scan(dataset, report), list(dataset.names))
         target: SegmentationDataset | None = splits.train_set
     else:

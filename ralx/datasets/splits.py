@@ -35,8 +35,13 @@ class Splits(NamedTuple):
     eval_set: SegmentationDataset  # D_V: the methods are compared here
     reward_set: SegmentationDataset  # D_R: rewards, early stopping
     test_set: SegmentationDataset
-    pretrain_set: SegmentationDataset  # GTA5 or synthetic scenes; decoded or made when first used
+    pretrain_set: SegmentationDataset | None  # GTA5, synthetic scenes or none; made when first used
     full_set: SegmentationDataset  # full supervision: all of train, but D_R which stops the training
+
+    def to(self, device: torch.device | str) -> "Splits":
+        """The same splits, with batches on `device`."""
+        moved = (dataset and dataset.to(device) for dataset in self)
+        return Splits(*moved)  # type: ignore[arg-type]  # only pretrain_set may be None
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class SyntheticSizes:
     eval_set: int = 96
     reward_set: int = 24
     test_set: int = 48
-    pretrain_set: int = 96
+    pretrain_set: int = 96  # may be 0
     world: str = "town"
     pretrain_world: str = "game"
 
@@ -106,9 +111,9 @@ def load_splits(
         splits = splits._replace(pretrain_set=open_gta5(gta5, splits.train_set, memory_limit).check())
     if name != "synthetic":
         for dataset in splits:
-            if dataset is not splits.pretrain_set:
+            if dataset and dataset is not splits.pretrain_set:
                 dataset.load()
-    return Splits(*(dataset.to(device) for dataset in splits))
+    return splits.to(device)
 
 
 def check_name(name: str) -> None:
@@ -203,8 +208,10 @@ def _synthetic(scale: float, seed: int, sizes: SyntheticSizes, memory_limit: int
 
 def _other_world(
     target: SegmentationDataset, seed: int, sizes: SyntheticSizes, memory_limit: int | None
-) -> SegmentationDataset:
-    """Synthetic scenes to pretrain on, in the classes and at the size of `target`."""
+) -> SegmentationDataset | None:
+    """Synthetic scenes to pretrain on, if any, in the classes and at the size of `target`."""
+    if not sizes.pretrain_set:
+        return None
     return synthetic_dataset(
         scene_names("pretrain", sizes.pretrain_set),
         target.image_size,

@@ -10,12 +10,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ralx.segmentation.networks import fpn_resnet18, fpn_resnet34, fpn_resnet50, fpn_small
+from ralx.segmentation.networks import (
+    fpn_mobilenetv2,
+    fpn_resnet18,
+    fpn_resnet34,
+    fpn_resnet50,
+    fpn_small,
+)
 
 SEGMENTERS: dict[str, Callable[..., nn.Module]] = {
     "fpn-resnet50": fpn_resnet50,
     "fpn-resnet34": fpn_resnet34,
     "fpn-resnet18": fpn_resnet18,
+    "fpn-mobilenetv2": fpn_mobilenetv2,
     "fpn-small": fpn_small,
 }
 
@@ -83,7 +90,7 @@ def _accepts(factory: Callable[..., nn.Module], parameter: str) -> bool:
 
 def load_weights(segmenter: nn.Module, path: str | Path) -> None:
     """Load a weight file into `segmenter`, or, where it holds a classification network such as torchvision's
-    ResNets, into its encoder (`segmenter.encoder`); the classifier `fc` of such a file is ignored.
+    ResNets and MobileNetV2, into its encoder (`segmenter.encoder`); the classifier of such a file is ignored.
 
     Files that end in .safetensors are read as such, all others by `torch.load(weights_only=True)`: no code of
     the file ever runs.
@@ -98,7 +105,8 @@ def load_weights(segmenter: nn.Module, path: str | Path) -> None:
     encoder = getattr(segmenter, "encoder", None)
     if isinstance(encoder, nn.Module) and not any(name in expected for name in loaded):
         target, expected = encoder, encoder.state_dict()
-        loaded = {name: tensor for name, tensor in loaded.items() if not name.startswith("fc.")}
+        ignored = getattr(encoder, "classifier_only", ())
+        loaded = {name: tensor for name, tensor in loaded.items() if not name.startswith(ignored)}
     _check_fit(path, loaded, expected)
     target.load_state_dict(loaded, strict=False)
 

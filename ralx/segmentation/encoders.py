@@ -1,6 +1,16 @@
-"""Encoders: ResNets under torchvision's parameter names, and a small one for two CPU cores."""
+"""Encoders: ResNets and MobileNetV2 under torchvision's parameter names, and a small one of its own."""
+
+from typing import Protocol
 
 from torch import Tensor, nn
+
+
+class Encoder(Protocol):
+    """Normalised images [N, 3, H, W] -> four maps at strides 4, 8, 16 and 32 with `channels` channels."""
+
+    channels: tuple[int, int, int, int]
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]: ...
 
 
 def conv3x3(inputs: int, outputs: int, stride: int = 1, bias: bool = False) -> nn.Conv2d:
@@ -76,8 +86,10 @@ def initialise(module: nn.Module) -> None:
 class ResNet(nn.Module):
     """ResNet without its classifier (He et al. 2016), under torchvision's parameter names.
 
-    forward: [N, 3, H, W] -> four maps at strides 4, 8, 16 and 32 with `channels` channels.
+    forward: see `Encoder`.
     """
+
+    classifier_only = ("fc.",)  # what torchvision's weight files hold beside it
 
     def __init__(self, block: type[BasicBlock] | type[Bottleneck], blocks: tuple[int, int, int, int]):
         super().__init__()
@@ -101,9 +113,80 @@ class ResNet(nn.Module):
         return c2, c3, c4, self.layer4(c4)
 
 
+def _conv_bn_relu6(inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU6(inplace=True),
+    )
+
+
+class InvertedResidual(nn.Module):
+    """1×1 to `expansion` times the channels, 3×3 of each channel by itself, 1×1 back without a nonlinearity;
+    a shortcut where nothing changes its shape."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int):
+        super().__init__()
+        width = inputs * expansion
+        expand = [_conv_bn_relu6(inputs, width, 1)] if expansion != 1 else []
+        self.conv = nn.Sequential(
+            *expand,
+            _conv_bn_relu6(width, width, 3, stride, groups=width),
+            nn.Conv2d(width, outputs, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+        self.shortcut = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv(x) if self.shortcut else self.conv(x)
+
+
+class MobileNetV2(nn.Module):
+    """MobileNetV2 without its classifier (Sandler et al. 2018), under torchvision's parameter names: with
+    ImageNet's weights a network that a CPU can train.
+
+    forward: see `Encoder`.
+    """
+
+    channels = (24, 32, 96, 320)
+    classifier_only = ("features.18.", "classifier.")
+    # Expansion, channels, blocks and the first one's stride of every stage.
+    _STAGES = (
+        (1, 16, 1, 1),
+        (6, 24, 2, 2),
+        (6, 32, 3, 2),
+        (6, 64, 4, 2),
+        (6, 96, 3, 1),
+        (6, 160, 3, 2),
+        (6, 320, 1, 1),
+    )
+    _LAST_OF_STRIDE = (3, 6, 13, 17)  # of `features`
+
+    def __init__(self) -> None:
+        super().__init__()
+        inputs = 32
+        layers: list[nn.Module] = [_conv_bn_relu6(3, inputs, 3, 2)]
+        for expansion, outputs, blocks, first_stride in self._STAGES:
+            for i in range(blocks):
+                layers.append(InvertedResidual(inputs, outputs, first_stride if i == 0 else 1, expansion))
+                inputs = outputs
+        self.features = nn.Sequential(*layers)
+        initialise(self)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        maps = []
+        for i, layer in enumerate(self.features):
+            x = layer(x)
+            if i in self._LAST_OF_STRIDE:
+                maps.append(x)
+        c2, c3, c4, c5 = maps
+        return c2, c3, c4, c5
+
+
 class SmallEncoder(nn.Module):
-    """A ResNet for two CPU cores: 3×3 stem, one basic block a level. Maps at strides 4, 8, 16 and 32, like
-    `ResNet`.
+    """A ResNet to train from scratch on two CPU cores: 3×3 stem, one basic block a level.
+
+    forward: see `Encoder`.
     """
 
     def __init__(self) -> None:

@@ -9,7 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ralx.segmentation.encoders import BasicBlock, Bottleneck, ResNet, SmallEncoder, conv3x3
+from ralx.segmentation.encoders import (
+    BasicBlock,
+    Bottleneck,
+    Encoder,
+    MobileNetV2,
+    ResNet,
+    SmallEncoder,
+    conv3x3,
+)
 
 
 def _resize(x: Tensor, like: Tensor) -> Tensor:
@@ -26,14 +34,14 @@ class FPN(nn.Module):
     smoothed, brought to quarter resolution and concatenated with the others.
 
     Args:
-        encoder: gives four maps at strides 4, 8, 16 and 32.
+        encoder: see `Encoder`.
         num_classes: C.
         dropout: rate of the dropout before the classifier, in training and in MC passes.
 
     forward: normalised images float [N, 3, H, W] -> logits [N, C, ceil(H/4), ceil(W/4)].
     """
 
-    def __init__(self, encoder: ResNet, num_classes: int, *, dropout: float = 0.5):
+    def __init__(self, encoder: Encoder, num_classes: int, *, dropout: float = 0.5):
         super().__init__()
         self.encoder = encoder
         self.lateral = nn.ModuleList(nn.Conv2d(c, _PYRAMID, 1) for c in encoder.channels)
@@ -75,16 +83,18 @@ class SmallFPN(nn.Module):
     Dropout drops whole channels. The classifier is 1×1, so that this is the same as dropping its weights,
     which is how Gal & Ghahramani (2016) derive MC dropout; a mask per pixel would cost more than the pass.
 
+    Args: as of `FPN`.
+
     forward: normalised images float [N, 3, H, W] -> logits [N, C, ceil(H/4), ceil(W/4)].
     """
 
-    def __init__(self, num_classes: int, *, dropout: float = 0.2):
+    def __init__(self, encoder: Encoder, num_classes: int, *, dropout: float = 0.2):
         super().__init__()
-        self.encoder = SmallEncoder()
+        self.encoder = encoder
         channels = _SMALL_PYRAMID
         self.lateral = nn.ModuleList(
             nn.Sequential(nn.Conv2d(c, channels, 1, bias=False), nn.BatchNorm2d(channels))
-            for c in self.encoder.channels
+            for c in encoder.channels
         )
         self.relu = nn.ReLU(inplace=True)
         self.smooth = nn.Sequential(
@@ -122,4 +132,8 @@ def fpn_resnet18(num_classes: int, dropout: float = 0.5) -> FPN:
 
 
 def fpn_small(num_classes: int, dropout: float = 0.2) -> SmallFPN:
-    return SmallFPN(num_classes, dropout=dropout)
+    return SmallFPN(SmallEncoder(), num_classes, dropout=dropout)
+
+
+def fpn_mobilenetv2(num_classes: int, dropout: float = 0.2) -> SmallFPN:
+    return SmallFPN(MobileNetV2(), num_classes, dropout=dropout)

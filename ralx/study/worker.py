@@ -114,7 +114,7 @@ class Workshop:
         name = repr((config.dataset, config.data, options))
         if name not in self._splits:
             splits = load_splits(config.dataset, config.data, **options)
-            content = repr([split.fingerprint() for split in splits])
+            content = repr([split and split.fingerprint() for split in splits])
             self._splits[name] = splits, hashlib.sha256(content.encode()).hexdigest()
         return self._splits[name]
 

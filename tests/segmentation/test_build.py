@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ralx.segmentation import build_segmenter, load_weights
-from ralx.segmentation.encoders import BasicBlock, ResNet
+from ralx.segmentation.encoders import BasicBlock, MobileNetV2, ResNet
 
 
 def linear(num_classes):
@@ -85,14 +85,26 @@ class TestWeights:
 
     @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
     @pytest.mark.parametrize("counters", [True, False], ids=["new", "without batch counters"])
-    def test_torchvision_classification_file_loads_into_the_encoder(self, tmp_path, suffix, counters):
-        resnet = ResNet(BasicBlock, (2, 2, 2, 2))
-        state = {n: t for n, t in resnet.state_dict().items() if counters or "num_batches_tracked" not in n}
-        state |= {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
-        path = tmp_path / f"resnet18{suffix}"
+    @pytest.mark.parametrize(
+        ("name", "encoder", "classifier"),
+        [
+            ("fpn-resnet18", ResNet(BasicBlock, (2, 2, 2, 2)), {"fc.weight": [1000, 512], "fc.bias": [1000]}),
+            (
+                "fpn-mobilenetv2",
+                MobileNetV2(),
+                {"features.18.0.weight": [1280, 320, 1, 1], "classifier.1.weight": [1000, 1280]},
+            ),
+        ],
+    )
+    def test_torchvision_classification_file_loads_into_the_encoder(
+        self, tmp_path, suffix, counters, name, encoder, classifier
+    ):
+        state = {n: t for n, t in encoder.state_dict().items() if counters or "num_batches_tracked" not in n}
+        state |= {n: torch.zeros(shape) for n, shape in classifier.items()}
+        path = tmp_path / f"{name}{suffix}"
         torch.save(state, path) if suffix == ".pth" else save_file(state, path)
-        segmenter = build_segmenter("fpn-resnet18", 4, weights=path)
-        assert same_weights(segmenter.encoder, resnet)
+        segmenter = build_segmenter(name, 4, weights=path)
+        assert same_weights(segmenter.encoder, encoder)
 
     def test_imported_segmenter(self, tmp_path):
         saved = linear(2)

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from ralx.segmentation import build_segmenter
-from ralx.segmentation.encoders import BasicBlock, Bottleneck, ResNet, SmallEncoder
+from ralx.segmentation.encoders import BasicBlock, Bottleneck, MobileNetV2, ResNet, SmallEncoder
 
-NAMES = ["fpn-resnet50", "fpn-resnet34", "fpn-resnet18", "fpn-small"]
+NAMES = ["fpn-resnet50", "fpn-resnet34", "fpn-resnet18", "fpn-mobilenetv2", "fpn-small"]
 
 # torchvision's own counts less its classifier: resnet50 has 25 557 032 parameters of which fc has 2 049 000.
 TORCHVISION = [
@@ -45,8 +45,30 @@ def test_resnet50_strides_in_the_3x3_convolution():
     assert (block.conv1.stride, block.conv2.stride) == ((1, 1), (2, 2))
 
 
+def test_mobilenetv2_has_torchvisions_size_names_and_shapes():
+    """3 504 872 parameters less the 412 160 of the last convolution and the 1 281 000 of the classifier."""
+    mobilenet = MobileNetV2()
+    assert sum(p.numel() for p in mobilenet.parameters()) == 1_811_712
+    shapes = {name: list(t.shape) for name, t in mobilenet.state_dict().items()}
+    expected = {
+        "features.0.0.weight": [32, 3, 3, 3],
+        "features.0.1.running_mean": [32],
+        "features.1.conv.0.0.weight": [32, 1, 3, 3],
+        "features.1.conv.1.weight": [16, 32, 1, 1],
+        "features.1.conv.2.bias": [16],
+        "features.2.conv.0.0.weight": [96, 16, 1, 1],
+        "features.7.conv.1.0.weight": [192, 1, 3, 3],
+        "features.14.conv.2.weight": [160, 576, 1, 1],
+        "features.17.conv.3.num_batches_tracked": [],
+    }
+    assert {name: shapes.get(name) for name in expected} == expected
+    assert not any(name.startswith(MobileNetV2.classifier_only) for name in shapes)
+
+
 @pytest.mark.parametrize(
-    "encoder", [ResNet(BasicBlock, (2, 2, 2, 2)), SmallEncoder()], ids=["resnet18", "small"]
+    "encoder",
+    [ResNet(BasicBlock, (2, 2, 2, 2)), MobileNetV2(), SmallEncoder()],
+    ids=["resnet18", "mobilenetv2", "small"],
 )
 def test_encoder_gives_strides_4_to_32(encoder):
     maps = encoder(torch.zeros(1, 3, 64, 96))
@@ -68,8 +90,9 @@ def test_any_image_size_works(size):
     assert logits.isfinite().all()
 
 
-def test_every_parameter_learns():
-    segmenter = build_segmenter("fpn-small", 3)
+@pytest.mark.parametrize("name", ["fpn-mobilenetv2", "fpn-small"])
+def test_every_parameter_learns(name):
+    segmenter = build_segmenter(name, 3)
     segmenter(torch.randn(2, 3, 64, 64)).square().sum().backward()
     assert [n for n, p in segmenter.named_parameters() if p.grad is None or not p.grad.any()] == []
 
