@@ -224,6 +224,19 @@ def test_two_commands_of_two_processes_each_divide_the_cells(finished, tmp_path)
     assert finals[0] and finals[1]
 
 
+def test_torchrun_divides_the_cells(finished, tmp_path):
+    out = tmp_path / "launched"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, "-m", "ralx.study.cli", "budget-curve", "--out", str(out), *TINY]
+    process = subprocess.run(
+        command, capture_output=True, text=True, timeout=280, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert process.returncode == 0, process.stderr
+    assert results_of(out) == results_of(finished[0])
+    finals = re.findall(r"^(\w+, seed \d, \d regions):", process.stdout, re.MULTILINE)
+    assert len(finals) == len(set(finals)) == 3 * 2 * 2
+
+
 def test_a_cell_that_fails_stops_no_other_and_is_tried_again(finished, tmp_path, capsys):
     out = tmp_path / "out"
     options = ["--methods", "entropy", "uniform", "--num-seeds", "1", "--final-lr", "1e30"]
