@@ -34,16 +34,21 @@ def test_cityscapes_has_the_papers_numbers():
     assert config.final_patience == 60
 
 
-def test_camvid_small_alone_has_rules_of_its_own_and_not_where_published():
-    for config in (preset("camvid"), preset("synthetic"), preset("camvid-small", published=True)):
-        assert {rule: getattr(config, rule) for rule in PAPER_RULES} == PAPER_RULES
-    own = preset("camvid-small")
+@pytest.mark.parametrize("name", ["camvid", "cityscapes", "synthetic"])
+def test_most_presets_keep_the_papers_rules(name):
+    assert {rule: getattr(preset(name), rule) for rule in PAPER_RULES} == PAPER_RULES
+
+
+@pytest.mark.parametrize(("name", "rehearsal"), [("camvid-small", 5), ("camvid-half", 1)])
+def test_the_presets_for_two_cores_have_rules_of_their_own_but_not_where_published(name, rehearsal):
+    own = preset(name)
     assert own.reward == "mistakes" and own.keep_learning
-    assert own.loss_weights == "rarity" and own.rehearsal == 5
+    assert own.loss_weights == "rarity" and own.rehearsal == rehearsal
     patiences = ("target_patience", "full_patience", "final_patience")
-    assert all(getattr(own, name) is None for name in patiences)
-    paper, published = preset("camvid"), preset("camvid-small", published=True)
-    assert all(getattr(published, name) == getattr(paper, name) for name in patiences)
+    assert all(getattr(own, patience) is None for patience in patiences)
+    paper, published = preset("camvid"), preset(name, published=True)
+    assert {rule: getattr(published, rule) for rule in PAPER_RULES} == PAPER_RULES
+    assert all(getattr(published, patience) == getattr(paper, patience) for patience in patiences)
 
 
 def test_a_policy_keeps_learning_only_from_what_labels_tell():
@@ -125,7 +130,7 @@ def test_what_only_one_method_needs_is_free_without_it():
 
 def test_an_unknown_preset_is_refused():
     with pytest.raises(
-        ValueError, match="preset: must be one of synthetic, camvid-small, camvid, cityscapes"
+        ValueError, match="preset: must be one of synthetic, camvid-small, camvid-half, camvid, cityscapes"
     ):
         preset("pascal")
 

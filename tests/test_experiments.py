@@ -82,6 +82,10 @@ def test_theta0_sees_no_label_of_d_t(make, monkeypatch):
     seen.clear()
     _ = experiment.pretraining.theta0_prime
     assert set(seen) == {experiment.splits.train_set.name}
+    seen.clear()
+    without_scenes = make(loss_weights="rarity", scenes=0)
+    _ = without_scenes.pretraining.theta0
+    assert set(seen) == {splits.state_set.name}
 
 
 def test_mistakes_weigh_by_rarity_unless_the_loss_does_already(learner_of):

@@ -468,5 +468,7 @@ def test_check_data_counts_no_strips_where_the_edge_is_kept(capsys):
 def test_check_data_reports_and_trains_nothing(tmp_path, capsys):
     assert main(["--check-data", *TINY]) == 0
     assert "0 problems" in capsys.readouterr().out
+    assert main(["--check-data", *TINY, "--pretrain-images", "0"]) == 0
+    assert "pretrain_set" not in capsys.readouterr().out
     assert main(["--check-data", "--preset", "camvid", "--data", str(tmp_path / "missing")]) == 2
     assert "missing" in capsys.readouterr().out

@@ -41,11 +41,11 @@ class TinyExperiment(Experiment):
 
 
 def experiment_in(folder: Path) -> Callable[..., TinyExperiment]:
-    """make(published=..., **changes): an experiment in `folder`."""
+    """make(published=..., scenes=..., **changes): an experiment in `folder`; `scenes` to pretrain on."""
 
-    def make(*, published: bool = False, **changes) -> TinyExperiment:
+    def make(*, published: bool = False, scenes: int = SIZES.pretrain_set, **changes) -> TinyExperiment:
         config: Config = dataclasses.replace(preset("synthetic", published=published), **(TINY | changes))
-        splits = load_splits("synthetic", sizes=SIZES)
+        splits = load_splits("synthetic", sizes=dataclasses.replace(SIZES, pretrain_set=scenes))
         with open_run(folder / "run", {}, resume=True) as run:
             run.begin({})
             return TinyExperiment(config, splits, run, folder / "cache", Monitor())

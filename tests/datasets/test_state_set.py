@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -105,6 +106,7 @@ def test_synthetic_splits_are_disjoint_and_of_the_sizes_asked_for():
     assert set(splits.full_set.names) == {name for split in splits[:3] for name in split.names}
     assert splits.pretrain_set.source.world != splits.train_set.source.world
     assert not splits.pretrain_set.resident  # made when first used
+    assert load_splits("synthetic", sizes=replace(sizes, pretrain_set=0)).pretrain_set is None
 
 
 def test_an_unknown_data_set_is_refused():
