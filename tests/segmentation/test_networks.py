@@ -65,6 +65,27 @@ def test_mobilenetv2_has_torchvisions_size_names_and_shapes():
     assert not any(name.startswith(MobileNetV2.classifier_only) for name in shapes)
 
 
+def test_mobilenetv2_folds_its_batch_norm_where_that_only_scales():
+    mobilenet, images = MobileNetV2().double().eval(), torch.randn(2, 3, 64, 96, dtype=torch.float64)
+    for layer in mobilenet.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            for tensor in (layer.running_var, layer.weight.detach()):
+                tensor.uniform_(0.5, 1.5)
+            for tensor in (layer.running_mean, layer.bias.detach()):
+                tensor.normal_()
+
+    def plain(x):
+        for block in mobilenet.features:
+            inner = block.conv if hasattr(block, "conv") else block
+            y = x
+            for layer in (leaf for part in inner for leaf in part.modules() if not list(leaf.children())):
+                y = layer(y)
+            x = x + y if getattr(block, "shortcut", False) else y
+        return x
+
+    torch.testing.assert_close(mobilenet(images)[-1], plain(images), rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize(
     "encoder",
     [ResNet(BasicBlock, (2, 2, 2, 2)), MobileNetV2(), SmallEncoder()],
