@@ -118,8 +118,8 @@ class Config:
     final_lr: float | None = None
     """Learning rate of the final training on the labelled regions; none: it goes on with `segmenter_lr`."""
     rehearsal: int = 0
-    """Passes over D_T in every epoch of the final training, so that the segmenter keeps what it learned
-    there. The paper trains on the chosen regions alone."""
+    """Crops of every image of D_T in every epoch of the final training, among those around chosen regions, so
+    that the segmenter keeps what it learned there. The paper trains on the chosen regions alone."""
     final_lr_decay: float | None = None
     """Its factor per epoch, applied twice; none: `segmenter_lr_decay`."""
     final_patience: int | None = 150
@@ -434,7 +434,7 @@ def _camvid_half() -> Config:
         rehearsal=1,
         final_lr=1e-2,
         final_lr_decay=0.85,
-        final_max_epochs=12,
+        final_max_epochs=9,
         episodes=6,
     )
 

@@ -26,7 +26,7 @@ from ralx.methods import CHOOSERS, Setting
 from ralx.metrics import class_counts, distribution_entropy, rarity
 from ralx.monitor import Monitor
 from ralx.policy import load_policy, save_policy
-from ralx.pool import RegionGrid
+from ralx.pool import RegionGrid, RegionPool
 from ralx.pretraining import Pretraining, Segmenters
 from ralx.query_network import QueryNetwork
 from ralx.randomness import stream
@@ -331,16 +331,10 @@ class Experiment:
         game.start(state)
         game.trainer.lr_decay = config.final_lr_decay or config.segmenter_lr_decay
         regions = self._region_indices(selection["regions"][:budget])
-        game.pool.label(regions)
-
-        def epoch(generator: torch.Generator) -> float:
-            for _ in range(config.rehearsal):
-                self.segmenters.train_epoch(game.trainer, self.splits.train_set, generator)
-            return self.segmenters.train_epoch(game.trainer, game.dataset, generator, game.pool)
-
+        data, pool, crops = self._to_train_on(regions)
         reward_miou = fit(
             game.trainer,
-            epoch,
+            lambda generator: self.segmenters.train_epoch(game.trainer, data, generator, pool, crops),
             lambda: self.segmenters.reward_miou(game.trainer),
             lr_option="segmenter_lr" if config.final_lr is None else "final_lr",
             name=f"{method}, seed {seed}, {budget} regions",
@@ -354,6 +348,29 @@ class Experiment:
         cell = {"method": method, "budget": budget, "seed": seed}
         record = cell | self.segmenters.test_record(game.trainer) | self._selected(game, regions)
         return record, reward_miou
+
+    def _to_train_on(
+        self, regions: torch.Tensor
+    ) -> tuple[SegmentationDataset, RegionPool, torch.Tensor | None]:
+        """What the final training learns from, as a data set and its pool: `regions` of D_V. Where D_T is
+        rehearsed: the images of both, D_T's regions labelled as well, and the crops of each image per epoch;
+        in one batch with D_T's, a pixel of a chosen region counts as much as any other."""
+        chosen_from, passes = self.splits.eval_set, self.config.rehearsal
+        if not passes:
+            pool = RegionPool(self._grid(chosen_from))
+            pool.label(regions)
+            return chosen_from, pool, None
+        both, known = self.splits.full_set, self.splits.train_set
+        pool = RegionPool(self._grid(both))
+        per_image = pool.grid.regions_per_image
+        place = {name: index for index, name in enumerate(both.names)}
+        known_images = torch.tensor([place[name] for name in known.names])
+        pool.label((known_images[:, None] * per_image + torch.arange(per_image)).flatten())
+        image_of = torch.tensor([place[name] for name in chosen_from.names])
+        pool.label(image_of[regions // per_image] * per_image + regions % per_image)
+        crops = torch.ones(len(both), dtype=torch.int64)
+        crops[known_images] = passes
+        return both, pool, crops
 
     def selected_classes(self, method: str, seed: int, *, selected: RunDirectory) -> list[dict[str, Any]]:
         """For every budget, what the regions that the run `selected` chose hold."""

@@ -81,12 +81,14 @@ class Segmenters:
         data: SegmentationDataset,
         generator: torch.Generator,
         pool: RegionPool | None = None,
+        crops: torch.Tensor | None = None,
     ) -> float:
         """One epoch on `data`, on its labelled regions where there is a `pool`; the mean loss."""
         return train_epoch(
             trainer,
             data,
             pool=pool,
+            crops=crops,
             crop_size=self.crop_size,
             batch_size=self.config.batch_size,
             generator=generator,

@@ -9,6 +9,7 @@ from torch import nn
 
 from ralx.metrics import rarity
 from ralx.pretraining import Segmenters
+from ralx.run_dir import read_json
 from ralx.segmentation import CudaGraph
 
 
@@ -114,15 +115,28 @@ def test_the_final_training_rehearses_d_t_where_that_is_wanted(make, monkeypatch
     experiment.select("uniform", 0, learned=experiment.run)
     seen = []
 
-    def spy(self, trainer, data, generator, pool=None):
-        seen.append((data.name, None if pool is None else pool.num_labelled))
+    def spy(self, trainer, data, generator, pool, crops):
+        seen.append((data, pool, crops))
         return 0.0
 
     monkeypatch.setattr(Segmenters, "train_epoch", spy)
     experiment.finish("uniform", 0, 3, selected=experiment.run)
-    splits = experiment.splits
-    epoch = [(splits.train_set.name, None)] * rehearsal + [(splits.eval_set.name, 3)]
-    assert seen == epoch * 2, "max_epochs caps every training"
+    assert len(seen) == 2, "max_epochs caps every training"
+    data, pool, crops = seen[0]
+    labelled = {
+        (data.names[region.image], region.row, region.col)
+        for region in map(pool.grid.region, pool.labelled.nonzero().flatten().tolist())
+    }
+    chosen = read_json(experiment.run.selection_path("uniform", 0))["regions"][:3]
+    known = experiment.splits.train_set.names if rehearsal else []
+    whole = {(name, row, col) for name in known for row in range(3) for col in range(4)}
+    assert labelled == whole | {tuple(region) for region in chosen}
+    if rehearsal:
+        assert {data.names[i]: n for i, n in enumerate(crops.tolist()) if n != 1} == (
+            dict.fromkeys(known, rehearsal) if rehearsal > 1 else {}
+        )
+    else:
+        assert crops is None
 
 
 def test_pretraining_is_cached_by_what_it_depends_on(make):

@@ -242,11 +242,15 @@ def train_epoch(
     batch_size: int,
     generator: torch.Generator,
     pool: RegionPool | None = None,
+    crops: Tensor | None = None,
 ) -> float:
     """One epoch. The learning rate's decay is the caller's to ask for: `trainer.end_epoch()`.
 
-    Without `pool`: one random crop of every image, with all its labels. With `pool`: one crop of every image
-    that has a labelled region, around a random one of them, with the labels of labelled regions only.
+    Without `pool`: one random crop of every image, with all its labels. With `pool`: `crops` of every image
+    that has a labelled region, each around a random one of them, with the labels of labelled regions only.
+
+    Args:
+        crops: int64 [N], how many of each image, in random order among all; None: one.
 
     Returns:
         the mean loss.
@@ -259,11 +263,11 @@ def train_epoch(
         if not len(dataset):
             raise ValueError("dataset: expected at least one image, got none")
         images = torch.randperm(len(dataset), generator=generator)
-        crops = crops_anywhere(images, dataset.image_size, crop_size, generator)
+        places = crops_anywhere(images, dataset.image_size, crop_size, generator)
     else:
-        regions = _one_labelled_region_per_image(pool, generator)
-        crops = crops_around(regions, pool.grid, crop_size, generator)
-    return _train_pass(trainer, dataset, crops, pool, crop_size, batch_size, generator)
+        regions = _labelled_regions(pool, crops, generator)
+        places = crops_around(regions, pool.grid, crop_size, generator)
+    return _train_pass(trainer, dataset, places, pool, crop_size, batch_size, generator)
 
 
 def fit_crop(crop_size: tuple[int, int], image_size: tuple[int, int]) -> tuple[int, int]:
@@ -273,12 +277,15 @@ def fit_crop(crop_size: tuple[int, int], image_size: tuple[int, int]) -> tuple[i
     return min(crop_size[0], image_size[0]), min(crop_size[1], image_size[1])
 
 
-def _one_labelled_region_per_image(pool: RegionPool, generator: torch.Generator) -> Tensor:
-    """int64 [n] flat indices, the images in random order."""
+def _labelled_regions(pool: RegionPool, per_image: Tensor | None, generator: torch.Generator) -> Tensor:
+    """Random labelled regions, int64 [n] flat indices: `per_image` [N] of each image that has any, or one;
+    the images in random order."""
     labelled = pool.labelled.view(pool.grid.num_images, -1)
     images = labelled.any(dim=1).nonzero().squeeze(1)
     if not len(images):
         raise ValueError("pool: expected at least one labelled region, got none")
+    if per_image is not None:
+        images = images.repeat_interleave(per_image.to(images.device)[images])
     images = images[torch.randperm(len(images), generator=generator)]
     within = torch.multinomial(labelled[images].double(), 1, generator=generator).squeeze(1)
     return images * pool.grid.regions_per_image + within

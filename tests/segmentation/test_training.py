@@ -97,17 +97,25 @@ class TestMasking:
             states.append(trainer.state_dict())
         assert not same_bytes(*states)
 
-    def test_an_epoch_over_a_pool_takes_one_crop_of_each_image_with_a_labelled_region(
-        self, dataset, segmenter
+    @pytest.mark.parametrize("crops", [None, [3, 1, 5, 2, 5, 0]])
+    def test_an_epoch_over_a_pool_takes_the_crops_of_each_image_with_a_labelled_region(
+        self, dataset, segmenter, crops
     ):
         seen = []
         batch = dataset.batch
         dataset.batch = lambda index: seen.extend(index.tolist()) or batch(index)
         pool = labelled_pool(dataset, [0, 1, 14, 40, 41, 60])  # images 0, 1, 3, 5
         train_epoch(
-            trainer_of(segmenter), dataset, pool=pool, crop_size=CROP, batch_size=3, generator=seeded(0)
+            trainer_of(segmenter),
+            dataset,
+            pool=pool,
+            crops=None if crops is None else torch.tensor(crops),
+            crop_size=CROP,
+            batch_size=3,
+            generator=seeded(0),
         )
-        assert sorted(seen) == [0, 1, 3, 5]
+        assert sorted(seen) == ([0, 1, 3, 5] if crops is None else [0, 0, 0, 1, 3, 3])
+        assert crops is None or seen != sorted(seen), "in random order among all"
 
     def test_a_pass_over_regions_takes_one_crop_of_each_region(self, dataset, segmenter):
         seen = []
