@@ -8,6 +8,7 @@
 // that enough is in flight while some warps compute. With more classes Σp lies in shared memory and the
 // logits of a pass are read three times, twice from the caches.
 #include <cmath>
+#include <type_traits>
 
 #include "bald/bald.h"
 #include "common/cuda.h"
@@ -20,34 +21,10 @@ namespace {
 
 // ---- the logits ----
 
-// At native size, two pixels side by side in memory and aligned: one load a class. A warp's load still
-// covers whole lines, and twice the pixels would need twice the registers.
+// At native size, two pixels side by side: a warp's load still covers whole lines, and more pixels would need
+// more registers.
 template <typename Stored>
-struct PairedLogits {
-  static constexpr int kPixels = 2;
-
-  struct At {
-    using Raw = Pack<Stored, kPixels>;
-
-    RALX_HD Raw read(int c) const { return *reinterpret_cast<const Raw*>(first + c * stride_c); }
-    static RALX_HD void convert(const Raw& raw, float (&x)[kPixels]) {
-      RALX_UNROLL
-      for (int i = 0; i < kPixels; ++i) x[i] = to_real(raw.of[i]);
-    }
-
-    const Stored* first;
-    int64_t stride_c;
-  };
-
-  static bool serves(const LogitView& view) { return view.has_packs(kPixels, sizeof(Stored)); }
-  RALX_HD size_t warp_bytes() const { return 0; }
-
-  __device__ At at(int64_t t, int64_t n, int64_t y, int64_t x, bool, float*) const {
-    return {static_cast<const Stored*>(view.data) + view.offset(t, n, y, x), view.stride_c};
-  }
-
-  LogitView view;
-};
+using PairedLogits = PlanarLogits<Stored, 0, 2>;
 
 template <typename Function>
 void dispatch_source(const LogitView& view, const Function& function) {
@@ -65,17 +42,6 @@ void dispatch_source(const LogitView& view, const Function& function) {
 }
 
 // ---- one pass ----
-
-// The larger, or NaN where one is NaN.
-RALX_HD float larger_or_nan(float a, float b) {
-#if defined(__CUDA_ARCH__)
-  float larger;
-  asm("max.NaN.f32 %0, %1, %2;" : "=f"(larger) : "f"(a), "f"(b));
-  return larger;
-#else
-  return a > b || a != a ? a : b;
-#endif
-}
 
 // Softmax over the classes of one pixel: look() at every class, settle(), then add() every class, less
 // lowered_by: z = Σ 2^t and tz = Σ t 2^t with t = (x - max) log2 e, up to a number that is the same for all
@@ -95,8 +61,14 @@ struct PixelSoftmax {
     shift = -largest * kLog;
   }
   RALX_HD float exponent(float x) const { return larger_or_nan(fmaf(x, kLog, shift), kFarDown); }
-  RALX_HD float add(float x) {
-    const float t = exponent(x), e = exp2_to_zero(t);
+  RALX_HD float add(float x) { return add_exponent(exponent(x)); }
+
+  // The same where no logit is -inf or far down; else `tz` becomes NaN.
+  RALX_HD float add_near(float x) { return add_exponent(fmaf(x, kLog, shift)); }
+
+ private:
+  RALX_HD float add_exponent(float t) {
+    const float e = exp2_to_zero(t);
     z += e;
     tz = fmaf(t, e, tz);
     return e;
@@ -105,18 +77,18 @@ struct PixelSoftmax {
 
 // ---- from the sums over the passes to a pixel's result ----
 
-// The same sums and the same way to H(mean p) as on the CPU.
 struct PixelScore {
   float z = 0, z_excess = 0, entropy = 0, entropy_excess = 0, best = 0;
   int32_t label = 0;
 
-  RALX_HD void add(int c, float sum_p) {
+  RALX_HD void add(int c, float sum_p, float one_over_passes) {
     if (c == 0)
       best = sum_p;
     else
       argmax_step(sum_p, c, best, label);
-    add_exactly(sum_p, z, z_excess);
-    add_exactly(rounded_product(sum_p, log2_positive(sum_p)), entropy, entropy_excess);
+    const float p = rounded_product(sum_p, one_over_passes);  // whose logarithm is small where p is large
+    add_exactly(p, z, z_excess);
+    add_exactly(rounded_product(p, log2_of_share(p)), entropy, entropy_excess);
   }
   RALX_HD float bald(float sum_entropy, float one_over_passes) const {
     const float of_mean = log2_positive(z) - entropy / z;
@@ -163,7 +135,8 @@ struct RegisterSums {
   float sum_p[kMost][kPixels] = {};
   float sum_entropy[kPixels] = {};
 
-  template <typename At>
+  // Without kFarDown it may give NaN for logits that are finite or -inf, at fewer operations.
+  template <bool kFarDown, typename At>
   __device__ void add_pass(const At& at, int classes) {
     float x[kMost][kPixels];  // logits, then exponentials
     read(at, classes, x);
@@ -183,8 +156,11 @@ struct RegisterSums {
       RALX_UNROLL
       for (int c = 0; c < kMost; ++c) {
         if (c > kLeast && c >= classes) x[c][i] = softmax[i].largest - kFarBelow;
-        x[c][i] = softmax[i].add(x[c][i]);
+        x[c][i] = kFarDown ? softmax[i].add(x[c][i]) : softmax[i].add_near(x[c][i]);
       }
+    }
+    RALX_UNROLL
+    for (int i = 0; i < kPixels; ++i) {
       const float one_over_z = reciprocal_of_sum(softmax[i].z);
       sum_entropy[i] += softmax_entropy(softmax[i].z, softmax[i].tz, one_over_z);
       RALX_UNROLL
@@ -192,12 +168,19 @@ struct RegisterSums {
     }
   }
 
-  __device__ void score(int classes, PixelScore (&score)[kPixels]) const {
+  __device__ bool is_nan() const {
+    bool any = false;
+    RALX_UNROLL
+    for (int i = 0; i < kPixels; ++i) any |= sum_entropy[i] != sum_entropy[i];
+    return any;
+  }
+
+  __device__ void score(int classes, float one_over_passes, PixelScore (&score)[kPixels]) const {
     RALX_UNROLL
     for (int c = 0; c < kMost; ++c) {
       if (c > kLeast && c >= classes) break;
       RALX_UNROLL
-      for (int i = 0; i < kPixels; ++i) score[i].add(c, sum_p[c][i]);
+      for (int i = 0; i < kPixels; ++i) score[i].add(c, sum_p[c][i], one_over_passes);
     }
   }
 
@@ -238,13 +221,21 @@ __global__ void __launch_bounds__(kFewThreads, kFewBlocks<kMost, Source::kPixels
   const int classes = source.view.classes;
   groups.each([&](int64_t n, int64_t y, int64_t x, bool wanted) {
     RegisterSums<kMost, kLeast, kPixels> sums;
-    for (int64_t t = 0; t < source.view.passes; ++t) {
-      const auto at = source.at(t, n, y, x, wanted, warp);
-      if (wanted) sums.add_pass(at, classes);
+    const auto add_passes = [&](auto far_down, bool mine) {
+      for (int64_t t = 0; t < source.view.passes; ++t) {
+        const auto at = source.at(t, n, y, x, wanted, warp);
+        if (mine) sums.template add_pass<far_down>(at, classes);
+      }
+    };
+    add_passes(std::false_type{}, wanted);
+    const bool again = wanted && sums.is_nan();
+    if (__any_sync(kWholeWarp, again)) {
+      if (again) sums = {};
+      add_passes(std::true_type{}, again);
     }
     if (!wanted) return;
     PixelScore score[kPixels];
-    sums.score(classes, score);
+    sums.score(classes, out.one_over_passes, score);
     out.write(n, y, x, score, sums.sum_entropy);
   });
 }
@@ -342,7 +333,7 @@ __global__ void __launch_bounds__(kManyPixels / Source::kPixels, 5)
     PixelScore score[kPixels];
     for (int c = 0; c < classes; ++c) {
       RALX_UNROLL
-      for (int i = 0; i < kPixels; ++i) score[i].add(c, sums.of(c).of[i]);
+      for (int i = 0; i < kPixels; ++i) score[i].add(c, sums.of(c).of[i], out.one_over_passes);
     }
     out.write(n, y, x, score, sum_entropy);
   });
@@ -384,7 +375,7 @@ __global__ void __launch_bounds__(kStreamThreads)
     if (!wanted) return;
     PixelScore score[1];
     each_class<kStreamAhead>(sum_p, sum_p.at(0, n, y, x, wanted, nullptr),
-                             [&](int c, const float (&sum)[1]) { score[0].add(c, sum[0]); });
+                             [&](int c, const float (&sum)[1]) { score[0].add(c, sum[0], out.one_over_passes); });
     const float entropy[1] = {sum_entropy[(n * out.rows + y) * out.columns + x]};
     out.write(n, y, x, score, entropy);
   });

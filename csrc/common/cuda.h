@@ -75,16 +75,66 @@ inline size_t most_shared() {
   return static_cast<size_t>(bytes);
 }
 
+template <typename... Parameters>
+void allow_shared(void (*kernel)(Parameters...), size_t bytes) {
+  if (bytes > kUsualShared)
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
+          "a block needs more shared memory than there is");
+}
+
 template <typename... Parameters, typename... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
             Arguments... arguments) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
-  if (shared_bytes > kUsualShared)
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               static_cast<int>(shared_bytes)),
-          "a block needs more shared memory than there is");
+  allow_shared(kernel, shared_bytes);
   kernel<<<grid, block, shared_bytes, stream>>>(static_cast<Parameters>(arguments)...);
   check(cudaGetLastError(), "a kernel can't be started");
+}
+
+// Whether there is code for GPUs that can start a kernel before the one before it has ended.
+constexpr bool built_to_overlap() {
+  for (const int arch : {__CUDA_ARCH_LIST__})
+    if (arch >= 900) return true;
+  return false;
+}
+
+// Like launch(), but the kernel may start before the one before it in the stream has ended: it has to call
+// wait_for_kernel_before() in all threads, ahead of what it does with anything that that one writes.
+template <typename... Parameters, typename... Arguments>
+void launch_overlapping(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
+                        cudaStream_t stream, Arguments... arguments) {
+  int device = 0, major = 0;
+  check(cudaGetDevice(&device), "no device");
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "no compute capability");
+  if (!built_to_overlap() || major < 9)
+    return launch(kernel, grid, block, shared_bytes, stream, arguments...);
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+  allow_shared(kernel, shared_bytes);
+  cudaLaunchAttribute overlap = {};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  config.attrs = &overlap;
+  config.numAttrs = 1;
+  check(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...),
+        "a kernel can't be started");
+}
+
+__device__ inline void wait_for_kernel_before() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// The kernel after this one may start, once all blocks have said so or have ended.
+__device__ inline void let_next_kernel_start() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
 }
 
 inline void set_zero(void* data, size_t bytes, cudaStream_t stream) {
@@ -115,6 +165,15 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_
     throw std::runtime_error("a block needs more shared memory than there is");
   host_grid::run(grid, block, shared_bytes, [&] { kernel(static_cast<Parameters>(arguments)...); });
 }
+
+template <typename... Parameters, typename... Arguments>
+void launch_overlapping(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
+                        cudaStream_t stream, Arguments... arguments) {
+  launch(kernel, grid, block, shared_bytes, stream, arguments...);
+}
+
+inline void wait_for_kernel_before() {}
+inline void let_next_kernel_start() {}
 
 inline void set_zero(void* data, size_t bytes, cudaStream_t) { std::memset(data, 0, bytes); }
 

@@ -32,10 +32,10 @@ RALX_HD uint32_t each_half(uint32_t a, uint32_t b, const Function& function) {
     asm(instruction " %0, %1, %2;" : "=r"(result) : "r"(a), "r"(b)); \
     return result;                                                   \
   }
-RALX_OF_PAIRS(max_of_pairs, Half, "max.f16x2")
+RALX_OF_PAIRS(max_of_pairs, Half, "max.NaN.f16x2")
 RALX_OF_PAIRS(min_of_pairs, Half, "min.f16x2")
 RALX_OF_PAIRS(greater_pairs, Half, "set.gt.u32.f16x2")
-RALX_OF_PAIRS(max_of_pairs, BFloat16, "max.bf16x2")
+RALX_OF_PAIRS(max_of_pairs, BFloat16, "max.NaN.bf16x2")
 RALX_OF_PAIRS(min_of_pairs, BFloat16, "min.bf16x2")
 #if __CUDA_ARCH__ >= 900
 RALX_OF_PAIRS(greater_pairs, BFloat16, "set.gt.u32.bf16x2")
@@ -47,12 +47,12 @@ __device__ inline uint32_t greater_pairs(uint32_t a, uint32_t b, BFloat16) {
 #endif
 #undef RALX_OF_PAIRS
 #else
-// The larger and the smaller of each half, the other one where one is NaN; all bits of a half set where a >
-// b.
+// Of each half the larger, or NaN where one is NaN; the smaller, or the other one where one is NaN; all bits
+// set where a > b.
 template <typename Short>
 uint32_t max_of_pairs(uint32_t a, uint32_t b, Short) {
   return each_half<Short>(a, b, [](Short x, Short y) -> uint32_t {
-    return to_real(x) > to_real(y) || to_real(y) != to_real(y) ? x.bits : y.bits;
+    return to_real(x) > to_real(y) || to_real(x) != to_real(x) ? x.bits : y.bits;
   });
 }
 template <typename Short>

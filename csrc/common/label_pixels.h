@@ -14,14 +14,24 @@ struct LabelPixels {
         stride_x(view.strides[2]) {}
 
   RALX_HD int64_t read(int64_t n, int64_t y, int64_t x) const {
-    const int64_t place = n * stride_n + y * stride_y + x * stride_x;
-    switch (dtype) {
-      case DType::uint8: return static_cast<const uint8_t*>(data)[place];
-      case DType::int8: return static_cast<const int8_t*>(data)[place];
-      case DType::int16: return static_cast<const int16_t*>(data)[place];
-      case DType::int32: return static_cast<const int32_t*>(data)[place];
-      default: return static_cast<const int64_t*>(data)[place];
-    }
+    int64_t label[1];
+    read(n, y, x, label);
+    return label[0];
+  }
+
+  // Of neighbours, from x on; -1 where Label can't hold the number.
+  template <typename Label, int kPixels>
+  RALX_HD void read(int64_t n, int64_t y, int64_t x, Label (&label)[kPixels]) const {
+    const int64_t first = n * stride_n + y * stride_y + x * stride_x;
+    dispatch_integral(dtype, [&](auto stored) {
+      const auto* place = static_cast<const decltype(stored)*>(data) + first;
+      RALX_UNROLL
+      for (int i = 0; i < kPixels; ++i) {
+        const auto number = place[i * stride_x];
+        label[i] = static_cast<Label>(number);
+        if (label[i] != number) label[i] = -1;
+      }
+    });
   }
 
   const void* data;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "common/bilinear.h"
 #include "common/cuda.h"
@@ -33,12 +34,14 @@ struct LogitView {
   }
   bool resized() const { return size.height != source.height || size.width != source.width; }
 
-  // Whether every group of so many pixels of a row, of `bytes` each, can be loaded at once.
+  // Whether every group of so many pixels of a row, of `bytes` each, can be loaded at once, and the next
+  // class is found by a 32-bit number.
   bool has_packs(int pixels, size_t bytes) const {
     const auto aligned = [&](int64_t count, int64_t stride) { return count == 1 || stride % pixels == 0; };
     return !resized() && stride_x == 1 && reinterpret_cast<uintptr_t>(data) % (pixels * bytes) == 0 &&
            size.width % pixels == 0 && aligned(passes, stride_t) && aligned(images, stride_n) &&
-           aligned(classes, stride_c) && aligned(size.height, stride_y);
+           aligned(classes, stride_c) && aligned(size.height, stride_y) && stride_c >= 0 &&
+           stride_c * static_cast<int64_t>(bytes) >> 32 == 0;
   }
 
   const void* data;
@@ -53,24 +56,28 @@ struct LogitView {
 // Each source has
 //   kPixels                      pixels of a thread; x is a multiple of it, and the row's width too
 //   kInterpolates                whether a logit takes several loads, and registers for them
+//   kClasses                     how many classes there are; 0: view.classes
 //   at(t, n, y, x, wanted, warp) the logits of pixels x .. x + kPixels - 1: all lanes of a warp call it
 //                                together, also those that want no pixel; `warp` is shared memory of this
 //                                warp, warp_bytes() long, or null
 //   At::read(c)                  class c as it is stored, so that reading ahead costs few registers
+//   At::from(c)                  the same pixels, whose class 0 is class c: read(k) of a constant k costs less
 //   At::convert(raw, x)          as float
 
-// At native size, the pixels of a row side by side in memory and aligned: one 16-byte load a class.
-template <typename Stored>
+// At native size, the pixels of a row side by side in memory and aligned: one load a class, of 16 bytes
+// unless fewer pixels are wanted.
+template <typename Stored, int kNumber = 0, int kGroup = 16 / sizeof(Stored)>
 struct PlanarLogits {
-  static constexpr int kPixels = 16 / sizeof(Stored);
+  static constexpr int kPixels = kGroup, kClasses = kNumber;
   static constexpr bool kInterpolates = false;
 
   struct At {
-    using Raw = Pack<uint32_t, 4>;  // whole registers, two halves each
+    using Raw = Pack<uint32_t, kPixels * sizeof(Stored) / 4>;  // whole registers, two halves each
 
-    RALX_HD Raw read(int c) const {
-      return bit_cast<Raw>(*reinterpret_cast<const Pack<Stored, kPixels>*>(first + c * stride_c));
-    }
+    RALX_HD At from(int c) const { return {at(c), stride_c}; }
+    RALX_HD Raw read(int c) const { return *reinterpret_cast<const Raw*>(at(c)); }
+    // One multiply-add.
+    RALX_HD const char* at(int c) const { return first + static_cast<uint64_t>(c) * stride_c; }
     static RALX_HD void convert(const Raw& raw, float (&x)[kPixels]) {
       RALX_UNROLL
       for (int i = 0; i < kPixels; ++i) x[i] = to_real(part(raw, i, Stored{}));
@@ -81,8 +88,8 @@ struct PlanarLogits {
       return {static_cast<uint16_t>(raw.of[i / 2] >> i % 2 * 16)};
     }
 
-    const Stored* first;
-    int64_t stride_c;
+    const char* first;
+    uint32_t stride_c;  // bytes
   };
 
   static bool serves(const LogitView& view) {
@@ -91,7 +98,8 @@ struct PlanarLogits {
   RALX_HD size_t warp_bytes() const { return 0; }
 
   __device__ At at(int64_t t, int64_t n, int64_t y, int64_t x, bool, float*) const {
-    return {static_cast<const Stored*>(view.data) + view.offset(t, n, y, x), view.stride_c};
+    const Stored* first = static_cast<const Stored*>(view.data) + view.offset(t, n, y, x);
+    return {reinterpret_cast<const char*>(first), static_cast<uint32_t>(view.stride_c * sizeof(Stored))};
   }
 
   LogitView view;
@@ -102,12 +110,13 @@ struct PlanarLogits {
 // in a bank.
 template <typename Stored>
 struct StridedLogits {
-  static constexpr int kPixels = 1;
+  static constexpr int kPixels = 1, kClasses = 0;
   static constexpr bool kInterpolates = false;
 
   struct At {
     using Raw = float;
 
+    RALX_HD At from(int c) const { return {first + c * stride_c, stride_c, copy, copied + c}; }
     RALX_HD float read(int c) const {
       if (copy == nullptr) return to_real(first[c * stride_c]);
       const int place = copied + c;
@@ -192,12 +201,17 @@ struct Mix {
 // first-level cache.
 template <typename Stored>
 struct UpsampledLogits {
-  static constexpr int kPixels = 1;
+  static constexpr int kPixels = 1, kClasses = 0;
   static constexpr bool kInterpolates = true;
 
   struct At {
     using Raw = float;
 
+    RALX_HD At from(int c) const {
+      At later = *this;
+      later.data += c * stride_c;
+      return later;
+    }
     RALX_HD float read(int c) const {
       const Stored* plane = data + c * stride_c;
       return vertical(row(plane, above_left, above_right), row(plane, below_left, below_right));
@@ -232,12 +246,17 @@ struct UpsampledLogits {
 // interpolated between their rows first. That takes six loads for four logits.
 template <typename Stored>
 struct WidelyUpsampledLogits {
-  static constexpr int kPixels = 4;
+  static constexpr int kPixels = 4, kClasses = 0;
   static constexpr bool kInterpolates = true;
 
   struct At {
     using Raw = Pack<float, kPixels>;
 
+    RALX_HD At from(int c) const {
+      At later = *this;
+      later.middle += c * stride_c;
+      return later;
+    }
     RALX_HD Raw read(int c) const {
       const Stored* above = middle + c * stride_c;
       const Stored* below = above + down;
@@ -319,40 +338,57 @@ void dispatch_logits(const LogitView& view, const Function& function) {
   }
 }
 
-// visit(c, x) for each class in turn. kAhead classes are asked for before the first of them is looked at.
-template <int kAhead, typename Source, typename Visit>
-__device__ void each_class(const Source& source, const typename Source::At& at, const Visit& visit) {
-  const int classes = source.view.classes;
-  for (int first = 0; first < classes; first += kAhead) {
-    typename Source::At::Raw raw[kAhead];
-    RALX_UNROLL
-    for (int k = 0; k < kAhead; ++k)
-      if (first + k < classes) raw[k] = at.read(first + k);
-    RALX_UNROLL
-    for (int k = 0; k < kAhead; ++k) {
-      if (first + k >= classes) break;
-      float x[Source::kPixels];
-      Source::At::convert(raw[k], x);
-      visit(first + k, x);
-    }
+// Calls function(source) with the number of classes known to the compiler where it is a usual one: then no
+// loop over classes is left, and no chunk of them is partly empty.
+template <typename Source, typename Function>
+void with_classes(const Source& source, const Function& function) {
+  function(source);
+}
+template <typename Stored, typename Function>
+void with_classes(const PlanarLogits<Stored>& source, const Function& function) {
+  switch (source.view.classes) {
+    case 11: return function(PlanarLogits<Stored, 11>{source.view});  // CamVid's
+    case 19: return function(PlanarLogits<Stored, 19>{source.view});  // Cityscapes'
+    default: return function(source);
   }
 }
 
-// The predicted class of each pixel, as torch.argmax has it.
-template <typename Source>
-__device__ void predict(const Source& source, const typename Source::At& at,
-                        int32_t (&label)[Source::kPixels]) {
-  constexpr int kPixels = Source::kPixels;
-  float best[kPixels];
-  each_class<8>(source, at, [&](int c, const float (&logit)[kPixels]) {
+// visit(first, raw, count) for the classes first .. first + count - 1 of `at`, in chunks of at most kAhead
+// that are asked for at once. Of all chunks but the last, count is a constant.
+template <int kAhead, typename Source, typename Visit>
+__device__ void each_chunk(const Source& source, const typename Source::At& at, const Visit& visit) {
+  const auto take = [&](int first, auto count) {
+    const auto here = at.from(first);
+    typename Source::At::Raw raw[kAhead];
     RALX_UNROLL
-    for (int i = 0; i < kPixels; ++i) {
-      if (c == 0) {
-        best[i] = logit[i];
-        label[i] = 0;
-      } else {
-        argmax_step(logit[i], c, best[i], label[i]);
-      }
+    for (int k = 0; k < kAhead; ++k)
+      if (k < count) raw[k] = here.read(k);
+    visit(first, raw, count);
+  };
+  if constexpr (Source::kClasses > 0 && kAhead > 1) {
+    constexpr int kChunks = (Source::kClasses + kAhead - 1) / kAhead;
+    constexpr int kEach = (Source::kClasses + kChunks - 1) / kChunks;
+    RALX_UNROLL
+    for (int i = 0; i < kChunks; ++i)
+      take(i * kEach, static_cast<int>(min_of(kEach, Source::kClasses - i * kEach)));
+  } else {
+    int first = 0;
+    for (; first + kAhead <= source.view.classes; first += kAhead)
+      take(first, std::integral_constant<int, kAhead>());
+    if (first < source.view.classes) take(first, source.view.classes - first);
+  }
+}
+
+// visit(c, x) for each class in turn. kAhead classes are asked for before the first of them is looked at.
+template <int kAhead, typename Source, typename Visit>
+__device__ void each_class(const Source& source, const typename Source::At& at, const Visit& visit) {
+  each_chunk<kAhead>(source, at, [&](int first, const auto& raw, auto count) {
+    RALX_UNROLL
+    for (int k = 0; k < kAhead; ++k) {
+      if (k >= count) break;
+      float x[Source::kPixels];
+      Source::At::convert(raw[k], x);
+      visit(first + k, x);
     }
   });
 }
@@ -370,11 +406,40 @@ struct PixelGroups {
     const int64_t total = images * rows * groups, step = static_cast<int64_t>(gridDim.x) * blockDim.x;
     const int64_t lane = static_cast<int64_t>(threadIdx.x % kWarp);
     int64_t first = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x - lane;
+    if (first >= total) return;
+    Place place = place_of(first + lane);
+    const Place further = place_of(step);  // from one visit to the next, without a division
     for (; first < total; first += step) {
       const bool wanted = first + lane < total;
-      const int64_t i = wanted ? first + lane : 0, row = i / groups;
-      visit(row / rows, row % rows, (i - row * groups) * kGroup, wanted);
+      const Place here = wanted ? place : Place{0, 0, 0};
+      visit(here.n, here.y, static_cast<int64_t>(here.group) * kGroup, wanted);
+      place.add(further, static_cast<int32_t>(rows), static_cast<int32_t>(groups));
     }
+  }
+
+ private:
+  struct Place {
+    int64_t n;
+    int32_t y, group;
+
+    __device__ void add(const Place& more, int32_t rows, int32_t groups) {
+      group += more.group;
+      y += more.y;
+      n += more.n;
+      if (group >= groups) {
+        group -= groups;
+        ++y;
+      }
+      if (y >= rows) {
+        y -= rows;
+        ++n;
+      }
+    }
+  };
+
+  __device__ Place place_of(int64_t i) const {
+    const int64_t row = i / groups;
+    return {row / rows, static_cast<int32_t>(row % rows), static_cast<int32_t>(i % groups)};
   }
 };
 

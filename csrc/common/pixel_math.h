@@ -46,6 +46,18 @@ RALX_HD T higher(T a, T b) {
   return a > b ? a : b;
 }
 
+// The larger and the smaller, or NaN where one is NaN.
+RALX_HD float larger_or_nan(float a, float b) {
+#if defined(__CUDA_ARCH__)
+  float larger;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(larger) : "f"(a), "f"(b));
+  return larger;
+#else
+  return a > b || a != a ? a : b;
+#endif
+}
+RALX_HD float smaller_or_nan(float a, float b) { return -larger_or_nan(-a, -b); }
+
 // One step of argmax over classes, as torch.argmax: the first NaN wins, then the lowest of equal classes.
 // `best` ends as the maximum, or NaN where there is one.
 template <typename T>
@@ -119,7 +131,7 @@ inline Vector<float> exp2_nonpositive(Vector<float> t) {
 }
 #endif
 
-// 2^t of any t <= 0: exactly 0 far below kFloor. NaN stays.
+// 2^t of any t <= 0: exactly 0 far below kFloor, exactly 1 at 0. NaN stays.
 RALX_HD float exp2_to_zero(float t) {
 #if defined(__CUDA_ARCH__)
   float e;
@@ -127,6 +139,7 @@ RALX_HD float exp2_to_zero(float t) {
   return e;
 #else
   if (t != t) return t;
+  if (t == 0) return 1;
   return t < kFloor<float> ? 0.0f : exp2_nonpositive(t);
 #endif
 }
@@ -173,16 +186,19 @@ RALX_HD T log2_positive(T x) {
   }
 }
 
-// log2 z of z >= 1/2, where an error of 2^-22 doesn't matter.
+// log2 z of normal z, where an error of 2^-22 of it, or between 1/2 and 2 of 2^-22, doesn't matter. NaN stays.
 RALX_HD float log2_of_sum(float z) {
 #if defined(__CUDA_ARCH__)
   float log;
   asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(log) : "f"(z));
   return log;
 #else
-  return log2_positive(z);
+  return z == z ? log2_positive(z) : z;
 #endif
 }
+
+// log2 p of 0 <= p <= 1 to 2^-22 of its size; some -126 where p is 0 or subnormal, so that p log2 p is right.
+RALX_HD float log2_of_share(float p) { return log2_of_sum(larger_or_nan(p, 0x1p-126f)); }
 
 // 1 / z to the last bit but one, for normal z.
 RALX_HD float reciprocal_of_sum(float z) {

@@ -79,7 +79,7 @@ inline void dispatch_floating(DType dtype, const Function& function) {
 }
 
 template <typename Function>
-inline void dispatch_integral(DType dtype, const Function& function) {
+RALX_HD void dispatch_integral(DType dtype, const Function& function) {
   switch (dtype) {
     case DType::uint8: return function(uint8_t{});
     case DType::int8: return function(int8_t{});

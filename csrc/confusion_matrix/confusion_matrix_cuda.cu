@@ -4,43 +4,53 @@
 // a rule, and equal addresses of one warp are added up by the hardware before they are written.
 #include "common/cuda.h"
 #include "common/label_pixels.h"
+#include "common/largest_logit.h"
 #include "common/logit_pixels.h"
 #include "confusion_matrix/confusion_matrix.h"
 
 namespace ralx::RALX_ISA {
 namespace {
 
-constexpr int kThreads = 256, kWarps = kThreads / kWarp;
-constexpr int kBlocksPerMultiprocessor = 4;
+constexpr int kThreads = 128, kWarps = kThreads / kWarp;
+
+// Of a multiprocessor, at once; more would leave too few registers for what is asked for ahead.
+constexpr int kLabelBlocks = 8;
+template <typename Source>
+constexpr int kBlocks = Source::kInterpolates ? 4 : 5;
 
 // Where a block counts.
 struct Table {
   int classes;
+  int32_t ignored;             // -1: none
   int copies;                  // in shared memory; 0: it counts in the sum
   unsigned long long* counts;  // [C, C], the sum of all blocks
 
   RALX_HD size_t bytes() const { return sizeof(uint32_t) * static_cast<size_t>(copies) * cells(); }
-  RALX_HD int64_t cells() const { return classes * classes; }
+  RALX_HD int32_t cells() const { return classes * classes; }
 
   __device__ void clear() const {
+    if (copies == 0) wait_for_kernel_before();
     uint32_t* own = dynamic_shared<uint32_t>();
     for (int64_t i = threadIdx.x; i < copies * cells(); i += kThreads) own[i] = 0;
     __syncthreads();
   }
 
-  __device__ void add(int64_t target, int64_t predicted) const {
-    const int64_t cell = target * classes + predicted;
-    if (copies == 0) {
-      atomicAdd(&counts[cell], 1ull);
-      return;
+  template <int kPixels>
+  __device__ void add(const int32_t (&target)[kPixels], const int32_t (&predicted)[kPixels]) const {
+    if (copies > 0) {
+      const uint32_t copy = copies > 1 ? threadIdx.x / kWarp : 0;
+      uint32_t* const own = dynamic_shared<uint32_t>() + copy * cells();
+      each_cell(target, predicted, [&](int32_t cell) { atomicAdd(&own[cell], 1u); });
+    } else {
+      each_cell(target, predicted, [&](int32_t cell) { atomicAdd(&counts[cell], 1ull); });
     }
-    const int copy = static_cast<int>(threadIdx.x) / static_cast<int>(kWarp) % copies;
-    atomicAdd(&dynamic_shared<uint32_t>()[copy * cells() + cell], 1u);
   }
 
+  // The sum is zero once the kernel before has ended.
   __device__ void flush() const {
     if (copies == 0) return;
     __syncthreads();
+    wait_for_kernel_before();
     const uint32_t* own = dynamic_shared<uint32_t>();
     for (int64_t i = threadIdx.x; i < cells(); i += kThreads) {
       uint32_t sum = 0;
@@ -48,47 +58,61 @@ struct Table {
       if (sum > 0) atomicAdd(&counts[i], static_cast<unsigned long long>(sum));
     }
   }
+
+ private:
+  template <int kPixels, typename Count>
+  __device__ void each_cell(const int32_t (&target)[kPixels], const int32_t (&predicted)[kPixels],
+                            const Count& count) const {
+    const auto inside = [&](int32_t label) { return static_cast<uint32_t>(label) < static_cast<uint32_t>(classes); };
+    RALX_UNROLL
+    for (int i = 0; i < kPixels; ++i)
+      if (inside(target[i]) && inside(predicted[i]) && target[i] != ignored)
+        count(target[i] * classes + predicted[i]);
+  }
 };
 
+__global__ void __launch_bounds__(kThreads) clear_sum(Table table) {
+  let_next_kernel_start();
+  const int32_t step = static_cast<int32_t>(gridDim.x) * kThreads;
+  for (int32_t i = static_cast<int32_t>(blockIdx.x * kThreads + threadIdx.x); i < table.cells(); i += step)
+    table.counts[i] = 0;
+}
+
 template <typename Source>
-__global__ void __launch_bounds__(kThreads, 2)
-    count_logits(Source source, LabelPixels target, PixelGroups<Source::kPixels> groups, Table table,
-                 int64_t ignore_index) {
+__global__ void __launch_bounds__(kThreads, kBlocks<Source>)
+    count_logits(Source source, LabelPixels target, PixelGroups<Source::kPixels> groups, Table table) {
   constexpr int kPixels = Source::kPixels;
   float* const warp = warp_memory(source, table.bytes());
   table.clear();
   groups.each([&](int64_t n, int64_t y, int64_t x, bool wanted) {
     const auto at = source.at(0, n, y, x, wanted, warp);
     if (!wanted) return;
+    int32_t targets[kPixels];
+    target.read(n, y, x, targets);  // first, so that it arrives with the logits
     int32_t label[kPixels];
     predict(source, at, label);
-    RALX_UNROLL
-    for (int i = 0; i < kPixels; ++i) {
-      const int64_t wanted_class = target.read(n, y, x + i);
-      if (wanted_class != ignore_index && wanted_class >= 0 && wanted_class < table.classes)
-        table.add(wanted_class, label[i]);
-    }
+    table.add(targets, label);
   });
   table.flush();
 }
 
 __global__ void __launch_bounds__(kThreads)
-    count_labels(LabelPixels prediction, LabelPixels target, PixelGroups<1> groups, Table table,
-                 int64_t ignore_index) {
+    count_labels(LabelPixels prediction, LabelPixels target, PixelGroups<1> groups, Table table) {
   table.clear();
   groups.each([&](int64_t n, int64_t y, int64_t x, bool wanted) {
     if (!wanted) return;
-    const int64_t wanted_class = target.read(n, y, x), predicted = prediction.read(n, y, x);
-    const auto inside = [&](int64_t c) { return c >= 0 && c < table.classes; };
-    if (wanted_class != ignore_index && inside(wanted_class) && inside(predicted))
-      table.add(wanted_class, predicted);
+    int32_t predicted[1], targets[1];
+    prediction.read(n, y, x, predicted);
+    target.read(n, y, x, targets);
+    table.add(targets, predicted);
   });
   table.flush();
 }
 
 // One table a warp where they take no more than a block has without asking, else one a block, else none.
-Table make_table(int classes, const TensorView& counts) {
-  Table table{classes, 1, static_cast<unsigned long long*>(counts.data)};
+Table make_table(int classes, int64_t ignore_index, const TensorView& counts) {
+  const int32_t ignored = ignore_index >= 0 && ignore_index < classes ? static_cast<int32_t>(ignore_index) : -1;
+  Table table{classes, ignored, 1, static_cast<unsigned long long*>(counts.data)};
   if (table.bytes() * kWarps <= kUsualShared / 2)
     table.copies = kWarps;
   else if (table.bytes() > most_shared() / 2)
@@ -96,8 +120,8 @@ Table make_table(int classes, const TensorView& counts) {
   return table;
 }
 
-unsigned grid_for(int64_t groups) {
-  const int64_t most = static_cast<int64_t>(multiprocessors()) * kBlocksPerMultiprocessor;
+unsigned grid_for(int64_t groups, int blocks) {
+  const int64_t most = static_cast<int64_t>(multiprocessors()) * blocks;
   return static_cast<unsigned>(min_of(blocks_for(groups, kThreads), most));
 }
 
@@ -108,21 +132,23 @@ void confusion_matrix(const TensorView& prediction, const TensorView& target, co
   const OnDevice here(counts.device);
   const int64_t images = target.sizes[0];
   const Extent size{target.sizes[1], target.sizes[2]};
-  const Table table = make_table(static_cast<int>(counts.sizes[0]), counts);
-  set_zero(counts.data, sizeof(int64_t) * static_cast<size_t>(table.cells()), as_cuda(stream));
+  const Table table = make_table(static_cast<int>(counts.sizes[0]), ignore_index, counts);
+  launch(clear_sum, grid_for(table.cells(), 1), kThreads, 0, as_cuda(stream), table);
   if (prediction.ndim == 3) {
     const PixelGroups<1> groups{images, size.height, size.width};
-    launch(count_labels, grid_for(groups.count()), kThreads, table.bytes(), as_cuda(stream),
-           LabelPixels(prediction), LabelPixels(target), groups, table, ignore_index);
+    launch_overlapping(count_labels, grid_for(groups.count(), kLabelBlocks), kThreads, table.bytes(), as_cuda(stream),
+           LabelPixels(prediction), LabelPixels(target), groups, table);
     return;
   }
-  dispatch_logits(LogitView(prediction, size, align_corners), [&](auto source) {
+  const auto count = [&](auto source) {
     using Source = decltype(source);
     const PixelGroups<Source::kPixels> groups{images, size.height, size.width / Source::kPixels};
-    launch(count_logits<Source>, grid_for(groups.count()), kThreads,
+    launch_overlapping(count_logits<Source>, grid_for(groups.count(), kBlocks<Source>), kThreads,
            table.bytes() + kWarps * source.warp_bytes(), as_cuda(stream), source, LabelPixels(target), groups,
-           table, ignore_index);
-  });
+           table);
+  };
+  dispatch_logits(LogitView(prediction, size, align_corners),
+                  [&](auto source) { with_classes(source, count); });
 }
 
 }  // namespace ralx::RALX_ISA

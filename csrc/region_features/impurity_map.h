@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "common/cuda.h"
+#include "common/largest_logit.h"
 #include "common/logit_pixels.h"
 #include "region_features/scores.h"
 

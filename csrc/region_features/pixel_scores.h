@@ -10,7 +10,7 @@
 #include <cmath>
 #include <cstdint>
 
-#include "common/half_pairs.h"
+#include "common/largest_logit.h"
 #include "common/logit_pixels.h"
 #include "common/pixel_math.h"
 
@@ -75,85 +75,6 @@ __device__ void measure_any(const Source& source, const typename Source::At& at,
   }
 }
 
-// The largest and the second largest logit of each pixel and the class of the largest, the first of equal
-// ones; NaN is overlooked.
-template <bool kSecond, typename Source>
-struct Largest {
-  static constexpr int kPixels = Source::kPixels;
-  using Raw = typename Source::At::Raw;
-
-  RALX_HD Largest() {
-    RALX_UNROLL
-    for (int i = 0; i < kPixels; ++i) {
-      first_[i] = second_[i] = -__builtin_huge_valf();
-      label_[i] = 0;
-    }
-  }
-
-  RALX_HD void add(int c, const Raw& raw) {
-    float x[kPixels];
-    Source::At::convert(raw, x);
-    RALX_UNROLL
-    for (int i = 0; i < kPixels; ++i) {
-      if constexpr (kSecond) second_[i] = higher(lower(x[i], first_[i]), second_[i]);
-      const bool better = x[i] > first_[i];
-      first_[i] = better ? x[i] : first_[i];
-      label_[i] = better ? c : label_[i];
-    }
-  }
-
-  RALX_HD float first(int i) const { return first_[i]; }
-  RALX_HD float second(int i) const { return second_[i]; }
-  RALX_HD int32_t label(int i) const { return label_[i]; }
-
- private:
-  float first_[kPixels], second_[kPixels];
-  int32_t label_[kPixels];
-};
-
-// The same of halves as they lie in memory, two at once.
-template <bool kSecond, typename Short>
-struct LargestOfPairs {
-  static constexpr int kPixels = 8;
-  using Raw = Pack<uint32_t, 4>;
-
-  RALX_HD LargestOfPairs() {
-    RALX_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      first_.of[i] = second_.of[i] = LowestPair<Short>::kBits;
-      label_[i] = 0;
-    }
-  }
-
-  RALX_HD void add(int c, const Raw& raw) {
-    const uint32_t both = static_cast<uint32_t>(c) * 0x10001u;
-    RALX_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      const uint32_t x = raw.of[i], best = first_.of[i], better = greater_pairs(x, best, Short{});
-      if constexpr (kSecond)
-        second_.of[i] = max_of_pairs(min_of_pairs(x, best, Short{}), second_.of[i], Short{});
-      first_.of[i] = max_of_pairs(x, best, Short{});
-      label_[i] = (both & better) | (label_[i] & ~better);
-    }
-  }
-
-  RALX_HD float first(int i) const { return to_real(half(first_.of, i)); }
-  RALX_HD float second(int i) const { return to_real(half(second_.of, i)); }
-  RALX_HD int32_t label(int i) const { return half(label_, i).bits; }
-
- private:
-  static RALX_HD Short half(const uint32_t (&words)[4], int i) {
-    return {static_cast<uint16_t>(words[i / 2] >> i % 2 * 16)};
-  }
-
-  Raw first_, second_;
-  uint32_t label_[4];
-};
-template <bool kSecond>
-struct Largest<kSecond, PlanarLogits<Half>> : LargestOfPairs<kSecond, Half> {};
-template <bool kSecond>
-struct Largest<kSecond, PlanarLogits<BFloat16>> : LargestOfPairs<kSecond, BFloat16> {};
-
 // The pixels of one thread, in a few registers each.
 template <bool kConfidence, typename Source>
 struct PixelSums {
@@ -168,16 +89,16 @@ struct PixelSums {
 
   // After `largest` has seen some more classes and before add() sees them: what was added so far is meant
   // relative to the largest then.
-  RALX_HD void follow_largest() {
+  RALX_HD void follow_largest(bool of_first_chunk) {
     RALX_UNROLL
     for (int i = 0; i < kPixels; ++i) {
-      const float now = rounded_product(largest.first(i), -kLogFloat), growth = now - shift[i];
-      shift[i] = now;
-      if (growth < 0 && z[i] > 0) {
-        const float scale = exp2_to_zero(growth);
-        tz[i] = scale * (tz[i] + growth * z[i]);
+      const float now = rounded_product(largest.first(i), -kLogFloat);
+      if (!of_first_chunk) {
+        const float growth = now - shift[i], scale = exp2_to_zero(growth);
+        tz[i] = scale * fmaf(growth, z[i], tz[i]);
         z[i] *= scale;
       }
+      shift[i] = now;
     }
   }
 
@@ -195,7 +116,7 @@ struct PixelSums {
   // Whether t was right: no NaN, nothing infinite, and `shift` rounded by less than a quarter.
   RALX_HD bool simple(int i) const {
     constexpr float kLarge = 0x1p22f;
-    return (tz[i] > -0x1p120f) & (shift[i] < kLarge) & (shift[i] > -kLarge);
+    return (tz[i] > -0x1p120f) & (fabsf(shift[i]) < kLarge);
   }
 
   RALX_HD void finish(Measured<kPixels>& out) const {
@@ -213,35 +134,25 @@ struct PixelSums {
 
 constexpr int kChunk = 8;
 
-// Classes first .. first + kChunk - 1, as far as there are so many; kWhole says that there are.
-template <bool kWhole, typename Source, typename Sums>
-__device__ void add_chunk(const Source& source, const typename Source::At& at, int first, Sums& sums) {
-  const int left = source.view.classes - first;
-  typename Source::At::Raw raw[kChunk];
-  RALX_UNROLL
-  for (int k = 0; k < kChunk; ++k)
-    if (kWhole || k < left) raw[k] = at.read(first + k);
-  RALX_UNROLL
-  for (int k = 0; k < kChunk; ++k)
-    if (kWhole || k < left) sums.largest.add(first + k, raw[k]);
-  sums.follow_largest();
-  RALX_UNROLL
-  for (int k = 0; k < kChunk; ++k)
-    if (kWhole || k < left) {
-      float x[Source::kPixels];
-      Source::At::convert(raw[k], x);
-      sums.add(x);
-    }
-}
-
 // The pixels at `at`. A pixel whose entropy is NaN then is one for measure_any(), which is kept apart because
 // it would need registers here.
 template <bool kConfidence, typename Source, int kPixels = Source::kPixels>
 __device__ void measure(const Source& source, const typename Source::At& at, Measured<kPixels>& out) {
   PixelSums<kConfidence, Source> sums;
-  int first = 0;
-  for (; first + kChunk <= source.view.classes; first += kChunk) add_chunk<true>(source, at, first, sums);
-  if (first < source.view.classes) add_chunk<false>(source, at, first, sums);
+  constexpr int kAhead = Source::kClasses > 0 ? Source::kClasses : kChunk;
+  each_chunk<kAhead>(source, at, [&](int first, const auto& raw, auto count) {
+    RALX_UNROLL
+    for (int k = 0; k < kAhead; ++k)
+      if (k < count) sums.largest.add(first + k, raw[k]);
+    sums.follow_largest(first == 0);
+    RALX_UNROLL
+    for (int k = 0; k < kAhead; ++k)
+      if (k < count) {
+        float x[kPixels];
+        Source::At::convert(raw[k], x);
+        sums.add(x);
+      }
+  });
   sums.finish(out);
 }
 

@@ -22,6 +22,7 @@ constexpr int kThreads = 128, kWarps = kThreads / static_cast<int>(kWarp);
 // Pixels of a unit: enough to be worth a block, few enough that there are blocks for all multiprocessors.
 constexpr int64_t kFewestPixels = 1024, kMostPixels = 4096, kWidest = 2048;
 constexpr int64_t kUnitsPerMultiprocessor = 8;
+constexpr int kPixelsOfLane = 16;  // of a cell that is pooled
 
 constexpr int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
 RALX_HD int32_t least(int32_t a, int32_t b) { return a < b ? a : b; }
@@ -73,8 +74,8 @@ struct Stats {
   __device__ void add(float entropy) { merge({entropy, entropy, static_cast<double>(entropy)}); }
 
   __device__ void merge(const Stats& other) {
-    min = (other.min < min) | (other.min != other.min) ? other.min : min;
-    max = (other.max > max) | (other.max != other.max) ? other.max : max;
+    min = smaller_or_nan(min, other.min);
+    max = larger_or_nan(max, other.max);
     sum += other.sum;
   }
 
@@ -93,7 +94,7 @@ struct Outputs {
 
   __device__ void set_cell(int64_t i, const Stats& stats, int64_t area) const {
     entropy_min[i] = area > 0 ? stats.min : 0;
-    entropy_avg[i] = area > 0 ? static_cast<float>(stats.sum / static_cast<double>(area)) : 0;
+    entropy_avg[i] = area > 0 ? static_cast<float>(stats.sum) / static_cast<float>(area) : 0;
     entropy_max[i] = area > 0 ? stats.max : 0;
   }
 };
@@ -107,7 +108,7 @@ struct Plan {
   Axis y, x;
   int64_t tile_bytes;  // of the entropies of a unit
   int copies;          // of a block's table of classes, in shared memory; 0: it counts in `counts`
-  int lanes;           // that pool a cell together
+  int lanes, across;   // that pool a cell together, and of them those in a row; powers of 2
 
   Plan(const LogitView& logits, Extent region, bool keep_edge, Extent cells, const Scores& scores)
       : grid(logits.size, region, keep_edge), images(logits.images), classes(logits.classes),
@@ -117,9 +118,10 @@ struct Plan {
         tile_bytes(round_up(static_cast<int64_t>(sizeof(float)) * y.most_pixels() * x.most_pixels(), 16)) {
     const size_t table = sizeof(uint32_t) * static_cast<size_t>(classes);
     copies = table * kWarps <= kUsualShared / 8 ? kWarps : table <= kUsualShared / 2 ? 1 : 0;
-    const int64_t pixels = static_cast<int64_t>(least(y.cell, y.piece)) * least(x.cell, x.piece);
-    lanes = 1;
-    while (lanes < static_cast<int>(kWarp) && lanes * 8 < pixels) lanes *= 2;
+    const int64_t width = least(x.cell, x.piece), pixels = width * least(y.cell, y.piece);
+    lanes = across = 1;
+    while (lanes < static_cast<int>(kWarp) && lanes * kPixelsOfLane < pixels) lanes *= 2;
+    while (across < lanes && across * 2 <= width) across *= 2;
   }
 
   static int64_t rows_of_unit(const LogitView& logits, Extent region, int64_t cell) {
@@ -166,10 +168,12 @@ struct Place {
   int32_t height, width;  // of what lies in the image
 };
 
-__device__ inline Place place_of(const Plan& plan, int64_t region) {
+// Divisions are of 32 bits, which take a fraction of the time; there are no more blocks.
+__device__ inline Place place_of(const Plan& plan, uint32_t region) {
   const RegionGrid& grid = plan.grid;
-  const int64_t row = region / grid.cols % grid.rows, col = region % grid.cols;
-  return {region, region / (grid.rows * grid.cols),       row,
+  const auto rows = static_cast<uint32_t>(grid.rows), cols = static_cast<uint32_t>(grid.cols);
+  const uint32_t row = region / cols % rows, col = region % cols;
+  return {region, region / cols / rows,                   row,
           col,    static_cast<int32_t>(grid.height(row)), static_cast<int32_t>(grid.width(col))};
 }
 
@@ -183,7 +187,7 @@ struct Unit {
 __device__ inline const Unit& unit_of_block(const Plan& plan) {
   __shared__ Unit unit;
   if (threadIdx.x == 0) {
-    const int64_t of_region = plan.units_of_region();
+    const auto of_region = static_cast<uint32_t>(plan.units_of_region());
     const auto part = static_cast<int32_t>(blockIdx.x % of_region);
     const Place place = place_of(plan, blockIdx.x / of_region);
     const Part y = plan.y.part(part / plan.x.parts(), place.height);
@@ -207,11 +211,17 @@ class ClassTable {
     __syncthreads();
   }
 
-  __device__ void add(int32_t label) const {
-    if (copies_ > 0)
-      atomicAdd(&own_[label], 1u);
-    else
-      atomicAdd(&sum_[label], 1u);
+  template <int kPixels>
+  __device__ void add(const int32_t (&label)[kPixels], const bool (&wanted)[kPixels]) const {
+    if (copies_ > 0) {
+      RALX_UNROLL
+      for (int i = 0; i < kPixels; ++i)
+        if (wanted[i]) atomicAdd(&own_[label[i]], 1u);
+    } else {
+      RALX_UNROLL
+      for (int i = 0; i < kPixels; ++i)
+        if (wanted[i]) atomicAdd(&sum_[label[i]], 1u);
+    }
   }
 
   // After a barrier.
@@ -245,31 +255,24 @@ __device__ inline double block_sum(double value) {
 // Pools the cells of a unit from the entropies of its pixels; returns what this thread has seen of their sum.
 __device__ inline double pool(const Plan& plan, const Scratch& scratch, const Outputs& out, const Unit& unit,
                               const float* tile) {
-  const int lanes = plan.lanes;
-  const int lane = static_cast<int>(threadIdx.x % kWarp), in_cell = lane % lanes;
-  const int at_once = kThreads / lanes, cells = unit.y.cells * unit.x.cells;
+  const auto lanes = static_cast<uint32_t>(plan.lanes), across = static_cast<uint32_t>(plan.across);
+  const uint32_t in_cell = threadIdx.x & (lanes - 1), cells = unit.y.cells * unit.x.cells;
+  const int lane_y = static_cast<int>(in_cell / across), lane_x = static_cast<int>(in_cell & (across - 1));
+  const int down = static_cast<int>(lanes / across), pitch = unit.x.count;
   double total = 0;
-  for (int first = static_cast<int>(threadIdx.x - lane) / lanes; first < cells; first += at_once) {
-    const int i = first + lane / lanes, row = i / unit.x.cells, col = i % unit.x.cells;
+  for (uint32_t first = threadIdx.x / kWarp * kWarp / lanes; first < cells; first += kThreads / lanes) {
+    const uint32_t i = first + threadIdx.x % kWarp / lanes;
+    const int row = static_cast<int>(i / unit.x.cells), col = static_cast<int>(i % unit.x.cells);
     const int top = row * plan.y.cell, left = col * plan.x.cell;
     const int height = i < cells ? least(plan.y.cell, unit.y.count - top) : 0;
     const int width = least(plan.x.cell, unit.x.count - left);
     Stats stats = no_stats();
-    if (height > 0 && width > 0) {
-      const int down = lanes / width, along = lanes % width;
-      int y = in_cell / width, x = in_cell % width;
-      while (y < height) {
-        stats.add(tile[(top + y) * unit.x.count + left + x]);
-        y += down;
-        x += along;
-        if (x >= width) {
-          x -= width;
-          ++y;
-        }
-      }
+    for (int x = lane_x; x < width; x += static_cast<int>(across)) {
+      const float* entropy = tile + (top + lane_y) * pitch + left + x;
+      for (int y = lane_y; y < height; y += down, entropy += down * pitch) stats.add(*entropy);
     }
     total += stats.sum;
-    stats.merge_lanes(lanes);
+    stats.merge_lanes(plan.lanes);
     if (in_cell > 0 || i >= cells) continue;
     if (!plan.whole_cells()) {
       scratch.cells[static_cast<int64_t>(blockIdx.x) * plan.cells_of_unit() + i] = stats;
@@ -291,14 +294,20 @@ __device__ void each_group(const Source& source, const Unit& unit, float* warp, 
   const int lane = static_cast<int>(threadIdx.x) % kLanes;
   const int before = static_cast<int>(unit.left % kPixels);
   const int groups = (before + unit.x.count + kPixels - 1) / kPixels;
-  const int of_row = kPixels > 1 ? groups : (groups + kLanes - 1) / kLanes * kLanes;
-  const int total = unit.y.count * of_row;
+  const int of_row = most(1, kPixels > 1 ? groups : (groups + kLanes - 1) / kLanes * kLanes);
+  const int total = unit.y.count * of_row, down = kThreads / of_row, along = kThreads % of_row;
+  int row = static_cast<int>(threadIdx.x) / of_row, group = static_cast<int>(threadIdx.x) % of_row;
   for (int first = static_cast<int>(threadIdx.x) - lane; first < total; first += kThreads) {
-    const int row = least(first + lane, total - 1) / of_row, group = first + lane - row * of_row;
-    const bool wanted = first + lane < total && group < groups;
-    const int x = (wanted ? group : 0) * kPixels - before;
-    const auto at = source.at(0, unit.place.image, unit.top + row, unit.left + x, wanted, warp);
-    if (wanted) visit(at, row, x);
+    const bool wanted = row < unit.y.count && group < groups;
+    const int y = wanted ? row : 0, x = (wanted ? group : 0) * kPixels - before;
+    const auto at = source.at(0, unit.place.image, unit.top + y, unit.left + x, wanted, warp);
+    if (wanted) visit(at, y, x);
+    row += down;
+    group += along;
+    if (group >= of_row) {
+      group -= of_row;
+      ++row;
+    }
   }
 }
 
@@ -337,38 +346,56 @@ __global__ void __launch_bounds__(kThreads, kScored || Source::kInterpolates ? 3
                          scratch.counts + static_cast<int64_t>(blockIdx.x) * plan.classes);
   float* const warp = warp_memory(source, static_cast<size_t>(plan.tile_bytes + plan.table_bytes()));
   ScoreSums sums;
-  // First all pixels, then those that need care: returns whether there are such.
-  const auto measure_unit = [&](auto any) {
-    bool again = false;
-    each_group(source, unit, warp, [&](const auto& at, int row, int x) {
-      float* const entropies = tile + row * unit.x.count + x;
-      const auto inside = [&](int i) { return x + i >= 0 && x + i < unit.x.count; };
-      bool wanted = !any;
-      if (any)
-        for (int i = 0; i < kPixels; ++i) wanted |= inside(i) && entropies[i] != entropies[i];
-      if (!wanted) return;
-      Measured<kPixels> pixels;
-      if constexpr (any)
-        measure_any<kScored>(source, at, pixels);
-      else
-        measure<kScored>(source, at, pixels);
+  const auto inside = [&](int x) { return x >= 0 && x < unit.x.count; };
+  const auto take = [&](const Measured<kPixels>& pixels, int row, int x, const bool (&wanted)[kPixels]) {
+    table.add(pixels.label, wanted);
+    if constexpr (kScored) {
+      RALX_UNROLL
+      for (int i = 0; i < kPixels; ++i)
+        if (wanted[i])
+          sums.add(pixels, i, impurity.at(unit.place.image, unit.top + row, unit.left + x + i));
+    }
+  };
+  const bool in_packs = unit.left % kPixels == 0 && unit.x.count % kPixels == 0;
+  bool again = false;
+  each_group(source, unit, warp, [&](const auto& at, int row, int x) {
+    Measured<kPixels> pixels;
+    measure<kScored>(source, at, pixels);
+    float* const entropies = tile + row * unit.x.count + x;
+    bool simple[kPixels];
+    if (in_packs) {
+      Pack<float, kPixels> pack;
       RALX_UNROLL
       for (int i = 0; i < kPixels; ++i) {
-        if (!inside(i) || (any && entropies[i] == entropies[i])) continue;
-        entropies[i] = pixels.entropy[i];
-        if (any || pixels.entropy[i] == pixels.entropy[i]) {
-          table.add(pixels.label[i]);
-          if constexpr (kScored)
-            sums.add(pixels, i, impurity.at(unit.place.image, unit.top + row, unit.left + x + i));
-        } else {
-          again = true;
-        }
+        pack.of[i] = pixels.entropy[i];
+        simple[i] = pixels.entropy[i] == pixels.entropy[i];
+        again |= !simple[i];
       }
+      *reinterpret_cast<Pack<float, kPixels>*>(entropies) = pack;
+    } else {
+      RALX_UNROLL
+      for (int i = 0; i < kPixels; ++i) {
+        simple[i] = inside(x + i) && pixels.entropy[i] == pixels.entropy[i];
+        again |= inside(x + i) && !simple[i];
+        if (inside(x + i)) entropies[i] = pixels.entropy[i];
+      }
+    }
+    take(pixels, row, x, simple);
+  });
+  // The others, which need care.
+  if (__any_sync(kWholeWarp, again))
+    each_group(source, unit, warp, [&](const auto& at, int row, int x) {
+      float* const entropies = tile + row * unit.x.count + x;
+      bool wanted[kPixels], any = false;
+      for (int i = 0; i < kPixels; ++i)
+        any |= wanted[i] = inside(x + i) && entropies[i] != entropies[i];
+      if (!any) return;
+      Measured<kPixels> pixels;
+      measure_any<kScored>(source, at, pixels);
+      for (int i = 0; i < kPixels; ++i)
+        if (wanted[i]) entropies[i] = pixels.entropy[i];
+      take(pixels, row, x, wanted);
     });
-    return again;
-  };
-  const bool again = measure_unit(std::false_type{});
-  if (__any_sync(kWholeWarp, again)) measure_unit(std::true_type{});
   __syncthreads();
   table.flush();
   double* const kept = scratch.sums + static_cast<int64_t>(blockIdx.x) * plan.kinds;
@@ -379,6 +406,7 @@ __global__ void __launch_bounds__(kThreads, kScored || Source::kInterpolates ? 3
 
 // Block r adds up the units of region r.
 __global__ void __launch_bounds__(kThreads) add_up(Plan plan, Scratch scratch, Outputs out) {
+  wait_for_kernel_before();
   const Place place = place_of(plan, blockIdx.x);
   const int units = plan.units_of_region();
   const int64_t first = place.region * units;
@@ -459,17 +487,21 @@ void region_features(const TensorView& logits, Extent region_size, bool keep_edg
   ImpurityMap impurity(view, scores);
   impurity.use(static_cast<char*>(scratch.data) + plan.scratch_bytes());
   make_impurity(view, impurity, as_cuda(stream));
-  dispatch_logits(view, [&](auto source) {
-    using Source = decltype(source);
+  const auto measure = [&](auto scored, auto source) {
     const size_t shared =
         static_cast<size_t>(plan.tile_bytes + plan.table_bytes()) + kWarps * source.warp_bytes();
-    const auto kernel = plan.kinds > 1 ? measure_units<Source, true> : measure_units<Source, false>;
-    launch(kernel, static_cast<unsigned>(plan.units()), kThreads, shared, as_cuda(stream), source, plan, kept,
-           out, impurity);
+    launch(measure_units<decltype(source), scored>, static_cast<unsigned>(plan.units()), kThreads, shared,
+           as_cuda(stream), source, plan, kept, out, impurity);
+  };
+  dispatch_logits(view, [&](auto source) {
+    if (plan.kinds > 1)
+      measure(std::true_type{}, source);
+    else
+      with_classes(source, [&](auto source) { measure(std::false_type{}, source); });
   });
   const auto regions = static_cast<unsigned>(plan.regions());
+  launch_overlapping(add_up, regions, kThreads, 0, as_cuda(stream), plan, kept, out);
   if (!plan.whole_cells()) launch(merge_pieces, regions, kThreads, 0, as_cuda(stream), plan, kept, out);
-  launch(add_up, regions, kThreads, 0, as_cuda(stream), plan, kept, out);
 }
 
 }  // namespace ralx::RALX_ISA
