@@ -32,7 +32,7 @@ void dispatch_source(const LogitView& view, const Function& function) {
     using Stored = decltype(stored);
     if (PairedLogits<Stored>::serves(view)) return function(PairedLogits<Stored>{view});
     if (StridedLogits<Stored>::serves(view)) return function(StridedLogits<Stored>{view});
-    return function(UpsampledLogits<Stored>{view});
+    return function(UpsampledLogits<Stored>(view));
   };
   switch (view.dtype) {
     case DType::float16: return of_type(Half{});

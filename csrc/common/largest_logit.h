@@ -106,7 +106,7 @@ __device__ void predict(const Source& source, const typename Source::At& at,
   }
   if (simple) return;
   float best[kPixels];
-  each_class<1>(source, at, [&](int c, const float (&logit)[kPixels]) {
+  each_class_exactly(source, at, [&](int c, const float (&logit)[kPixels]) {
     RALX_UNROLL
     for (int i = 0; i < kPixels; ++i) {
       if (c == 0) {

@@ -5,53 +5,12 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "common/bilinear.h"
 #include "common/cuda.h"
-#include "common/pixel_math.h"
+#include "common/logit_view.h"
 #include "common/scalar.h"
-#include "common/tensor_view.h"
+#include "common/upsampled_logits.h"
 
 namespace ralx::RALX_ISA {
-
-// N consecutive numbers that one instruction loads.
-template <typename Stored, int N>
-struct alignas(sizeof(Stored) * N) Pack {
-  Stored of[N];
-};
-
-// Logits [N, C, h, w] or, of several passes, [T, N, C, h, w], of any strides, seen as images of H×W pixels.
-struct LogitView {
-  LogitView(const TensorView& view, Extent size, bool align_corners)
-      : data(view.data), dtype(view.dtype), passes(view.ndim == 5 ? view.sizes[0] : 1),
-        images(view.sizes[view.ndim - 4]), classes(static_cast<int>(view.sizes[view.ndim - 3])), size(size),
-        source{view.sizes[view.ndim - 2], view.sizes[view.ndim - 1]}, align_corners(align_corners),
-        stride_t(view.ndim == 5 ? view.strides[0] : 0), stride_n(view.strides[view.ndim - 4]),
-        stride_c(view.strides[view.ndim - 3]), stride_y(view.strides[view.ndim - 2]),
-        stride_x(view.strides[view.ndim - 1]) {}
-
-  RALX_HD int64_t offset(int64_t t, int64_t n, int64_t y, int64_t x) const {
-    return t * stride_t + n * stride_n + y * stride_y + x * stride_x;
-  }
-  bool resized() const { return size.height != source.height || size.width != source.width; }
-
-  // Whether every group of so many pixels of a row, of `bytes` each, can be loaded at once, and the next
-  // class is found by a 32-bit number.
-  bool has_packs(int pixels, size_t bytes) const {
-    const auto aligned = [&](int64_t count, int64_t stride) { return count == 1 || stride % pixels == 0; };
-    return !resized() && stride_x == 1 && reinterpret_cast<uintptr_t>(data) % (pixels * bytes) == 0 &&
-           size.width % pixels == 0 && aligned(passes, stride_t) && aligned(images, stride_n) &&
-           aligned(classes, stride_c) && aligned(size.height, stride_y) && stride_c >= 0 &&
-           stride_c * static_cast<int64_t>(bytes) >> 32 == 0;
-  }
-
-  const void* data;
-  DType dtype;
-  int64_t passes, images;
-  int classes;
-  Extent size, source;
-  bool align_corners;
-  int64_t stride_t, stride_n, stride_c, stride_y, stride_x;
-};
 
 // Each source has
 //   kPixels                      pixels of a thread; x is a multiple of it, and the row's width too
@@ -62,6 +21,7 @@ struct LogitView {
 //                                warp, warp_bytes() long, or null
 //   At::read(c)                  class c as it is stored, so that reading ahead costs few registers
 //   At::from(c)                  the same pixels, whose class 0 is class c: read(k) of a constant k costs less
+//   At::exact(c)                 like read(c), which may give NaN beside logits that are not finite
 //   At::convert(raw, x)          as float
 
 // At native size, the pixels of a row side by side in memory and aligned: one load a class, of 16 bytes
@@ -76,6 +36,7 @@ struct PlanarLogits {
 
     RALX_HD At from(int c) const { return {at(c), stride_c}; }
     RALX_HD Raw read(int c) const { return *reinterpret_cast<const Raw*>(at(c)); }
+    RALX_HD Raw exact(int c) const { return read(c); }
     // One multiply-add.
     RALX_HD const char* at(int c) const { return first + static_cast<uint64_t>(c) * stride_c; }
     static RALX_HD void convert(const Raw& raw, float (&x)[kPixels]) {
@@ -122,6 +83,7 @@ struct StridedLogits {
       const int place = copied + c;
       return copy[place + place / static_cast<int>(kWarp)];
     }
+    RALX_HD float exact(int c) const { return read(c); }
     static RALX_HD void convert(float raw, float (&x)[1]) { x[0] = raw; }
 
     const Stored* first;
@@ -185,133 +147,6 @@ struct StridedLogits {
   LogitView view;
 };
 
-// Of one axis: (1 - weight) · first + weight · second. Where the source's pixel itself is hit, `first`
-// and `second` are the same and the weights ½: exact, and no neighbour of weight 0 is looked at, which may be
-// -inf.
-struct Mix {
-  float first, second;
-
-  explicit RALX_HD Mix(float weight) : first(weight > 0 ? 1 - weight : 0.5f), second(1 - first) {
-    if (weight > 0) second = weight;
-  }
-  RALX_HD float operator()(float a, float b) const { return first * a + second * b; }
-};
-
-// Bilinearly upsampled, from any strides. The few pixels of the source that a warp needs stay in the
-// first-level cache.
-template <typename Stored>
-struct UpsampledLogits {
-  static constexpr int kPixels = 1, kClasses = 0;
-  static constexpr bool kInterpolates = true;
-
-  struct At {
-    using Raw = float;
-
-    RALX_HD At from(int c) const {
-      At later = *this;
-      later.data += c * stride_c;
-      return later;
-    }
-    RALX_HD float read(int c) const {
-      const Stored* plane = data + c * stride_c;
-      return vertical(row(plane, above_left, above_right), row(plane, below_left, below_right));
-    }
-    static RALX_HD void convert(float raw, float (&x)[1]) { x[0] = raw; }
-
-    RALX_HD float row(const Stored* plane, int64_t left, int64_t right) const {
-      return horizontal(to_real(plane[left]), to_real(plane[right]));
-    }
-
-    const Stored* data;
-    int64_t stride_c, above_left, above_right, below_left, below_right;
-    Mix vertical, horizontal;
-  };
-
-  static bool serves(const LogitView&) { return true; }
-  RALX_HD size_t warp_bytes() const { return 0; }
-
-  __device__ At at(int64_t t, int64_t n, int64_t y, int64_t x, bool, float*) const {
-    const Neighbours rows = bilinear(y, view.source.height, view.size.height, view.align_corners);
-    const Neighbours columns = bilinear(x, view.source.width, view.size.width, view.align_corners);
-    return {static_cast<const Stored*>(view.data),         view.stride_c,
-            view.offset(t, n, rows.first, columns.first),  view.offset(t, n, rows.first, columns.second),
-            view.offset(t, n, rows.second, columns.first), view.offset(t, n, rows.second, columns.second),
-            Mix(static_cast<float>(rows.weight)),          Mix(static_cast<float>(columns.weight))};
-  }
-
-  LogitView view;
-};
-
-// Upsampled more than three times: four neighbours lie between three columns of the source, which are
-// interpolated between their rows first. That takes six loads for four logits.
-template <typename Stored>
-struct WidelyUpsampledLogits {
-  static constexpr int kPixels = 4, kClasses = 0;
-  static constexpr bool kInterpolates = true;
-
-  struct At {
-    using Raw = Pack<float, kPixels>;
-
-    RALX_HD At from(int c) const {
-      At later = *this;
-      later.middle += c * stride_c;
-      return later;
-    }
-    RALX_HD Raw read(int c) const {
-      const Stored* above = middle + c * stride_c;
-      const Stored* below = above + down;
-      const float a = vertical(to_real(above[left]), to_real(below[left]));
-      const float b = vertical(to_real(above[0]), to_real(below[0]));
-      const float d = vertical(to_real(above[right]), to_real(below[right]));
-      Raw raw;
-      RALX_UNROLL
-      for (int i = 0; i < kPixels; ++i)
-        raw.of[i] = horizontal[i](starts_at_middle[i] ? b : a, ends_at_right[i] ? d : b);
-      return raw;
-    }
-    static RALX_HD void convert(const Raw& raw, float (&x)[kPixels]) {
-      RALX_UNROLL
-      for (int i = 0; i < kPixels; ++i) x[i] = raw.of[i];
-    }
-
-    const Stored* middle;  // of the three columns, in the row above
-    int64_t stride_c, left, right, down;
-    Mix vertical, horizontal[kPixels];
-    bool starts_at_middle[kPixels], ends_at_right[kPixels];
-  };
-
-  static bool serves(const LogitView& view) {
-    const bool wide = view.align_corners ? view.size.width - 1 > 3 * (view.source.width - 1)
-                                         : view.size.width > 3 * view.source.width;
-    return wide && view.size.width % kPixels == 0;
-  }
-  RALX_HD size_t warp_bytes() const { return 0; }
-
-  __device__ At at(int64_t t, int64_t n, int64_t y, int64_t x, bool, float*) const {
-    const auto column = [&](int i) {
-      return bilinear(x + i, view.source.width, view.size.width, view.align_corners);
-    };
-    const Neighbours rows = bilinear(y, view.source.height, view.size.height, view.align_corners);
-    const Neighbours columns[kPixels] = {column(0), column(1), column(2), column(3)};
-    // A column that is hit is the middle one.
-    const int64_t middle = columns[0].weight > 0 ? columns[0].second : columns[0].first;
-    const auto mix = [&](int i) { return Mix(static_cast<float>(columns[i].weight)); };
-    const auto starts = [&](int i) { return columns[i].first == middle; };
-    const auto ends = [&](int i) { return columns[i].second > middle; };
-    return {static_cast<const Stored*>(view.data) + view.offset(t, n, rows.first, middle),
-            view.stride_c,
-            middle > 0 ? -view.stride_x : 0,
-            middle + 1 < view.source.width ? view.stride_x : 0,
-            (rows.second - rows.first) * view.stride_y,
-            Mix(static_cast<float>(rows.weight)),
-            {mix(0), mix(1), mix(2), mix(3)},
-            {starts(0), starts(1), starts(2), starts(3)},
-            {ends(0), ends(1), ends(2), ends(3)}};
-  }
-
-  LogitView view;
-};
-
 // Of the block's dynamic shared memory, from byte `offset` on, what source.at() takes for this warp.
 template <typename Source>
 __device__ float* warp_memory(const Source& source, size_t offset) {
@@ -328,8 +163,11 @@ void dispatch_logits(const LogitView& view, const Function& function) {
     using Stored = decltype(stored);
     if (PlanarLogits<Stored>::serves(view)) return function(PlanarLogits<Stored>{view});
     if (StridedLogits<Stored>::serves(view)) return function(StridedLogits<Stored>{view});
-    if (WidelyUpsampledLogits<Stored>::serves(view)) return function(WidelyUpsampledLogits<Stored>{view});
-    return function(UpsampledLogits<Stored>{view});
+    if (WidelyUpsampledLogits<Stored, false>::serves(view))
+      return function(WidelyUpsampledLogits<Stored, false>(view));
+    if (WidelyUpsampledLogits<Stored, true>::serves(view))
+      return function(WidelyUpsampledLogits<Stored, true>(view));
+    return function(UpsampledLogits<Stored>(view));
   };
   switch (view.dtype) {
     case DType::float16: return of_type(Half{});
@@ -365,7 +203,7 @@ __device__ void each_chunk(const Source& source, const typename Source::At& at, 
       if (k < count) raw[k] = here.read(k);
     visit(first, raw, count);
   };
-  if constexpr (Source::kClasses > 0 && kAhead > 1) {
+  if constexpr (Source::kClasses > 0) {
     constexpr int kChunks = (Source::kClasses + kAhead - 1) / kAhead;
     constexpr int kEach = (Source::kClasses + kChunks - 1) / kChunks;
     RALX_UNROLL
@@ -391,6 +229,16 @@ __device__ void each_class(const Source& source, const typename Source::At& at, 
       visit(first + k, x);
     }
   });
+}
+
+// The same, one by one and without NaN where there is none.
+template <typename Source, typename Visit>
+__device__ void each_class_exactly(const Source& source, const typename Source::At& at, const Visit& visit) {
+  for (int c = 0; c < source.view.classes; ++c) {
+    float x[Source::kPixels];
+    Source::At::convert(at.exact(c), x);
+    visit(c, x);
+  }
 }
 
 // Pixels [N, H, W] in groups of kGroup neighbours, shared out among the threads of the grid.

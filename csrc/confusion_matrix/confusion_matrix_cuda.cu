@@ -16,7 +16,7 @@ constexpr int kThreads = 128, kWarps = kThreads / kWarp;
 // Of a multiprocessor, at once; more would leave too few registers for what is asked for ahead.
 constexpr int kLabelBlocks = 8;
 template <typename Source>
-constexpr int kBlocks = Source::kInterpolates ? 4 : 5;
+constexpr int kBlocks = Source::kClasses > 0 || Source::kInterpolates ? 3 : 5;
 
 // Where a block counts.
 struct Table {
@@ -70,13 +70,6 @@ struct Table {
         count(target[i] * classes + predicted[i]);
   }
 };
-
-__global__ void __launch_bounds__(kThreads) clear_sum(Table table) {
-  let_next_kernel_start();
-  const int32_t step = static_cast<int32_t>(gridDim.x) * kThreads;
-  for (int32_t i = static_cast<int32_t>(blockIdx.x * kThreads + threadIdx.x); i < table.cells(); i += step)
-    table.counts[i] = 0;
-}
 
 template <typename Source>
 __global__ void __launch_bounds__(kThreads, kBlocks<Source>)
@@ -133,7 +126,7 @@ void confusion_matrix(const TensorView& prediction, const TensorView& target, co
   const int64_t images = target.sizes[0];
   const Extent size{target.sizes[1], target.sizes[2]};
   const Table table = make_table(static_cast<int>(counts.sizes[0]), ignore_index, counts);
-  launch(clear_sum, grid_for(table.cells(), 1), kThreads, 0, as_cuda(stream), table);
+  clear_before(table.counts, table.cells(), as_cuda(stream));
   if (prediction.ndim == 3) {
     const PixelGroups<1> groups{images, size.height, size.width};
     launch_overlapping(count_labels, grid_for(groups.count(), kLabelBlocks), kThreads, table.bytes(), as_cuda(stream),

@@ -43,7 +43,7 @@ RALX_HD void set_scores(int i, float entropy, float best, float second, Measured
 template <bool kConfidence, typename Source, int kPixels = Source::kPixels>
 __device__ void measure_any(const Source& source, const typename Source::At& at, Measured<kPixels>& out) {
   float largest[kPixels], second[kPixels], z[kPixels], tz[kPixels];
-  each_class<1>(source, at, [&](int c, const float (&x)[kPixels]) {
+  each_class_exactly(source, at, [&](int c, const float (&x)[kPixels]) {
     RALX_UNROLL
     for (int i = 0; i < kPixels; ++i) {
       if (c == 0) {
@@ -58,7 +58,7 @@ __device__ void measure_any(const Source& source, const typename Source::At& at,
     }
   });
   const auto step = [&](float x, int i) { return higher(kFloor<float>, (x - largest[i]) * kLogFloat); };
-  each_class<1>(source, at, [&](int, const float (&x)[kPixels]) {
+  each_class_exactly(source, at, [&](int, const float (&x)[kPixels]) {
     RALX_UNROLL
     for (int i = 0; i < kPixels; ++i) {
       const float t = step(x[i], i), e = exp2_to_zero(t);
@@ -132,14 +132,12 @@ struct PixelSums {
   }
 };
 
-constexpr int kChunk = 8;
-
 // The pixels at `at`. A pixel whose entropy is NaN then is one for measure_any(), which is kept apart because
 // it would need registers here.
 template <bool kConfidence, typename Source, int kPixels = Source::kPixels>
 __device__ void measure(const Source& source, const typename Source::At& at, Measured<kPixels>& out) {
   PixelSums<kConfidence, Source> sums;
-  constexpr int kAhead = Source::kClasses > 0 ? Source::kClasses : kChunk;
+  constexpr int kAhead = Source::kClasses > 0 ? Source::kClasses : Source::kInterpolates ? 6 : 8;
   each_chunk<kAhead>(source, at, [&](int first, const auto& raw, auto count) {
     RALX_UNROLL
     for (int k = 0; k < kAhead; ++k)
