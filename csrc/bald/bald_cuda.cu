@@ -135,11 +135,10 @@ struct RegisterSums {
   float sum_p[kMost][kPixels] = {};
   float sum_entropy[kPixels] = {};
 
-  // Without kFarDown it may give NaN for logits that are finite or -inf, at fewer operations.
-  template <bool kFarDown, typename At>
-  __device__ void add_pass(const At& at, int classes) {
-    float x[kMost][kPixels];  // logits, then exponentials
-    read(at, classes, x);
+  // x: the logits, then exponentials. Without kFarDown it may give NaN for logits that are finite or -inf, at
+  // fewer operations.
+  template <bool kFarDown>
+  __device__ void add_pass(float (&x)[kMost][kPixels], int classes) {
     PixelSoftmax softmax[kPixels];
     bool lowered = false;
     RALX_UNROLL
@@ -187,18 +186,6 @@ struct RegisterSums {
  private:
   static constexpr float kFarBelow = 200;  // 2^-288 is 0
 
-  template <typename At>
-  static __device__ void read(const At& at, int classes, float (&x)[kMost][kPixels]) {
-    typename At::Raw raw[kMost];
-    RALX_UNROLL
-    for (int c = 0; c < kMost; ++c) {
-      raw[c] = {};
-      if (c <= kLeast || c < classes) raw[c] = at.read(c);
-    }
-    RALX_UNROLL
-    for (int c = 0; c < kMost; ++c) At::convert(raw[c], x[c]);
-  }
-
   static __device__ void lower(float (&x)[kMost][kPixels], const PixelSoftmax (&softmax)[kPixels]) {
     RALX_UNROLL
     for (int c = 0; c < kMost; ++c) {
@@ -213,6 +200,10 @@ struct RegisterSums {
 template <int kMost, int kPixels>
 constexpr int kFewBlocks = 65536 / kFewThreads / (2 * kMost * kPixels + (kPixels > 1 ? 52 : 108));
 
+// Whether the next pass is asked for while one is worked on: where there are registers for it, one a class.
+template <int kMost, int kLeast, typename Source>
+constexpr bool kAhead = kMost == kLeast + 1 && Source::kPixels > 1 && sizeof(typename Source::At::Raw) == 4;
+
 template <int kMost, int kLeast, typename Source>
 __global__ void __launch_bounds__(kFewThreads, kFewBlocks<kMost, Source::kPixels>)
     score_few_classes(Source source, PixelGroups<Source::kPixels> groups, PixelOutputs out) {
@@ -221,10 +212,27 @@ __global__ void __launch_bounds__(kFewThreads, kFewBlocks<kMost, Source::kPixels
   const int classes = source.view.classes;
   groups.each([&](int64_t n, int64_t y, int64_t x, bool wanted) {
     RegisterSums<kMost, kLeast, kPixels> sums;
+    using At = typename Source::At;
+    typename At::Raw raw[kMost];
+    const auto read = [&](int32_t t) {
+      const At at = source.at(t, n, y, x, wanted, warp);
+      RALX_UNROLL
+      for (int c = 0; c < kMost; ++c) {
+        raw[c] = {};
+        if (c <= kLeast || c < classes) raw[c] = at.read(c);
+      }
+    };
     const auto add_passes = [&](auto far_down, bool mine) {
-      for (int64_t t = 0; t < source.view.passes; ++t) {
-        const auto at = source.at(t, n, y, x, wanted, warp);
-        if (mine) sums.template add_pass<far_down>(at, classes);
+      constexpr bool kReadAhead = kAhead<kMost, kLeast, Source>;
+      const auto passes = static_cast<int32_t>(source.view.passes);
+      if (kReadAhead) read(0);
+      for (int32_t t = 0; t < passes; ++t) {
+        if (!kReadAhead) read(t);
+        float logits[kMost][kPixels];
+        RALX_UNROLL
+        for (int c = 0; c < kMost; ++c) At::convert(raw[c], logits[c]);
+        if (kReadAhead && t + 1 < passes) read(t + 1);
+        if (mine) sums.template add_pass<far_down>(logits, classes);
       }
     };
     add_passes(std::false_type{}, wanted);
@@ -385,7 +393,7 @@ __global__ void __launch_bounds__(kStreamThreads)
 
 constexpr int kRegionThreads = 256, kRegionWarps = kRegionThreads / kWarp;
 constexpr int64_t kSlicePixels = 2048;
-constexpr int kAhead = 4;  // pixels that a thread asks for at once
+constexpr int kAtOnce = 4;  // pixels that a thread asks for
 
 // A region is cut into slices of a few rows, a warp's work; what they found is added up in their order.
 struct Slices {
@@ -427,11 +435,11 @@ __global__ void __launch_bounds__(kRegionThreads)
   for (int64_t c = lane; c < classes; c += kWarp) counts[c] = 0;
   __syncwarp();
   double sum = 0;
-  for (int i = static_cast<int>(lane); i < pixels; i += kAhead * static_cast<int>(kWarp)) {
-    float bald[kAhead];
-    int32_t predicted[kAhead];
+  for (int i = static_cast<int>(lane); i < pixels; i += kAtOnce * static_cast<int>(kWarp)) {
+    float bald[kAtOnce];
+    int32_t predicted[kAtOnce];
     RALX_UNROLL
-    for (int k = 0; k < kAhead; ++k) {
+    for (int k = 0; k < kAtOnce; ++k) {
       const int pixel = i + k * static_cast<int>(kWarp);
       if (pixel >= pixels) break;
       const int64_t place = first + pixel / width * grid.image.width + pixel % width;
@@ -439,7 +447,7 @@ __global__ void __launch_bounds__(kRegionThreads)
       predicted[k] = label[place];
     }
     RALX_UNROLL
-    for (int k = 0; k < kAhead; ++k) {
+    for (int k = 0; k < kAtOnce; ++k) {
       if (i + k * static_cast<int>(kWarp) >= pixels) break;
       sum += static_cast<double>(bald[k]);
       atomicAdd(&counts[predicted[k]], 1u);
