@@ -11,9 +11,11 @@ from timings import OP
 
 
 def as_text(report: Report) -> str:
-    parts = [", ".join(f"{name} {value}" for name, value in report.machine.items())]
-    parts.append(rendered(results_table(report.results)))
-    if not report.small:
+    parts = []
+    if report.results:
+        parts.append(", ".join(f"{name} {value}" for name, value in report.machine.items()))
+        parts.append(rendered(results_table(report.results)))
+    if report.results and not report.small:
         where = "one H200" if report.gpu else f"{THREADS} threads"
         parts.append(f"Bars, set for {where}\n{rendered(bars_table(report))}")
     if report.checks:

@@ -198,7 +198,7 @@ struct RegisterSums {
 // So many that Σp, a pass's logits and what else a thread needs just find room; addresses of a layout that
 // isn't simple take more.
 template <int kMost, int kPixels>
-constexpr int kFewBlocks = 65536 / kFewThreads / (2 * kMost * kPixels + (kPixels > 1 ? 52 : 108));
+constexpr int kFewBlocks = 65536 / kFewThreads / (2 * kMost * kPixels + (kPixels > 1 ? 52 : 124));
 
 // Whether the next pass is asked for while one is worked on: where there are registers for it, one a class.
 template <int kMost, int kLeast, typename Source>
@@ -382,8 +382,9 @@ __global__ void __launch_bounds__(kStreamThreads)
   groups.each([&](int64_t n, int64_t y, int64_t x, bool wanted) {
     if (!wanted) return;
     PixelScore score[1];
-    each_class<kStreamAhead>(sum_p, sum_p.at(0, n, y, x, wanted, nullptr),
-                             [&](int c, const float (&sum)[1]) { score[0].add(c, sum[0], out.one_over_passes); });
+    each_class<kStreamAhead>(sum_p, sum_p.at(0, n, y, x, wanted, nullptr), [&](int c, const float (&sum)[1]) {
+      score[0].add(c, sum[0], out.one_over_passes);
+    });
     const float entropy[1] = {sum_entropy[(n * out.rows + y) * out.columns + x]};
     out.write(n, y, x, score, entropy);
   });

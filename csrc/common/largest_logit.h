@@ -45,14 +45,14 @@ struct Largest {
 };
 
 // The same of halves as they lie in memory, two at once.
-template <bool kSecond, typename Short>
+template <bool kSecond, typename Short, int kPixels>
 struct LargestOfPairs {
-  static constexpr int kPixels = 8;
-  using Raw = Pack<uint32_t, 4>;
+  static constexpr int kWords = kPixels / 2;
+  using Raw = Pack<uint32_t, kWords>;
 
   RALX_HD LargestOfPairs() {
     RALX_UNROLL
-    for (int i = 0; i < 4; ++i) {
+    for (int i = 0; i < kWords; ++i) {
       first_.of[i] = second_.of[i] = LowestPair<Short>::kBits;
       label_[i] = 0;
     }
@@ -61,7 +61,7 @@ struct LargestOfPairs {
   RALX_HD void add(int c, const Raw& raw) {
     const uint32_t both = static_cast<uint32_t>(c) * 0x10001u;
     RALX_UNROLL
-    for (int i = 0; i < 4; ++i) {
+    for (int i = 0; i < kWords; ++i) {
       const uint32_t x = raw.of[i], best = first_.of[i], better = greater_pairs(x, best, Short{});
       if constexpr (kSecond)
         second_.of[i] = max_of_pairs(min_of_pairs(x, best, Short{}), second_.of[i], Short{});
@@ -75,23 +75,25 @@ struct LargestOfPairs {
   RALX_HD int32_t label(int i) const { return half(label_, i).bits; }
 
  private:
-  static RALX_HD Short half(const uint32_t (&words)[4], int i) {
+  static RALX_HD Short half(const uint32_t (&words)[kWords], int i) {
     return {static_cast<uint16_t>(words[i / 2] >> i % 2 * 16)};
   }
 
   Raw first_, second_;
-  uint32_t label_[4];
+  uint32_t label_[kWords];
 };
-template <bool kSecond, int kClasses>
-struct Largest<kSecond, PlanarLogits<Half, kClasses>> : LargestOfPairs<kSecond, Half> {};
-template <bool kSecond, int kClasses>
-struct Largest<kSecond, PlanarLogits<BFloat16, kClasses>> : LargestOfPairs<kSecond, BFloat16> {};
+template <bool kSecond, int kClasses, int kPixels>
+struct Largest<kSecond, PlanarLogits<Half, kClasses, kPixels>> : LargestOfPairs<kSecond, Half, kPixels> {};
+template <bool kSecond, int kClasses, int kPixels>
+struct Largest<kSecond, PlanarLogits<BFloat16, kClasses, kPixels>>
+    : LargestOfPairs<kSecond, BFloat16, kPixels> {};
 
 // The predicted class of each pixel, as torch.argmax has it.
 template <typename Source>
 __device__ void predict(const Source& source, const typename Source::At& at,
                         int32_t (&label)[Source::kPixels]) {
-  constexpr int kPixels = Source::kPixels, kAhead = Source::kClasses > 0 ? Source::kClasses : 8;
+  constexpr int kPixels = Source::kPixels;
+  constexpr int kAhead = Source::kClasses > 0 ? Source::kClasses : Source::kInterpolates ? 4 : 8;
   Largest<false, Source> largest;
   each_chunk<kAhead>(source, at, [&](int first, const auto& raw, auto count) {
     RALX_UNROLL

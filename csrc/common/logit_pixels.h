@@ -20,8 +20,8 @@ namespace ralx::RALX_ISA {
 //                                together, also those that want no pixel; `warp` is shared memory of this
 //                                warp, warp_bytes() long, or null
 //   At::read(c)                  class c as it is stored, so that reading ahead costs few registers
-//   At::from(c)                  the same pixels, whose class 0 is class c: read(k) of a constant k costs less
-//   At::exact(c)                 like read(c), which may give NaN beside logits that are not finite
+//   At::from(c)                  the same pixels, whose class 0 is class c: read(k) of a constant k costs
+//   less At::exact(c)                 like read(c), which may give NaN beside logits that are not finite
 //   At::convert(raw, x)          as float
 
 // At native size, the pixels of a row side by side in memory and aligned: one load a class, of 16 bytes
@@ -177,16 +177,17 @@ void dispatch_logits(const LogitView& view, const Function& function) {
 }
 
 // Calls function(source) with the number of classes known to the compiler where it is a usual one: then no
-// loop over classes is left, and no chunk of them is partly empty.
-template <typename Source, typename Function>
+// loop over classes is left, and no chunk of them is partly empty. A thread then has kGroup pixels at most.
+template <int kGroup, typename Source, typename Function>
 void with_classes(const Source& source, const Function& function) {
   function(source);
 }
-template <typename Stored, typename Function>
+template <int kGroup, typename Stored, typename Function>
 void with_classes(const PlanarLogits<Stored>& source, const Function& function) {
+  constexpr int kMost = PlanarLogits<Stored>::kPixels, kPixels = kGroup < kMost ? kGroup : kMost;
   switch (source.view.classes) {
-    case 11: return function(PlanarLogits<Stored, 11>{source.view});  // CamVid's
-    case 19: return function(PlanarLogits<Stored, 19>{source.view});  // Cityscapes'
+    case 11: return function(PlanarLogits<Stored, 11, kPixels>{source.view});  // CamVid's
+    case 19: return function(PlanarLogits<Stored, 19, kPixels>{source.view});  // Cityscapes'
     default: return function(source);
   }
 }

@@ -56,7 +56,15 @@ RALX_HD float larger_or_nan(float a, float b) {
   return a > b || a != a ? a : b;
 #endif
 }
-RALX_HD float smaller_or_nan(float a, float b) { return -larger_or_nan(-a, -b); }
+RALX_HD float smaller_or_nan(float a, float b) {
+#if defined(__CUDA_ARCH__)
+  float smaller;
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(smaller) : "f"(a), "f"(b));
+  return smaller;
+#else
+  return a < b || a != a ? a : b;
+#endif
+}
 
 // One step of argmax over classes, as torch.argmax: the first NaN wins, then the lowest of equal classes.
 // `best` ends as the maximum, or NaN where there is one.
@@ -186,7 +194,8 @@ RALX_HD T log2_positive(T x) {
   }
 }
 
-// log2 z of normal z, where an error of 2^-22 of it, or between 1/2 and 2 of 2^-22, doesn't matter. NaN stays.
+// log2 z of normal z, where an error of 2^-22 of it, or between 1/2 and 2 of 2^-22, doesn't matter. NaN
+// stays.
 RALX_HD float log2_of_sum(float z) {
 #if defined(__CUDA_ARCH__)
   float log;

@@ -1,5 +1,5 @@
-// Logits that are bilinearly upsampled as they are read; the few pixels of the source that a warp needs stay in
-// the first-level cache. What a source offers is said in logit_pixels.h.
+// Logits that are bilinearly upsampled as they are read; the few pixels of the source that a warp needs stay
+// in the first-level cache. What a source offers is said in logit_pixels.h.
 #pragma once
 
 #include <cmath>
@@ -110,10 +110,14 @@ struct UpsampledLogits {
 
   __device__ At at(int64_t t, int64_t n, int64_t y, int64_t x, bool, float*) const {
     const UpsampledAxis::Place row = rows.at(y), column = columns.at(x);
-    return {static_cast<const Stored*>(view.data),        view.stride_c,
-            view.offset(t, n, row.first, column.first),   view.offset(t, n, row.first, column.second),
-            view.offset(t, n, row.second, column.first),  view.offset(t, n, row.second, column.second),
-            Mix(row.weight),                              Mix(column.weight)};
+    return {static_cast<const Stored*>(view.data),
+            view.stride_c,
+            view.offset(t, n, row.first, column.first),
+            view.offset(t, n, row.first, column.second),
+            view.offset(t, n, row.second, column.first),
+            view.offset(t, n, row.second, column.second),
+            Mix(row.weight),
+            Mix(column.weight)};
   }
 
   LogitView view;
@@ -144,8 +148,7 @@ struct WidelyUpsampledLogits {
       const float a = column(c, 0), b = column(c, 1), d = column(c, 2);
       Raw raw;
       RALX_UNROLL
-      for (int i = 0; i < kPixels; ++i)
-        raw.of[i] = weight[i][0] * a + weight[i][1] * b + weight[i][2] * d;
+      for (int i = 0; i < kPixels; ++i) raw.of[i] = weight[i][0] * a + weight[i][1] * b + weight[i][2] * d;
       return raw;
     }
     RALX_HD Raw exact(int c) const {

@@ -16,7 +16,9 @@ constexpr int kThreads = 128, kWarps = kThreads / kWarp;
 // Of a multiprocessor, at once; more would leave too few registers for what is asked for ahead.
 constexpr int kLabelBlocks = 8;
 template <typename Source>
-constexpr int kBlocks = Source::kClasses > 0 || Source::kInterpolates ? 3 : 5;
+constexpr int kBlocks = Source::kClasses > 0    ? 3
+                        : Source::kInterpolates ? 4
+                                                : 5;
 
 // Where a block counts.
 struct Table {
@@ -63,7 +65,9 @@ struct Table {
   template <int kPixels, typename Count>
   __device__ void each_cell(const int32_t (&target)[kPixels], const int32_t (&predicted)[kPixels],
                             const Count& count) const {
-    const auto inside = [&](int32_t label) { return static_cast<uint32_t>(label) < static_cast<uint32_t>(classes); };
+    const auto inside = [&](int32_t label) {
+      return static_cast<uint32_t>(label) < static_cast<uint32_t>(classes);
+    };
     RALX_UNROLL
     for (int i = 0; i < kPixels; ++i)
       if (inside(target[i]) && inside(predicted[i]) && target[i] != ignored)
@@ -104,7 +108,8 @@ __global__ void __launch_bounds__(kThreads)
 
 // One table a warp where they take no more than a block has without asking, else one a block, else none.
 Table make_table(int classes, int64_t ignore_index, const TensorView& counts) {
-  const int32_t ignored = ignore_index >= 0 && ignore_index < classes ? static_cast<int32_t>(ignore_index) : -1;
+  const int32_t ignored =
+      ignore_index >= 0 && ignore_index < classes ? static_cast<int32_t>(ignore_index) : -1;
   Table table{classes, ignored, 1, static_cast<unsigned long long*>(counts.data)};
   if (table.bytes() * kWarps <= kUsualShared / 2)
     table.copies = kWarps;
@@ -129,19 +134,19 @@ void confusion_matrix(const TensorView& prediction, const TensorView& target, co
   clear_before(table.counts, table.cells(), as_cuda(stream));
   if (prediction.ndim == 3) {
     const PixelGroups<1> groups{images, size.height, size.width};
-    launch_overlapping(count_labels, grid_for(groups.count(), kLabelBlocks), kThreads, table.bytes(), as_cuda(stream),
-           LabelPixels(prediction), LabelPixels(target), groups, table);
+    launch_overlapping(count_labels, grid_for(groups.count(), kLabelBlocks), kThreads, table.bytes(),
+                       as_cuda(stream), LabelPixels(prediction), LabelPixels(target), groups, table);
     return;
   }
   const auto count = [&](auto source) {
     using Source = decltype(source);
     const PixelGroups<Source::kPixels> groups{images, size.height, size.width / Source::kPixels};
     launch_overlapping(count_logits<Source>, grid_for(groups.count(), kBlocks<Source>), kThreads,
-           table.bytes() + kWarps * source.warp_bytes(), as_cuda(stream), source, LabelPixels(target), groups,
-           table);
+                       table.bytes() + kWarps * source.warp_bytes(), as_cuda(stream), source,
+                       LabelPixels(target), groups, table);
   };
   dispatch_logits(LogitView(prediction, size, align_corners),
-                  [&](auto source) { with_classes(source, count); });
+                  [&](auto source) { with_classes<8>(source, count); });
 }
 
 }  // namespace ralx::RALX_ISA

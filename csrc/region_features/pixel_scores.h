@@ -137,7 +137,8 @@ struct PixelSums {
 template <bool kConfidence, typename Source, int kPixels = Source::kPixels>
 __device__ void measure(const Source& source, const typename Source::At& at, Measured<kPixels>& out) {
   PixelSums<kConfidence, Source> sums;
-  constexpr int kAhead = Source::kClasses > 0 ? Source::kClasses : Source::kInterpolates ? 6 : 8;
+  constexpr int kChunk = Source::kInterpolates || kPixels > 4 ? 6 : 8;  // for which there are registers
+  constexpr int kAhead = Source::kClasses > 0 ? Source::kClasses : kChunk;
   each_chunk<kAhead>(source, at, [&](int first, const auto& raw, auto count) {
     RALX_UNROLL
     for (int k = 0; k < kAhead; ++k)

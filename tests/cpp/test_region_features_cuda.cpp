@@ -7,6 +7,8 @@
 #include <random>
 #include <vector>
 
+#include "common/bilinear.h"
+#include "common/upsampled_logits.h"
 #include "cuda_cases.h"
 #include "region_features/region_features.h"
 
@@ -181,6 +183,27 @@ void test_scores() {
                 {true, true, 3}});
 }
 
+// Without a division, to the last bit, on both sides of the size from which on 32 bits don't do.
+void test_upsampled_axis() {
+  const int64_t sizes[] = {1, 2, 3, 5, 9, 64, 120, 481, 2048};
+  const auto test = [](int64_t source, int64_t size, bool align_corners) {
+    const ralx::RALX_ISA::UpsampledAxis axis(source, size, align_corners);
+    for (int64_t position = 0; position < size; ++position) {
+      const ralx::RALX_ISA::Neighbours exact =
+          ralx::RALX_ISA::bilinear(position, source, size, align_corners);
+      const auto place = axis.at(position);
+      CHECK(place.first == exact.first && place.second == exact.second);
+      CHECK(place.weight == static_cast<float>(exact.weight));
+    }
+  };
+  for (bool align_corners : {false, true}) {
+    for (int64_t source : sizes)
+      for (int64_t size : sizes) test(source, size, align_corners);
+    test(32000, 32001, align_corners);
+    test(40000, 40001, align_corners);
+  }
+}
+
 struct MapCase {
   int64_t images, classes, height, width;
   Extent source;
@@ -274,6 +297,7 @@ int main() {
       test_special_values(dtype, layout, {false, false, 0});
       test_special_values(dtype, layout, {true, true, 5});
     }
+  test_upsampled_axis();
   test_scores();
   test_label_maps();
   test_regions({1, 1, 8, 16, {8, 16}, {4, 4}, {1, 1}});
