@@ -2,11 +2,13 @@
 // little else passes through memory: this is a question of bandwidth, as long as a logit costs few
 // instructions. An H200 can issue 28 a float32 logit, and 14 a 16-bit one, in the time its memory takes to
 // bring them. Up to 32 classes both Σp and a pass's logits, later exponentials, stay in registers. With 19
-// classes a logit takes 10.3 (16-bit: 11.9): load and address 1.4, conversion 1 (16-bit only), maximum 1, t
-// 2, 2^t 1, z 1, tz 1, Σp 1, the pixel's share 2; with 20 passes, 1 more in the end. 12 to 20 warps a
-// multiprocessor find room, and all loads of a pass leave together, 2.4 KB a warp with 19 16-bit classes, so
-// that enough is in flight while some warps compute. With more classes Σp lies in shared memory and the
-// logits of a pass are read three times, twice from the caches.
+// classes a logit takes about 10: load and address 2, conversion 1 (16-bit only), maximum 1, t 1, 2^t 1, z 1,
+// tz 1, Σp 1, the pixel's share 1. 16 warps a multiprocessor find room, and all loads of a pass leave
+// together. Those of 16 bits are 2.4 KB a warp, too little to keep memory busy while other warps compute: so
+// the next pass is asked for before this one is worked on. Twenty passes of a Cityscapes image take an H200
+// 0.75 ms in float32 and 0.46 in bfloat16, 99 % and 81 % of what a copy reaches; without asking ahead the
+// latter were 71 %. With more classes Σp lies in shared memory and the logits of a pass are read three times,
+// twice from the caches.
 #include <cmath>
 #include <type_traits>
 

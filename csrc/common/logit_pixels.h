@@ -20,8 +20,9 @@ namespace ralx::RALX_ISA {
 //                                together, also those that want no pixel; `warp` is shared memory of this
 //                                warp, warp_bytes() long, or null
 //   At::read(c)                  class c as it is stored, so that reading ahead costs few registers
-//   At::from(c)                  the same pixels, whose class 0 is class c: read(k) of a constant k costs
-//   less At::exact(c)                 like read(c), which may give NaN beside logits that are not finite
+//   At::exact(c)                 the same; read(c) may give NaN beside logits that are not finite
+//   At::from(c)                  the same pixels, with class c as the first: then read(k) is cheap for a
+//                                constant k
 //   At::convert(raw, x)          as float
 
 // At native size, the pixels of a row side by side in memory and aligned: one load a class, of 16 bytes

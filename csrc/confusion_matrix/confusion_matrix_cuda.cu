@@ -1,7 +1,11 @@
 // The class of a pixel takes C loads and comparisons and one addition to a table, so this is a question of
-// memory: 16-byte loads, eight classes ahead, keep about 100 KB a multiprocessor in flight. The table lies in
-// shared memory, one for each warp where they fit, or else in `counts` itself; neighbours are of one class as
-// a rule, and equal addresses of one warp are added up by the hardware before they are written.
+// memory: 16-byte loads, of all classes at once where their number is a usual one, keep about 100 KB a
+// multiprocessor in flight. The table lies in shared memory, one for each warp where they fit, or else in
+// `counts` itself; neighbours are of one class as a rule, and equal addresses of one warp are added up by the
+// hardware before they are written. The sum is cleared by a kernel that lets this one start at once.
+//
+// A Cityscapes image takes an H200 45 µs in float32 and 27 in bfloat16, where a copy would move its bytes in
+// 37 and 19: as with region_features, the start and the end weigh in so short a time.
 #include "common/cuda.h"
 #include "common/label_pixels.h"
 #include "common/largest_logit.h"

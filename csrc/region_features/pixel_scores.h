@@ -3,8 +3,9 @@
 //
 // Classes come in chunks, which are asked for as a whole and looked at twice while they lie in registers: for
 // the largest so far, then for the sums z = Σ 2^t and tz = Σ t 2^t, t = (x - largest) log2 e; where the
-// largest has grown since the last chunk, the sums are put right. So a logit takes about nine instructions,
-// of which the special function unit has one.
+// largest has grown since the last chunk, the sums are put right. So a logit takes seven to nine
+// instructions, of which the special function unit has one. Where the number of classes is known to the
+// compiler there is one chunk, and nothing to put right.
 #pragma once
 
 #include <cmath>
