@@ -137,9 +137,9 @@ struct RegisterSums {
   float sum_p[kMost][kPixels] = {};
   float sum_entropy[kPixels] = {};
 
-  // x: the logits, then exponentials. Without kFarDown it may give NaN for logits that are finite or -inf, at
-  // fewer operations.
-  template <bool kFarDown>
+  // x: the logits, then exponentials. Without kCareful it takes fewer operations and may give NaN for logits
+  // that are finite or -inf.
+  template <bool kCareful>
   __device__ void add_pass(float (&x)[kMost][kPixels], int classes) {
     PixelSoftmax softmax[kPixels];
     bool lowered = false;
@@ -157,7 +157,7 @@ struct RegisterSums {
       RALX_UNROLL
       for (int c = 0; c < kMost; ++c) {
         if (c > kLeast && c >= classes) x[c][i] = softmax[i].largest - kFarBelow;
-        x[c][i] = kFarDown ? softmax[i].add(x[c][i]) : softmax[i].add_near(x[c][i]);
+        x[c][i] = kCareful ? softmax[i].add(x[c][i]) : softmax[i].add_near(x[c][i]);
       }
     }
     RALX_UNROLL
@@ -224,7 +224,7 @@ __global__ void __launch_bounds__(kFewThreads, kFewBlocks<kMost, Source::kPixels
         if (c <= kLeast || c < classes) raw[c] = at.read(c);
       }
     };
-    const auto add_passes = [&](auto far_down, bool mine) {
+    const auto add_passes = [&](auto careful, bool mine) {
       constexpr bool kReadAhead = kAhead<kMost, kLeast, Source>;
       const auto passes = static_cast<int32_t>(source.view.passes);
       if (kReadAhead) read(0);
@@ -234,7 +234,7 @@ __global__ void __launch_bounds__(kFewThreads, kFewBlocks<kMost, Source::kPixels
         RALX_UNROLL
         for (int c = 0; c < kMost; ++c) At::convert(raw[c], logits[c]);
         if (kReadAhead && t + 1 < passes) read(t + 1);
-        if (mine) sums.template add_pass<far_down>(logits, classes);
+        if (mine) sums.template add_pass<careful>(logits, classes);
       }
     };
     add_passes(std::false_type{}, wanted);

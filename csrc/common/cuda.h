@@ -14,7 +14,6 @@
 #include <string>
 
 #include "common/isa.h"
-#include "common/scalar.h"
 #include "common/tensor_view.h"
 
 // Before a loop whose variables are to be registers.
@@ -184,21 +183,5 @@ T* dynamic_shared() {
 }
 
 #endif
-
-template <typename Word>
-__global__ void clear_words(Word* words, int64_t count) {
-  let_next_kernel_start();
-  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += step)
-    words[i] = 0;
-}
-
-// Zeros for a kernel that is launched next, overlapping, and has waited.
-template <typename Word>
-void clear_before(Word* words, int64_t count, cudaStream_t stream) {
-  constexpr int kThreads = 256;
-  const int64_t blocks = min_of(blocks_for(count, kThreads), multiprocessors());
-  launch(clear_words<Word>, static_cast<unsigned>(blocks), kThreads, 0, stream, words, count);
-}
 
 }  // namespace ralx::RALX_ISA

@@ -79,6 +79,14 @@ struct Table {
   }
 };
 
+// The kernel that counts may start at once: it waits before it adds to the sum.
+__global__ void clear_sum(unsigned long long* counts, int64_t cells) {
+  let_next_kernel_start();
+  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < cells; i += step)
+    counts[i] = 0;
+}
+
 template <typename Source>
 __global__ void __launch_bounds__(kThreads, kBlocks<Source>)
     count_logits(Source source, LabelPixels target, PixelGroups<Source::kPixels> groups, Table table) {
@@ -135,7 +143,7 @@ void confusion_matrix(const TensorView& prediction, const TensorView& target, co
   const int64_t images = target.sizes[0];
   const Extent size{target.sizes[1], target.sizes[2]};
   const Table table = make_table(static_cast<int>(counts.sizes[0]), ignore_index, counts);
-  clear_before(table.counts, table.cells(), as_cuda(stream));
+  launch(clear_sum, grid_for(table.cells(), 1), kThreads, 0, as_cuda(stream), table.counts, table.cells());
   if (prediction.ndim == 3) {
     const PixelGroups<1> groups{images, size.height, size.width};
     launch_overlapping(count_labels, grid_for(groups.count(), kLabelBlocks), kThreads, table.bytes(),
