@@ -512,11 +512,14 @@ void region_features(const TensorView& logits, Extent region_size, bool keep_edg
     launch(measure_units<decltype(source), scored>, static_cast<unsigned>(plan.units()), kThreads, shared,
            as_cuda(stream), source, plan, kept, out, impurity);
   };
+  // With scores or without, the classes come in the same chunks: the entropies are the same to the last bit.
   dispatch_logits(view, [&](auto source) {
-    if (plan.kinds > 1)
-      measure(std::true_type{}, source);
-    else
-      with_classes<kPixelsOfThread>(source, [&](auto source) { measure(std::false_type{}, source); });
+    with_classes<kPixelsOfThread>(source, [&](auto source) {
+      if (plan.kinds > 1)
+        measure(std::true_type{}, source);
+      else
+        measure(std::false_type{}, source);
+    });
   });
   const auto regions = static_cast<unsigned>(plan.regions());
   launch_overlapping(add_up, regions, kThreads, 0, as_cuda(stream), plan, kept, out);

@@ -158,6 +158,16 @@ def test_sums_are_of_the_pixels_and_the_rest_is_the_plain_calls(case) -> None:
         )
 
 
+@pytest.mark.parametrize("classes", [11, 19])  # which the CUDA kernels know beforehand
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_entropies_are_those_without_scores_to_the_last_bit(classes: int, dtype: torch.dtype) -> None:
+    x = 3 * torch.randn(1, classes, 16, 64, generator=torch.Generator().manual_seed(0))
+    plain = region_features(x.to(dtype), (8, 16), cells=(1, 1))
+    scored = region_features(x.to(dtype), (8, 16), cells=(1, 1), scores=SCORES)
+    for a, b in zip(plain[:5], scored, strict=False):
+        assert torch.equal(a, b)
+
+
 @examples(60)
 @given(region_cases())
 def test_sums_over_a_label_map_are_of_the_pixels(case) -> None:
