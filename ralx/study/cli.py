@@ -66,10 +66,10 @@ def parse(arguments: list[str]) -> Command:
 
 def run(command: Command) -> int:
     """Compute what is missing, with others if there are any, and write the study's folder."""
-    out, cells, workshop = prepare(command)
+    out, cells, workshop = prepare(command, _rank())
     workshop.experiment(command.config).describe()
     if not command.report:
-        for cell in cells if _rank() == 0 else ():
+        for cell in cells:
             workshop.store.forget_failure(workshop.key(cell))
         _compute(command, cells, workshop)
     folder = out / (command.name if command.split == "test" else f"{command.name}-{command.split}")
@@ -84,9 +84,9 @@ def run(command: Command) -> int:
     return 0
 
 
-def prepare(command: Command) -> tuple[Path, list[Cell], Workshop]:
-    """The study's cells and what they are done with. WrongInput, before anything is written, for what can't
-    be."""
+def prepare(command: Command, rank: int) -> tuple[Path, list[Cell], Workshop]:
+    """The study's cells and what the process `rank` does them with. WrongInput, before anything is written,
+    for what can't be."""
     config = command.config
     if command.out is None:
         raise WrongInput("--out: a folder for the results is needed")
@@ -102,7 +102,7 @@ def prepare(command: Command) -> tuple[Path, list[Cell], Workshop]:
     torch.set_num_threads(_threads(command, store))
     # Several processes would draw their bars over each other.
     console = Console(force_terminal=False) if command.jobs > 1 else Console()
-    workshop = Workshop(store, Monitor(console=console), _rank())
+    workshop = Workshop(store, Monitor(console=console), rank)
     with naming_wrong_input():
         cells = unique(with_needs(cells_of(STUDIES[command.name], config)), workshop)
         for cell in cells:
@@ -148,8 +148,7 @@ def _work(command: Command, rank: int) -> None:
     """One of several processes, which ends with the one that started it."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        _, cells, workshop = prepare(command)
-        workshop.rank = rank
+        _, cells, workshop = prepare(command, rank)
         work_on(cells, workshop)
     except KeyboardInterrupt:
         sys.exit(130)

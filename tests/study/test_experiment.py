@@ -20,7 +20,7 @@ from PIL import Image
 from tiny_study import TINY
 
 from ralx import cli as train_cli
-from ralx.study.cli import main
+from ralx.study.cli import main, parse, prepare
 
 
 def start(name: str, out: Path, *options: str, **environment: str) -> subprocess.Popen:
@@ -235,6 +235,17 @@ def test_torchrun_divides_the_cells(finished, tmp_path):
     assert results_of(out) == results_of(finished[0])
     finals = re.findall(r"^(\w+, seed \d, \d regions):", process.stdout, re.MULTILINE)
     assert len(finals) == len(set(finals)) == 3 * 2 * 2
+
+
+def test_processes_of_one_machine_take_turns_at_its_gpus(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr("ralx.experiments.find_device", lambda name: asked.append(name) or torch.device("cpu"))
+    command = parse(["budget-curve", "--out", str(tmp_path), *TINY, "--device", "auto"])
+    for rank, gpu in (0, "cuda:0"), (3, "cuda:1"):
+        asked.clear()
+        prepare(command, rank)
+        assert set(asked) == {gpu}
 
 
 def test_a_cell_that_fails_stops_no_other_and_is_tried_again(finished, tmp_path, capsys):
