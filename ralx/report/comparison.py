@@ -32,10 +32,11 @@ from ralx.report.stats import (
 from ralx.report.style import INK, STRIPE, method_handles, method_styles, new_figure
 
 
-def miou_vs_budget(run: Run, pool_pixels: int | None) -> Figure | None:
+def miou_vs_budget(run: Run, pool_pixels: int | None, measured_on: str = "test") -> Figure | None:
     """mIoU [%] against budget: each method's mean, ± std and seeds; θ0′, full supervision and 96 % of it.
 
     `pool_pixels` is the number of pixels of D_V; with it a second axis tells the budget's share of them.
+    `measured_on`: the images that the run's mIoU is of.
     """
     if not run.results:
         return None
@@ -55,7 +56,7 @@ def miou_vs_budget(run: Run, pool_pixels: int | None) -> Figure | None:
         axes.axhline(target, color=INK, lw=1.2, ls=(0, (5, 3)), label=f"{TARGET_TEXT} of it: {target:.1f} %")
     _budget_axis(axes, budgets_of(run.results), with_zero=start is not None)
     axes.yaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
-    axes.set_ylabel("test mIoU [%]")
+    axes.set_ylabel(f"{measured_on} mIoU [%]")
     pixels_per_region = _region_pixels(run)
     if pool_pixels and pixels_per_region:
         _pixel_share_axis(axes, pixels_per_region * 100 / pool_pixels)

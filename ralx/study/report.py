@@ -15,7 +15,7 @@ from ralx.report import (
 )
 from ralx.report.records import Run
 from ralx.run_dir import write_json, write_whole
-from ralx.study.analysis import analyse, table
+from ralx.study.analysis import MEASURED_ON, analyse, table
 from ralx.study.results import Results, Split, gather, write_files
 from ralx.study.studies import STUDIES, StudyName
 from ralx.study.worker import Workshop
@@ -25,7 +25,8 @@ def write_study(name: StudyName, config: Config, workshop: Workshop, folder: Pat
     """Write the study's folder; returns its table as Markdown.
 
     In the folder: results.json, reference.json, selections/, steps.jsonl and config.json as ralx-train leaves
-    them, results.csv, statistics.json, table.md, machine.json, and PNG files; for budget-curve report/ too.
+    them, results.csv, statistics.json, table.md, machine.json, and PNG files; for budget-curve report/ too,
+    whose pages are about the test set.
     """
     results = gather(STUDIES[name], config, workshop, split)
     folder.mkdir(parents=True, exist_ok=True)
@@ -36,7 +37,7 @@ def write_study(name: StudyName, config: Config, workshop: Workshop, folder: Pat
     write_whole(folder / "table.md", lambda path: path.write_text(text))
     pictures = workshop.experiment(config).splits.eval_set
     save_figures(folder, _figures(name, results, config, pictures))
-    if name == "budget-curve" and results.records:
+    if name == "budget-curve" and results.records and split == "test":
         write_report(folder, pictures=pictures)
     return text
 
@@ -57,5 +58,7 @@ def _figures(name: StudyName, results: Results, config: Config, pictures: Any) -
         "selections": {"selections.png": lambda: selections(run, pictures)},
         "upper-bound": {},
     }
-    curve = {"miou_vs_budget.png": lambda: miou_vs_budget(run, results.pool_pixels)}
+    curve = {
+        "miou_vs_budget.png": lambda: miou_vs_budget(run, results.pool_pixels, MEASURED_ON[results.split])
+    }
     return drawn.get(name, curve)

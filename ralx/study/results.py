@@ -24,6 +24,7 @@ class Results(NamedTuple):
     """Records as ralx-train writes them, the arm's label in the place of the method; only of what is
     finished."""
 
+    split: Split  # that the mIoU of records and references is of
     records: list[Record]
     references: list[Record]
     selections: list[Record]
@@ -43,6 +44,7 @@ def gather(study: Study, config: Config, workshop: Workshop, split: Split) -> Re
     selects = [(arm, s, Cell("select", arm.config, s, arm.method)) for arm in arms for s in config.seeds]
     selections = [_labelled(arm, found["selection"]) for arm, found in _found(selects, workshop)]
     return Results(
+        split=split,
         records=_records(arms, config, workshop, split),
         references=_references(config, workshop, split),
         selections=selections,

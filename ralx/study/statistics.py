@@ -19,10 +19,11 @@ BOOTSTRAP_SAMPLES = 10_000
 
 
 def summary(values: Sequence[float]) -> dict[str, Any]:
-    """n, mean, sample standard deviation, and the bootstrap interval of the mean; a single value has no
-    spread."""
-    spread = stdev(values) if len(values) > 1 else None
-    low, high = bootstrap_interval(values)
+    """n, mean, sample standard deviation, and the bootstrap interval of the mean; of a single value neither
+    spread nor interval."""
+    spread, low, high = None, None, None
+    if len(values) > 1:
+        spread, (low, high) = stdev(values), bootstrap_interval(values)
     return {"n": len(values), "mean": fmean(values), "std": spread, "low": low, "high": high}
 
 
@@ -39,7 +40,11 @@ def comparison(values: Values, baseline: Values) -> dict[str, Any] | None:
 
 
 def bootstrap_interval(values: Sequence[float], samples: int = BOOTSTRAP_SAMPLES) -> tuple[float, float]:
-    """The percentile bootstrap's 95 % interval of the mean (Efron 1979), the same at every call."""
+    """The percentile bootstrap's 95 % interval of the mean (Efron 1979), the same at every call.
+
+    Of few values it is too narrow: it holds the mean of a normal distribution in 83 % of cases of five
+    values, 90 % of ten and 93 % of twenty. The t-test knows how few they are.
+    """
     draw = random.Random(0)
     means = sorted(fmean(draw.choices(values, k=len(values))) for _ in range(samples))
     tail = (1 - CONFIDENCE) / 2

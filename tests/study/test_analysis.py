@@ -42,7 +42,7 @@ def results(curves=CURVES, full=(39, 41)):
         {"method": "full_supervision", "seed": seed, "miou": points / 100, "iou": {"road": points / 100}}
         for seed, points in enumerate(full)
     ]
-    return Results(records, references, [], [], [], [], ("road",), KNOWN, POOL)
+    return Results("test", records, references, [], [], [], [], ("road",), KNOWN, POOL)
 
 
 def test_differences_are_paired_with_every_baseline():
@@ -113,4 +113,8 @@ def test_the_table_shows_it_all():
 def test_nothing_finished_is_no_error():
     nothing = results({}, ())._replace(references=[])
     assert analyse(nothing)["methods"] == {} and analyse(nothing)["target_miou"] is None
-    assert table(analyse(nothing)).startswith("mIoU [%], mean")
+    assert table(analyse(nothing)).startswith("test mIoU [%], mean")
+
+
+def test_the_table_says_what_the_miou_is_of():
+    assert "D_R mIoU [%]" in table(analyse(results()._replace(split="validation"), BASELINES))

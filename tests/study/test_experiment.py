@@ -161,6 +161,8 @@ def test_other_experiments_share_the_cells(finished, tmp_path):
 def test_validation_shows_nothing_of_the_test_set(finished):
     out, _ = finished
     assert main(["budget-curve", "--out", str(out), *TINY, "--split", "validation", "--report"]) == 0
+    assert "D_R mIoU" in (out / "budget-curve-validation" / "table.md").read_text()
+    assert not (out / "budget-curve-validation" / "report").exists(), "its pages are about the test set"
     shown = json.loads((out / "budget-curve-validation" / "results.json").read_text())
     test = json.loads((out / "budget-curve" / "results.json").read_text())
     assert all(set(record["iou"].values()) == {None} for record in shown)
@@ -240,7 +242,9 @@ def test_torchrun_divides_the_cells(finished, tmp_path):
 def test_processes_of_one_machine_take_turns_at_its_gpus(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr("ralx.experiments.find_device", lambda name: asked.append(name) or torch.device("cpu"))
+    monkeypatch.setattr(
+        "ralx.experiments.find_device", lambda name: asked.append(name) or torch.device("cpu")
+    )
     command = parse(["budget-curve", "--out", str(tmp_path), *TINY, "--device", "auto"])
     for rank, gpu in (0, "cuda:0"), (3, "cuda:1"):
         asked.clear()
