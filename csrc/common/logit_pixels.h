@@ -1,5 +1,7 @@
 // Logits as the threads of a GPU read them: each thread has kPixels neighbours of a row, one class after
-// another. A kernel is a template over the source, which knows the element type and the layout.
+// another. A kernel is a template over the source, which knows the element type and the layout. Sources take
+// the classes in chunks of their own, and interpolate in their own order: what is computed from two layouts of
+// the same logits agrees to rounding, not to the last bit.
 #pragma once
 
 #include <cstdint>
@@ -263,16 +265,16 @@ struct PixelGroups {
       const bool wanted = first + lane < total;
       const Place here = wanted ? place : Place{0, 0, 0};
       visit(here.n, here.y, static_cast<int64_t>(here.group) * kGroup, wanted);
-      place.add(further, static_cast<int32_t>(rows), static_cast<int32_t>(groups));
+      place.add(further, static_cast<uint32_t>(rows), static_cast<uint32_t>(groups));
     }
   }
 
  private:
   struct Place {
     int64_t n;
-    int32_t y, group;
+    uint32_t y, group;  // each below 2^31, so that a sum of two is right
 
-    __device__ void add(const Place& more, int32_t rows, int32_t groups) {
+    __device__ void add(const Place& more, uint32_t rows, uint32_t groups) {
       group += more.group;
       y += more.y;
       n += more.n;
@@ -289,7 +291,7 @@ struct PixelGroups {
 
   __device__ Place place_of(int64_t i) const {
     const int64_t row = i / groups;
-    return {row / rows, static_cast<int32_t>(row % rows), static_cast<int32_t>(i % groups)};
+    return {row / rows, static_cast<uint32_t>(row % rows), static_cast<uint32_t>(i % groups)};
   }
 };
 

@@ -180,7 +180,7 @@ void label_map_features(const TensorView& logits, const TensorView& regions, boo
   ImpurityMap impurity(view, scores);
   impurity.use(static_cast<char*>(scratch.data) + totals.bytes());
   make_impurity(view, impurity, as_cuda(stream));
-  dispatch_logits(view, [&](auto source) {
+  const auto measure = [&](auto source) {
     using Source = decltype(source);
     const PixelGroups<Source::kPixels> groups{view.images, view.size.height,
                                               view.size.width / Source::kPixels};
@@ -189,7 +189,9 @@ void label_map_features(const TensorView& logits, const TensorView& regions, boo
     launch(kernel, static_cast<unsigned>(min_of(blocks_for(groups.count(), kThreads), most)), kThreads,
            kThreads / kWarp * source.warp_bytes(), as_cuda(stream), source, groups, LabelPixels(regions),
            totals, impurity);
-  });
+  };
+  // In the chunks of classes that a grid's features take: the entropies are the same to the last bit.
+  dispatch_logits(view, [&](auto source) { with_classes<kPixelsOfThread>(source, measure); });
   const auto data = [](const TensorView& output) { return static_cast<float*>(output.data); };
   const Outputs out{data(class_hist),
                     data(entropy_min),

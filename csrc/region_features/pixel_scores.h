@@ -17,6 +17,8 @@
 
 namespace ralx::RALX_ISA {
 
+constexpr int kPixelsOfThread = 4;  // at once, where all classes are
+
 // Of kPixels pixels. The confidence scores are set only where they are measured.
 template <int kPixels>
 struct Measured {

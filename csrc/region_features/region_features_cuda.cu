@@ -1,6 +1,6 @@
 // A block takes a unit: some rows of cells of one region, or a piece of a large cell. Entropies go to shared
 // memory, from where the cells are pooled: in one order, without atomics. What units found in a region is
-// added up by a second kernel, which starts while the last units of the first are at work.
+// added up by a second kernel, whose launch overlaps the first.
 //
 // One Cityscapes image (1024×2048, 19 classes) on an H200: 47 µs in float32 and 32 in bfloat16, where a copy
 // would move its 160 and 80 MB in 37 and 19. With all classes of a pixel asked for at once, memory is busy as
@@ -23,8 +23,7 @@ constexpr int kThreads = 64, kWarps = kThreads / static_cast<int>(kWarp);
 // Pixels of a unit: enough to be worth a block, few enough that there are blocks for all multiprocessors.
 constexpr int64_t kFewestPixels = 1024, kMostPixels = 4096, kWidest = 2048;
 constexpr int64_t kUnitsPerMultiprocessor = 8;
-constexpr int kPixelsOfLane = 16;   // of a cell that is pooled
-constexpr int kPixelsOfThread = 4;  // at once, where all classes are
+constexpr int kPixelsOfLane = 16;  // of a cell that is pooled
 
 constexpr int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
 RALX_HD int32_t least(int32_t a, int32_t b) { return a < b ? a : b; }

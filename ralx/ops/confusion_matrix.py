@@ -71,6 +71,10 @@ def confusion_matrix(
         check_labels("prediction", prediction)
         check_rank("prediction", prediction, "N, H, W")
         height, width = prediction.shape[1:]
+        if height * width > LIMIT:
+            raise ValueError(
+                f"prediction must have at most {LIMIT} pixels an image, got shape {list(prediction.shape)}"
+            )
     check_labels("target", target)
     check_rank("target", target, "N, H, W")
     check_same_device("prediction", prediction, "target", target)

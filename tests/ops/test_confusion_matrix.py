@@ -253,6 +253,11 @@ REJECTED = [
         {"size": (2**63, 1)},
         r"size must have a product of at most 2147483647, got \(9223372036854775808",
     ),
+    (
+        ValueError,
+        {"prediction": T[:1, :1, :1].expand(1, 2**16, 2**15)},
+        r"prediction must have at most 2147483647 pixels an image, got shape \[1, 65536, 32768\]",
+    ),
 ]
 
 

@@ -282,6 +282,19 @@ def test_layout_changes_nothing(layout) -> None:
             assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("shape", "size"), [((2, 19, 21, 64), None), ((2, 7, 21, 32), (40, 100))])
+def test_layouts_that_the_cuda_kernels_read_in_different_ways_agree(shape, size, dtype, layout) -> None:
+    x = random_logits(*shape).to(dtype)
+    expected = region_features(x, (10, 20), size=size)
+    result = region_features(LAYOUTS[layout](x), (10, 20), size=size)
+    assert torch.equal(result.class_hist, expected.class_hist)
+    limit = 2 * tolerances.of_entropy(dtype, shape[1], upsampled=size is not None)
+    for name in ("entropy_min", "entropy_avg", "entropy_max"):
+        torch.testing.assert_close(getattr(result, name), getattr(expected, name), atol=limit, rtol=0)
+
+
 def test_no_images_give_empty_outputs() -> None:
     result = region_features(torch.empty(0, 7, 20, 30), (10, 10), cells=(2, 5), size=(40, 60))
     shapes = [(0, 24, 7), (0, 24, 2, 5), (0, 24, 2, 5), (0, 24, 2, 5), (0, 24)]
