@@ -264,6 +264,7 @@ class Config:
         require(0 < self.scale <= 1, "scale", "must be in (0, 1]")
         require(self.dropout is None or 0 <= self.dropout < 1, "dropout", "must be in [0, 1)")
         require(0 <= self.gamma <= 1, "gamma", "must be in [0, 1]")
+        require(self.dqn_lr_decay <= 1, "dqn_lr_decay", "must be at most 1")
         require(self.epsilon_end + self.epsilon_span <= 1, "epsilon_span", "must stay below 1 - epsilon_end")
         tells = self.reward == "mistakes"
         require(tells or not self.keep_learning, "keep_learning", f"needs reward mistakes, not {self.reward}")
@@ -296,6 +297,9 @@ class Config:
         require(k <= capacity, "query_size", f"must be at most replay_capacity, which is {capacity}")
         rule = f"must be at most replay_capacity, which is {capacity}"
         require(self.dqn_batch_size <= capacity, "dqn_batch_size", rule)
+        if self.reward == "mistakes":
+            rule = "must be gain where reward is mistakes, which knows no first step"
+            require(self.first_reward == "gain", "first_reward", rule)
         if "bald" in self.methods:
             require(self.dropout != 0, "dropout", "must not be 0 while bald is among the methods")
             rule = "must be at least 2 while bald is among the methods: one pass can't disagree with itself"

@@ -23,7 +23,7 @@ from ralx.loop import (
     select_regions,
 )
 from ralx.methods import CHOOSERS, Setting
-from ralx.metrics import class_counts, distribution_entropy, rarity
+from ralx.metrics import distribution_entropy, rarity
 from ralx.monitor import Monitor
 from ralx.policy import load_policy, save_policy
 from ralx.pool import RegionGrid, RegionPool
@@ -108,6 +108,7 @@ class Experiment:
             self._grid(data),
             crop_size=self.segmenters.crop_size,
             batch_size=self.config.batch_size,
+            inference_batch_size=self.config.inference_batch_size,
             few_images=self.config.candidate_sampling == "images",
         )
 
@@ -388,8 +389,7 @@ class Experiment:
 
     def _selected(self, game: Game, regions: torch.Tensor) -> dict:
         """What the selected regions hold: pixels, and the class distribution without void."""
-        labels = game.oracle.label(regions)
-        counts = class_counts(labels, len(self.classes), game.dataset.ignore_index).sum(0)
+        counts = game.class_pixels(regions)
         fraction = counts.double() / max(int(counts.sum()), 1)
         return {
             "labelled_regions": len(regions),

@@ -22,7 +22,7 @@ from ralx.ablation import Ablation
 from ralx.datasets import SegmentationDataset
 from ralx.dqn import DQNAgent
 from ralx.features import Featurizer, gather_regions
-from ralx.metrics import class_counts, class_distribution
+from ralx.metrics import class_counts, distribution_of
 from ralx.monitor import Monitor
 from ralx.policy import MOSTLY_GREEDY
 from ralx.pool import Oracle, RegionPool, Regions, chosen_regions
@@ -84,7 +84,7 @@ class Stopwatch:
         self._phases.pop()
 
 
-_REGIONS_AT_ONCE = 4096  # that mistakes are looked for in
+_REGIONS_AT_ONCE = 4096  # whose pixels are counted
 
 
 class Game:
@@ -98,12 +98,14 @@ class Game:
         *,
         crop_size: tuple[int, int],
         batch_size: int,
+        inference_batch_size: int,
         few_images: bool = False,
     ):
         self.dataset = dataset
         self.trainer = trainer
         self.crop_size = crop_size
         self.batch_size = batch_size
+        self.inference_batch_size = inference_batch_size
         self.few_images = few_images
         self.grid = grid
         self.oracle = Oracle(dataset.labels, grid, dataset.ignore_index)
@@ -115,6 +117,7 @@ class Game:
             self.trainer.load_state_dict(trainer_state)
         self.pool = RegionPool(self.grid)
         self.labelled_distributions = torch.zeros(0, len(self.dataset.classes), device=self.dataset.device)
+        self.labelled_pixels = torch.zeros_like(self.labelled_distributions, dtype=torch.int64).sum(0)
 
     def draw(self, query_size: int, pool_size: int, generator: torch.Generator) -> Tensor:
         """Candidates [K, M], see `RegionPool.draw_candidates`."""
@@ -122,9 +125,10 @@ class Game:
 
     def label(self, regions: Tensor, generator: torch.Generator) -> None:
         """Label `regions` [K] and train the segmenter one pass on them."""
-        labels = self.oracle.label(regions)
+        counts = self._count(self.oracle, regions)
         self.pool.label(regions)
-        distribution = class_distribution(labels, len(self.dataset.classes), self.dataset.ignore_index)
+        self.labelled_pixels += counts.sum(0).to(self.labelled_pixels.device)
+        distribution = distribution_of(counts)
         self.labelled_distributions = torch.cat(
             [self.labelled_distributions, distribution.to(self.labelled_distributions.device)]
         )
@@ -149,10 +153,20 @@ class Game:
             logits = nn.functional.interpolate(logits, labels.shape[1:], mode="bilinear", align_corners=True)
             return labels.masked_fill(logits.argmax(1) == labels, ignore_index)
 
-        oracle = Oracle(wrong, self.grid, ignore_index)
-        num_classes = len(self.dataset.classes)
+        def wrong_in_batches(index: Tensor) -> Tensor:
+            return torch.cat([wrong(part) for part in index.split(self.inference_batch_size)])
+
+        return self._count(Oracle(wrong_in_batches, self.grid, ignore_index), regions).cpu()
+
+    def class_pixels(self, regions: Tensor) -> Tensor:
+        """int64 [C]: pixels of each class in the ground truth of `regions` [K]."""
+        return self._count(self.oracle, regions).sum(0)
+
+    def _count(self, oracle: Oracle, regions: Tensor) -> Tensor:
+        """int64 [K, C]: pixels of each class in what the oracle says of `regions` [K]."""
+        num_classes, ignore_index = len(self.dataset.classes), self.dataset.ignore_index
         parts = [oracle.label(part) for part in regions.split(_REGIONS_AT_ONCE)]
-        return torch.cat([class_counts(part, num_classes, ignore_index) for part in parts]).cpu()
+        return torch.cat([class_counts(part, num_classes, ignore_index) for part in parts])
 
     def mistakes(self, regions: Tensor, mistake_weights: Tensor) -> Tensor:
         """float64 [K]: the share of each region's pixels that the segmenter gets wrong, each counted with the
@@ -169,6 +183,7 @@ class Game:
         self.start(parts["trainer"])
         self.pool.load_state_dict(parts["pool"])
         self.labelled_distributions = state["labelled_distributions"].to(self.labelled_distributions.device)
+        self.labelled_pixels += self.class_pixels(self.pool.order).to(self.labelled_pixels.device)
 
 
 class Observation(NamedTuple):

@@ -25,7 +25,6 @@ from ralx.loop import (
     refuse_not_finite,
     split_states,
 )
-from ralx.metrics import class_counts
 from ralx.ops.arguments import Edge
 from ralx.pool import chosen_regions
 from ralx.replay_buffer import ReplayBuffer
@@ -92,7 +91,7 @@ def choose_batch(acquisition: BatchAcquisition) -> Callable[[Setting], Chooser]:
         def choose(game: Game, query_size: int, generator: torch.Generator) -> Tensor:
             candidates = game.draw(query_size, setting.pool_size, generator)
             rows = _of_candidates(predictions, game, candidates, setting)
-            known = setting.class_pixels + _class_pixels(game, game.pool.order)
+            known = setting.class_pixels + game.labelled_pixels.to(setting.class_pixels.device)
             step = Step(rows[..., :-1], rows[..., -1], game.labelled_distributions, known)
             return chosen_regions(candidates, acquisition(step, generator))
 
@@ -182,9 +181,3 @@ def _of_candidates(
         )
     refuse_not_finite(rows)
     return rows
-
-
-def _class_pixels(game: Game, regions: Tensor) -> Tensor:
-    """int64 [C]: pixels per class in the ground truth of `regions` [K]."""
-    labels = game.oracle.label(regions)
-    return class_counts(labels, len(game.dataset.classes), game.dataset.ignore_index).sum(0).cpu()

@@ -69,8 +69,12 @@ def rarity(pixels: Tensor) -> Tensor:
 def class_distribution(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
     """`class_counts` as fractions of the pixels that count, float32 [K, C]: rows sum to 1, an all-void row is
     zeros."""
-    counts = class_counts(labels, num_classes, ignore_index).double()
-    return (counts / counts.sum(1, keepdim=True).clamp(min=1)).float()
+    return distribution_of(class_counts(labels, num_classes, ignore_index))
+
+
+def distribution_of(counts: Tensor) -> Tensor:
+    """Pixels per class, int64 [K, C], as fractions of their sum, float32; where there are none, zeros."""
+    return (counts.double() / counts.sum(1, keepdim=True).clamp(min=1)).float()
 
 
 def kl_divergence(p: Tensor, q: Tensor, eps: float = 1e-7) -> Tensor:

@@ -33,7 +33,7 @@ class Segmenters:
 
     @property
     def numerics(self) -> dict[str, Any]:
-        """What the last bits of the results depend on, beside the config."""
+        """What the last bits of the results depend on, beside the config and the processor."""
         return {
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,

@@ -90,6 +90,11 @@ def test_a_preset_names_itself_and_survives_json(name):
         ({"source_lr": float("nan")}, "source_lr: must be finite"),
         ({"scale": 1.5}, r"scale: must be in \(0, 1\], got 1.5"),
         ({"gamma": 1.1}, "gamma: must be in"),
+        ({"dqn_lr_decay": 1.5}, "dqn_lr_decay: must be at most 1, got 1.5"),
+        (
+            {"reward": "mistakes", "first_reward": "whole"},
+            "first_reward: must be gain where reward is mistakes",
+        ),
         ({"tau": 1.5}, "tau: must be in"),
         ({"tau": 0.0}, "tau: must be positive"),
         ({"dropout": 1.0}, "dropout: must be in"),

@@ -20,6 +20,7 @@ from ralx.loop import (
     select_regions,
     split_states,
 )
+from ralx.metrics import class_counts
 from ralx.monitor import Monitor
 from ralx.pool import RegionGrid
 from ralx.query_network import QueryNetwork
@@ -62,7 +63,8 @@ def make_trainer(lr=0.1):
 
 
 def make_game():
-    return Game(Scenes(), make_trainer(), RegionGrid(4, (8, 12), (4, 4)), crop_size=(8, 8), batch_size=2)
+    grid = RegionGrid(4, (8, 12), (4, 4))
+    return Game(Scenes(), make_trainer(), grid, crop_size=(8, 8), batch_size=2, inference_batch_size=3)
 
 
 @pytest.fixture
@@ -312,6 +314,29 @@ def test_rewards_are_gains_and_the_last_step_takes_what_is_left(run):
 def test_the_published_first_reward_is_the_whole_miou(run):
     make_learner([0.1, 0.12, 0.2, 0.15] * 2, whole_first_reward=True).run(run, Monitor())
     assert [s["reward"] for s in read_steps(run)] == pytest.approx([12, 8, -5] * 2)
+
+
+def test_a_game_counts_the_pixels_of_its_labels():
+    game, again = make_game(), make_game()
+    for regions in torch.tensor([0, 9]), torch.tensor([4, 23, 11]):
+        game.label(regions, torch.Generator().manual_seed(0))
+    expected = class_counts(game.oracle.label(game.pool.order), 2, 255).sum(0)
+    assert torch.equal(game.labelled_pixels, expected) and expected.sum() > 0
+    again.load_state_dict(game.state_dict())
+    assert torch.equal(again.labelled_pixels, expected)
+    game.start()
+    assert not game.labelled_pixels.any()
+
+
+def test_mistakes_are_found_with_few_images_at_once(monkeypatch):
+    game, seen = make_game(), []
+    batch = game.dataset.batch
+    monkeypatch.setattr(game.dataset, "batch", lambda index: seen.append(len(index)) or batch(index))
+    found = game.mistaken_pixels(torch.arange(24))
+    assert seen == [3, 1], "as many as inference_batch_size"
+    assert torch.equal(
+        found[::6], torch.cat([game.mistaken_pixels(torch.tensor([i])) for i in range(0, 24, 6)])
+    )
 
 
 def test_every_sub_action_may_be_rewarded_for_its_own_mistakes(run):

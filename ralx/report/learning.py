@@ -145,12 +145,12 @@ def _within_episode(axes: Axes, episodes: list[list[Record]]) -> None:
     axes.legend(loc="lower right", title="episodes")
 
 
-_PHASES = ("state", "candidates", "features", "select", "train", "reward", "learn")
+_PHASES = ("forward", "state", "candidates", "select", "train", "reward", "learn")
 _PHASE_COLOURS = ("#0072B2", "#56B4E9", "#009E73", "#F0E442", "#D55E00", "#E69F00", "#CC79A7", "#999999")
 
 
 def phases_of(steps: Iterable[Record]) -> list[str]:
-    """The phases that occur, in the order in which a step runs them."""
+    """The phases that occur: forward, which is part of several, then the others as a step runs them."""
     found = dict.fromkeys(phase for step in steps for phase in step["seconds"])
     return [phase for phase in _PHASES if phase in found] + [phase for phase in found if phase not in _PHASES]
 

@@ -117,7 +117,8 @@ def _steps(arms: Sequence[Arm], config: Config, workshop: Workshop) -> list[str]
 
 
 def seconds_by_kind(cells: Sequence[Record]) -> Record:
-    """How many cells of each kind there are and how long they took; "learn", and by method the others."""
+    """How many cells of each kind there are and how long their last attempts took; "learn", and by method the
+    others."""
     seconds: dict[str, list[float]] = defaultdict(list)
     for found in cells:
         cell = found["cell"]
