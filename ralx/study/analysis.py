@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ralx.report.records import Record
-from ralx.report.stats import TARGET_SHARE, budgets_of, mean_std
+from ralx.report.stats import TARGET_SHARE, TARGET_TEXT, budgets_of, mean_std
 from ralx.study.results import Results
 from ralx.study.statistics import area_under, comparison, regions_to_reach, share_of_way, summary
 
@@ -134,7 +134,13 @@ def table(analysis: dict[str, Any]) -> str:
     methods = analysis["methods"]
     budgets = sorted({int(budget) for found in methods.values() for budget in found["budgets"]})
     baselines = analysis["baselines"]
-    head = ["method", *(f"{budget:,}" for budget in budgets), "area", "regions to 96 %", "share of way"]
+    head = [
+        "method",
+        *(f"{budget:,}" for budget in budgets),
+        "area",
+        f"regions to {TARGET_TEXT}",
+        "share of way",
+    ]
     head += [f"area − {baseline}" for baseline in baselines]
     rows = [head, ["---", *["---:"] * (len(head) - 1)]]
     for name, found in methods.items():
@@ -187,5 +193,5 @@ def _notes(analysis: dict[str, Any]) -> list[str]:
         notes.append(f"θ0′, before the first region: {percent(100 * analysis['theta0_prime'])}.")
     if analysis["full_supervision"]:
         full, target = _mean_std(analysis["full_supervision"]), percent(100 * analysis["target_miou"])
-        notes.append(f"Full supervision: {full} %; 96 % of it: {target}.")
+        notes.append(f"Full supervision: {full} %; {TARGET_TEXT} of it: {target}.")
     return notes
