@@ -90,8 +90,12 @@ def _compared(
 
 
 def _share(values: dict[str, dict[int, float]], method: str) -> float | None:
-    """From uniform to cheat, of the means over the seeds that all three have."""
+    """From uniform to cheat, of the means over the seeds that all three have; None where the way isn't longer
+    than twice its standard error: noise over noise."""
     if not {FLOOR, CEILING} <= values.keys():
+        return None
+    way = comparison(values[CEILING], values[FLOOR])
+    if way is None or way["standard_error"] is None or way["mean"] <= 2 * way["standard_error"]:
         return None
     three = (values[method], values[FLOOR], values[CEILING])
     seeds = set.intersection(*(set(each) for each in three))

@@ -63,6 +63,8 @@ def test_the_share_of_the_way_is_from_uniform_to_cheat():
     assert methods["ralis"]["budgets"]["10"]["share_of_way"] == pytest.approx(2 / 4)
     without = {name: curve for name, curve in CURVES.items() if name != "cheat"}
     assert analyse(results(without), BASELINES)["methods"]["ralis"]["area"]["share_of_way"] is None
+    noisy = analyse(results(CURVES | {"cheat": {10: (33, 31.5), 30: (37, 34)}}), BASELINES)["methods"]
+    assert noisy["ralis"]["area"]["share_of_way"] is None, "1.4 points, give or take 1.6"
 
 
 def test_the_regions_to_96_percent_are_interpolated():
