@@ -28,10 +28,11 @@ class CMakeBuild(build_ext):
         # pip builds in throw-away environments, whose paths a cache from an earlier build would still name.
         (build / "CMakeCache.txt").unlink(missing_ok=True)
         # cmake and ninja may be installed for this Python only, in an environment that nobody activated.
-        # nvcc often lies where no PATH leads.
-        cuda = os.path.join(os.environ.get("CUDA_HOME", "/usr/local/cuda"), "bin")
-        path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", ""), cuda])
-        environment = os.environ | {"PATH": path}
+        # CUDA_HOME chooses an nvcc, which else often lies where no PATH leads.
+        chosen = os.environ.get("CUDA_HOME", "")
+        folders = [sysconfig.get_path("scripts"), chosen and os.path.join(chosen, "bin")]
+        folders += [os.environ.get("PATH", ""), "/usr/local/cuda/bin"]
+        environment = os.environ | {"PATH": os.pathsep.join(filter(None, folders))}
         configure = [
             *("cmake", "-S", str(ROOT), "-B", str(build), "-G", "Ninja"),
             f"-DCMAKE_BUILD_TYPE={'Debug' if self.debug else 'Release'}",

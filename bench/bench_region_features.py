@@ -72,6 +72,8 @@ def make_option(case: SceneCase) -> Comparison:
 
     def check(ours, theirs) -> None:
         same_features(ours[:5], theirs[:5], (FLIPPED, NEAR, NEAR, NEAR, NEAR_SUM))
+        sums = [part for part in ours[6:] if part is not None]
+        same_features(sums, theirs[5], [NEAR_SUM] * len(sums))
 
     alternatives = [
         Alternative("plain torch", theirs, check),

@@ -121,6 +121,7 @@ def bald_scores(mean: Tensor, entropy: Tensor, scene: Scene) -> tuple[Tensor, Te
 
 
 def confusion_matrix(logits: Tensor, target: Tensor, scene: Scene, ignore_index: int = 255) -> Tensor:
+    """On a GPU bincount reads the extremes back to the host: compare with ralx as the host sees it."""
     classes = scene.classes
     prediction = full_size(logits, scene.size).max(1).indices
     cell = torch.where(target != ignore_index, target.long() * classes + prediction, classes**2)

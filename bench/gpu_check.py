@@ -5,10 +5,12 @@ python bench/gpu_check.py [--device cuda] [--out bench/results] [--minutes 8] [-
 Builds ralx._C into ralx/, runs the tests that need a GPU, compute-sanitizer on some of them, the main job at
 its smallest setting and a few active-learning steps, then times every op. Each part is a process of its own
 with a time limit; what fails is told at the end, and the other parts go on. Needs torch with CUDA, nvcc of
-the same major version, cmake, ninja, pybind11, pytest and hypothesis.
+the same major version with compute-sanitizer, cmake, ninja, pybind11 and what ralx and its tests are
+installed with (`.[test]`).
 
 Writes after each part, named by the GPU: NAME.json (results.py), NAME.txt, the tables, and NAME.log with
-everything that the parts printed. Exit code 1 where a part failed; a missed bar is a number, no failure.
+everything that the parts printed; with --only or --small into bench/results/partial, so that nothing whole is
+replaced. Exit code 1 where a part failed; a missed bar is a number, no failure.
 --device cpu --small tries all of it out where there is no GPU.
 """
 
@@ -33,10 +35,11 @@ from results import Check, Report, load, save
 from table import as_text  # nothing that is imported here needs ralx, which isn't built yet
 
 ROOT = Path(__file__).resolve().parent.parent
-CUDA = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda")) / "bin"
-FOLDERS = [sysconfig.get_path("scripts"), os.environ.get("PATH", ""), str(CUDA)]
+# As setup.py looks for nvcc.
+CHOSEN = os.environ.get("CUDA_HOME", "")
+FOLDERS = [sysconfig.get_path("scripts"), CHOSEN and f"{CHOSEN}/bin", os.environ.get("PATH", "")]
 ENVIRONMENT = os.environ | {
-    "PATH": os.pathsep.join(FOLDERS),
+    "PATH": os.pathsep.join(filter(None, [*FOLDERS, "/usr/local/cuda/bin"])),
     "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
     "PYTHONUNBUFFERED": "1",
     "COLUMNS": "160",
@@ -55,6 +58,7 @@ OPS = ("bald", "confusion_matrix", "kl_histogram")
 ON_DEVICE = "tests/ops/test_cuda.py"
 OTHER_TESTS = (
     "tests/test_dqn.py",
+    "tests/test_devices.py",
     "tests/datasets/test_dataset.py",
     "tests/segmentation",
     "tests/ops/test_kl_histogram.py",
@@ -99,11 +103,15 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
-    parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results", help="folder of the results")
+    parser.add_argument("--out", type=Path, help="folder of the results")
     parser.add_argument("--minutes", type=float, default=8.0, help="after which nothing runs any more")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="some of the parts")
     parser.add_argument("--small", action="store_true", help="small inputs and few tests")
-    return parser.parse_args()
+    options = parser.parse_args()
+    results = ROOT / "bench" / "results"
+    partial = options.small or options.only != PARTS
+    options.out = options.out or (results / "partial" if partial else results)
+    return options
 
 
 class Record:
@@ -219,7 +227,7 @@ def sanitizers(device: str) -> list[Part]:
         return []
     tool = shutil.which("compute-sanitizer", path=ENVIRONMENT["PATH"])
     if not tool:
-        return [Part("sanitizer", ["echo", "compute-sanitizer isn't installed: nothing was checked"])]
+        return [Part("sanitizer", ["sh", "-c", "echo compute-sanitizer is not installed; exit 1"])]
     known = subprocess.run([tool, "--help"], capture_output=True, text=True).stdout
     only_ours = ["--kernel-name", "kernel_substring=ralx"] if "--kernel-name" in known else []
     parts = []

@@ -418,6 +418,12 @@ MAP = torch.zeros(9, 8)
             (torch.zeros(3, 3), MAP.long(), MAP.long(), 3),
             r"output_flatten must be \[pixels\], got shape \[9, 8\]",
         ),
+        (
+            TypeError,
+            "confusion_matrix_pytorch",
+            (torch.zeros(3, 3), MAP[0].long(), MAP[0].float(), 3),
+            "target_flatten must be uint8, int16, int32 or int64, got torch.float32",
+        ),
     ],
 )
 def test_bad_arguments_are_named(error, function, arguments, message):

@@ -1,6 +1,7 @@
 """The ops as torch knows them, and what ralx._C was built for."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -24,7 +25,8 @@ class BuildInfo(NamedTuple):
     cuda: str | None
     """Version of the CUDA compiler; None without CUDA kernels: on CUDA tensors plain torch then computes."""
     cuda_archs: tuple[int, ...]
-    """GPU architectures that the kernels are compiled for: 90 is compute capability 9.0."""
+    """GPU architectures that the kernels are compiled for: 90 is compute capability 9.0. On a GPU that can't
+    run them plain torch computes."""
 
 
 def build_info() -> BuildInfo:
@@ -43,15 +45,31 @@ def stream_of(tensor: Tensor) -> int:
     return torch.cuda.current_stream(tensor.device).cuda_stream
 
 
+def runs_on(capability: tuple[int, int], archs: Sequence[int]) -> bool:
+    """Whether kernels for `archs` run on a GPU of this compute capability: machine code does on its own
+    generation from its own member on, and the newest can be translated for all that came later."""
+    gpu = 10 * capability[0] + capability[1]
+    return gpu >= max(archs) or any(arch // 10 == capability[0] and arch <= gpu for arch in archs)
+
+
+@functools.cache
+def _has_kernels(device: int) -> bool:
+    return cuda_kernels is not None and runs_on(torch.cuda.get_device_capability(device), cuda_kernels.archs)
+
+
 def register(schema: str, *, cpu: Callable, cuda: Callable, ref: Callable, fake: Callable) -> Callable:
     """Registers `ralx::<schema>` with torch, so that torch.compile can trace it; returns the callable op.
 
     `fake` gives outputs of the right shape and dtype from shapes alone; `ref`, in plain torch, serves CUDA
-    tensors where there are no CUDA kernels.
+    tensors where there are no CUDA kernels for their GPU. The first argument is a tensor.
     """
+
+    def on_gpu(first: Tensor, *others: Any, **named: Any) -> Any:
+        return (cuda if _has_kernels(first.get_device()) else ref)(first, *others, **named)
+
     name = f"ralx::{schema.partition('(')[0]}"
     torch.library.define(name, schema[schema.index("(") :], tags=(torch.Tag.pt2_compliant_tag,))
     torch.library.impl(name, "cpu")(cpu)
-    torch.library.impl(name, "cuda")(cuda if cuda_kernels else ref)
+    torch.library.impl(name, "cuda")(on_gpu)
     torch.library.register_fake(name)(fake)
     return getattr(torch.ops.ralx, name.removeprefix("ralx::")).default

@@ -11,6 +11,7 @@ import torch
 
 import ralx
 from ralx import _C
+from ralx.ops.registration import runs_on
 
 ROOT = Path(__file__).parents[2]
 
@@ -100,6 +101,37 @@ def test_build_info_tells_what_was_built() -> None:
     assert info.compiler.split(".")[0].isdigit()
     assert hasattr(_C, "cuda") == (info.cuda is not None) == bool(info.cuda_archs)
     assert all(80 <= arch < 200 for arch in info.cuda_archs)
+
+
+@pytest.mark.parametrize(
+    ("capability", "archs", "expected"),
+    [
+        ((8, 0), (80, 90), True),
+        ((8, 6), (80, 90), True),  # of the same generation
+        ((7, 5), (80, 90), False),
+        ((8, 0), (90,), False),
+        ((10, 0), (80, 90), True),  # translated from the newest
+        ((9, 0), (80, 100), False),  # which alone can be translated
+        ((12, 0), (80, 120), True),
+    ],
+)
+def test_kernels_serve_the_gpus_that_can_run_them(capability, archs, expected) -> None:
+    assert runs_on(capability, archs) is expected
+
+
+def test_an_nvcc_that_does_not_work_is_named(tmp_path: Path) -> None:
+    nvcc = tmp_path / "nvcc"
+    nvcc.write_text("#!/bin/sh\nexit 1\n")
+    nvcc.chmod(0o755)
+    folders = [str(tmp_path), sysconfig.get_path("scripts"), os.environ["PATH"]]
+    environment = os.environ | {"PATH": os.pathsep.join(folders)}
+    for chosen in ("CUDACXX", "RALX_CUDA_ARCHS"):
+        environment.pop(chosen, None)
+    configure = ["cmake", "-S", str(ROOT), "-B", str(tmp_path / "build"), "-G", "Ninja", "-DRALX_PYTHON=ON"]
+    configure += ["-DRALX_TESTS=OFF", f"-DPython_EXECUTABLE={sys.executable}"]
+    result = subprocess.run(configure, capture_output=True, text=True, timeout=120, env=environment)
+    assert result.returncode != 0 and str(nvcc) in result.stderr
+    assert "RALX_CUDA_ARCHS=none" in result.stderr
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 4), (0, 3), (), (1,) * 8])
