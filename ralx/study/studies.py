@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
+from ralx.ablation import FEATURES
 from ralx.config import PAPER_METHODS, PAPER_REWARD, POLICY_METHODS, PUBLISHED_SWITCHES, Config, Method
 from ralx.study.cells import Cell
 
@@ -45,10 +46,9 @@ def compared_methods(config: Config) -> list[Arm]:
 
 def without_features(config: Config) -> list[Arm]:
     """Appendix E.1. Hiding a part of the features, or summing the divergences up otherwise."""
-    parts = ("state-entropy", "state-classes", "kl-labelled", "kl-unlabelled")
     return [
         arm("ralis", "ralis", config),
-        *(arm(f"no-{part}", "ralis", config, hidden_features=(part,)) for part in parts),
+        *(arm(f"no-{part}", "ralis", config, hidden_features=(part,)) for part in FEATURES),
         arm("no-kl", "ralis", config, hidden_features=("kl-labelled", "kl-unlabelled")),
         arm("kl-max", "ralis", config, kl_summary="max"),
         arm("kl-sum", "ralis", config, kl_summary="sum"),
