@@ -265,16 +265,16 @@ struct PixelGroups {
       const bool wanted = first + lane < total;
       const Place here = wanted ? place : Place{0, 0, 0};
       visit(here.n, here.y, static_cast<int64_t>(here.group) * kGroup, wanted);
-      place.add(further, static_cast<uint32_t>(rows), static_cast<uint32_t>(groups));
+      place.add(further, static_cast<int32_t>(rows), static_cast<int32_t>(groups));
     }
   }
 
  private:
   struct Place {
     int64_t n;
-    uint32_t y, group;  // each below 2^31, so that a sum of two is right
+    int32_t y, group;
 
-    __device__ void add(const Place& more, uint32_t rows, uint32_t groups) {
+    __device__ void add(const Place& more, int32_t rows, int32_t groups) {
       group += more.group;
       y += more.y;
       n += more.n;
@@ -291,7 +291,7 @@ struct PixelGroups {
 
   __device__ Place place_of(int64_t i) const {
     const int64_t row = i / groups;
-    return {row / rows, static_cast<uint32_t>(row % rows), static_cast<uint32_t>(i % groups)};
+    return {row / rows, static_cast<int32_t>(row % rows), static_cast<int32_t>(i % groups)};
   }
 };
 
