@@ -68,7 +68,8 @@ def compare(request: pytest.FixtureRequest, benchmark: Any) -> Callable[..., Non
 
     def compare(case: sizes.Case, make: Callable[[Any], Comparison]) -> None:
         if benchmark.disabled:
-            # Benchmarks at once would time each other, and without timing there are no ratios to give.
+            # Asked for by whoever ran it so. Benchmarks at once would time each other, and without timing
+            # there are no ratios to give.
             pytest.skip("pytest-benchmark times nothing with --benchmark-disable or with workers in parallel")
         given = torch.get_num_threads()
         threads = min(case.threads, given)

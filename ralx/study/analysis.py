@@ -1,12 +1,20 @@
 """The statistics of a study's records, and their table."""
 
 from collections.abc import Callable, Iterable, Sequence
+from statistics import fmean
 from typing import Any
 
 from ralx.report.records import Record
 from ralx.report.stats import TARGET_SHARE, TARGET_TEXT, budgets_of, mean_std
 from ralx.study.results import Results
-from ralx.study.statistics import area_under, comparison, regions_to_reach, share_of_way, summary
+from ralx.study.statistics import (
+    area_under,
+    comparison,
+    regions_to_reach,
+    share_of_way,
+    standard_error,
+    summary,
+)
 
 FLOOR, CEILING = "uniform", "cheat"
 MEASURED_ON = {"test": "test", "validation": "D_R"}  # as pictures and tables say it
@@ -94,14 +102,13 @@ def _share(values: dict[str, dict[int, float]], method: str) -> float | None:
     than twice its standard error: noise over noise."""
     if not {FLOOR, CEILING} <= values.keys():
         return None
-    way = comparison(values[CEILING], values[FLOOR])
-    if way is None or way["standard_error"] is None or way["mean"] <= 2 * way["standard_error"]:
-        return None
     three = (values[method], values[FLOOR], values[CEILING])
-    seeds = set.intersection(*(set(each) for each in three))
-    value, bottom, top = (_mean(each[seed] for seed in sorted(seeds)) for each in three)
-    if value is None or bottom is None or top is None:
+    seeds = sorted(set.intersection(*(set(each) for each in three)))
+    way = [values[CEILING][seed] - values[FLOOR][seed] for seed in seeds]
+    error = standard_error(way)
+    if error is None or fmean(way) <= 2 * error:
         return None
+    value, bottom, top = (fmean(each[seed] for seed in seeds) for each in three)
     return share_of_way(value, bottom, top)
 
 

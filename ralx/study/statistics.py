@@ -33,10 +33,13 @@ def comparison(values: Values, baseline: Values) -> dict[str, Any] | None:
     differences = [values[seed] - baseline[seed] for seed in sorted(values.keys() & baseline.keys())]
     if not differences:
         return None
-    spread = summary(differences)
-    error = None if spread["std"] is None else spread["std"] / math.sqrt(len(differences))
     t, p = t_test(differences)
-    return spread | {"standard_error": error, "t": t, "p": p}
+    return summary(differences) | {"standard_error": standard_error(differences), "t": t, "p": p}
+
+
+def standard_error(values: Sequence[float]) -> float | None:
+    """Of the mean; None for a single value."""
+    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
 def bootstrap_interval(values: Sequence[float], samples: int = BOOTSTRAP_SAMPLES) -> tuple[float, float]:

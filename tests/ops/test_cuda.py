@@ -635,7 +635,9 @@ def scale() -> int:
     if not ON_CUDA:
         return 2
     free, _ = torch.cuda.mem_get_info()
-    if free < 30e9:  # so many numbers, and what float64 makes of them, are larger than most cards
+    # Not switched off: it runs wherever it fits. So many numbers, and what float64 makes of them, are larger
+    # than most cards.
+    if free < 30e9:
         pytest.skip(f"needs 30 GB of a device's memory, {free / 1e9:.0f} GB are free")
     torch.cuda.empty_cache()
     return 60
