@@ -2,10 +2,13 @@
 
 import math
 from itertools import pairwise
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+CandidateNorm = Literal["running", "batch"]
 
 ENCODED_STATE = 128  # numbers that the state of a whole step is reduced to
 ENCODED_ACTION = 128  # numbers that one candidate is reduced to
@@ -17,9 +20,13 @@ class RowNorm(nn.BatchNorm1d):
     One row has no variance to normalise by: the running statistics stand in, and stay as they are.
     """
 
+    by_batch = False  # in eval mode as well
+
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and x.shape[0] == 1:
+        if x.shape[0] == 1:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        if self.by_batch and not self.training:
+            return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
         return super().forward(x)
 
 
@@ -55,10 +62,13 @@ class QueryNetwork(nn.Module):
         kl_dim: number of KL bins, both histograms together.
         dueling: Q = V(s) + A(s, a) − mean of A over the pool, with V from the encoded state alone and A from
             the published layers.
+        candidate_norm: what eval mode normalises candidates by: ``"running"`` averages over what was learned
+            from, or the ``"batch"``, all candidates that are compared. A segmenter that has seen other labels
+            shifts all features of a step alike; only the second doesn't mind.
         generator: draws the initial weights; None takes torch's global one.
 
     Raises:
-        ValueError: a size below 1, or ``kl_dim`` not below ``action_dim``.
+        ValueError: a size below 1, ``kl_dim`` not below ``action_dim``, or an unknown ``candidate_norm``.
     """
 
     def __init__(
@@ -69,9 +79,14 @@ class QueryNetwork(nn.Module):
         *,
         kl_dim: int = 64,
         dueling: bool = False,
+        candidate_norm: CandidateNorm = "running",
         generator: torch.Generator | None = None,
     ):
         super().__init__()
+        if candidate_norm not in get_args(CandidateNorm):
+            raise ValueError(
+                f"candidate_norm must be one of {', '.join(get_args(CandidateNorm))}, got {candidate_norm!r}"
+            )
         for name, size in (("num_regions", num_regions), ("state_dim", state_dim), ("kl_dim", kl_dim)):
             if size < 1:
                 raise ValueError(f"{name} must be at least 1, got {size}")
@@ -87,6 +102,11 @@ class QueryNetwork(nn.Module):
         joined = ENCODED_ACTION + ENCODED_STATE
         self.head = nn.Sequential(RowNorm(joined), _linear(joined, 1, generator))
         self.gate = _layers((kl_dim, 1), generator)
+        self.candidate_norm: CandidateNorm = candidate_norm
+        for part in (self.action_path, self.head, self.gate):
+            for layer in part.modules():
+                if isinstance(layer, RowNorm):
+                    layer.by_batch = candidate_norm == "batch"
         if dueling:
             self.value = nn.Sequential(RowNorm(ENCODED_STATE), _linear(ENCODED_STATE, 1, generator))
 
