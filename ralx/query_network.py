@@ -18,9 +18,15 @@ class RowNorm(nn.BatchNorm1d):
     """BatchNorm over the rows of ``[rows, D]`` that also learns from a single row.
 
     One row has no variance to normalise by: the running statistics stand in, and stay as they are.
+
+    Args:
+        width: D.
+        by_batch: normalise by the rows at hand in eval mode as well.
     """
 
-    by_batch = False  # in eval mode as well
+    def __init__(self, width: int, by_batch: bool = False):
+        super().__init__(width)
+        self.by_batch = by_batch
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[0] == 1:
@@ -40,11 +46,13 @@ def _linear(inputs: int, outputs: int, generator: torch.Generator | None) -> nn.
     return layer
 
 
-def _layers(dims: tuple[int, ...], generator: torch.Generator | None) -> nn.Sequential:
+def _layers(
+    dims: tuple[int, ...], generator: torch.Generator | None, by_batch: bool = False
+) -> nn.Sequential:
     """BN, ReLU, linear from each width to the next. A linear map of rows is the authors' 1×1 convolution."""
     steps: list[nn.Module] = []
     for inputs, outputs in pairwise(dims):
-        steps += [RowNorm(inputs), nn.ReLU(), _linear(inputs, outputs, generator)]
+        steps += [RowNorm(inputs, by_batch), nn.ReLU(), _linear(inputs, outputs, generator)]
     return nn.Sequential(*steps)
 
 
@@ -64,7 +72,8 @@ class QueryNetwork(nn.Module):
             the published layers.
         candidate_norm: what eval mode normalises candidates by: ``"running"`` averages over what was learned
             from, or the ``"batch"``, all candidates that are compared. A segmenter that has seen other labels
-            shifts all features of a step alike; only the second doesn't mind.
+            shifts the features of all of them alike, which only the second doesn't mind; what they share
+            anyway, the encoded state of their step, then doesn't count.
         generator: draws the initial weights; None takes torch's global one.
 
     Raises:
@@ -96,17 +105,14 @@ class QueryNetwork(nn.Module):
             )
         self.num_regions, self.state_dim = num_regions, state_dim
         self.action_dim, self.kl_dim, self.dueling = action_dim, kl_dim, dueling
+        self.candidate_norm: CandidateNorm = candidate_norm
+        by_batch = candidate_norm == "batch"
         self.region_path = _layers((state_dim, 256, 128, 1), generator)
         self.state_path = _layers((num_regions, ENCODED_STATE), generator)
-        self.action_path = _layers((action_dim - kl_dim, 512, 256, ENCODED_ACTION), generator)
+        self.action_path = _layers((action_dim - kl_dim, 512, 256, ENCODED_ACTION), generator, by_batch)
         joined = ENCODED_ACTION + ENCODED_STATE
-        self.head = nn.Sequential(RowNorm(joined), _linear(joined, 1, generator))
-        self.gate = _layers((kl_dim, 1), generator)
-        self.candidate_norm: CandidateNorm = candidate_norm
-        for part in (self.action_path, self.head, self.gate):
-            for layer in part.modules():
-                if isinstance(layer, RowNorm):
-                    layer.by_batch = candidate_norm == "batch"
+        self.head = nn.Sequential(RowNorm(joined, by_batch), _linear(joined, 1, generator))
+        self.gate = _layers((kl_dim, 1), generator, by_batch)
         if dueling:
             self.value = nn.Sequential(RowNorm(ENCODED_STATE), _linear(ENCODED_STATE, 1, generator))
 

@@ -164,7 +164,9 @@ def test_candidates_normalised_by_the_batch_are_so_in_training_too_and_move_no_s
     q = network.q_values(encoded, action)
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     torch.testing.assert_close(network.train().q_values(encoded, action), q)
-    torch.testing.assert_close(small().eval().encode_state(state), encoded)  # the state's are the running ones
+    torch.testing.assert_close(
+        small().eval().encode_state(state), encoded
+    )  # the state's are the running ones
 
 
 def test_one_candidate_is_normalised_by_the_running_statistics():
