@@ -14,7 +14,6 @@ from typing import Any, Literal, get_args
 
 from ralx.ablation import FEATURES, Feature, KLSummary
 from ralx.ops.arguments import Edge
-from ralx.query_network import CandidateNorm
 
 Method = Literal[
     "ralis",
@@ -171,9 +170,6 @@ class Config:
     """Compare this learned policy instead of learning one."""
     dueling: bool = False
     """Dueling query network: a value of the state plus an advantage of the action."""
-    candidate_norm: CandidateNorm = "running"
-    """What the query network normalises candidates by where it doesn't learn: running averages over what it
-    learned from (the paper's batch norm), or the batch, all candidates of the step."""
     dqn_lr: float = 1e-3
     """Learning rate of the query network."""
     dqn_momentum: float = 0.95
@@ -339,9 +335,9 @@ def _defaults(*names: str) -> dict[str, Any]:
     return {name: getattr(Config, name) for name in names}
 
 
-# The paper's own rules, whatever a preset has: of the reward, and of the segmenter's training.
-PAPER_REWARD = _defaults("reward", "reward_scale", "gamma", "keep_learning")
-PAPER_RULES = PAPER_REWARD | _defaults("loss_weights", "rehearsal", "candidate_norm")
+# The paper's own rules, whatever a preset has: of the agent, and of the segmenter's training.
+PAPER_AGENT = _defaults("reward", "reward_scale", "gamma", "keep_learning", "dqn_weight_decay")
+PAPER_RULES = PAPER_AGENT | _defaults("loss_weights", "rehearsal")
 
 _PATIENCES = ("source_patience", "target_patience", "full_patience", "final_patience")
 
@@ -418,7 +414,7 @@ def _camvid_small() -> Config:
         reward_scale=10.0,
         gamma=0.0,
         keep_learning=True,
-        candidate_norm="batch",
+        dqn_weight_decay=0.3,
         dqn_batch_size=32,
         updates_per_step=4,
         replay_capacity=6000,

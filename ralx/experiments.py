@@ -210,10 +210,7 @@ class Experiment:
         game = self._game(self.splits.train_set)
         stopwatch.watch(game.trainer.segmenter, "forward")
         network = QueryNetwork(
-            **self._network_sizes(),
-            dueling=config.dueling,
-            candidate_norm=config.candidate_norm,
-            generator=stream("query network", seed),
+            **self._network_sizes(), dueling=config.dueling, generator=stream("query network", seed)
         )
         return PolicyLearner(
             agent=self._agent(network),

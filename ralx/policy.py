@@ -31,8 +31,6 @@ def save_policy(path: Path | str, network: QueryNetwork, metadata: Mapping[str, 
         RunError: the file can't be written; an earlier one is untouched.
     """
     own = {name: getattr(network, name) for name in SIZES}
-    if network.candidate_norm != "running":  # what files that don't say were learned with
-        own["candidate_norm"] = network.candidate_norm
     save_tensors(Path(path), network.state_dict(), {**(metadata or {}), **own})
 
 
@@ -76,8 +74,7 @@ def _build(path: Path, metadata: Any) -> QueryNetwork:
     try:
         sizes = {name: metadata[name] for name in SIZES}
         # The initial weights are about to be replaced: leave torch's global generator alone.
-        norm = metadata.get("candidate_norm", "running")
-        return QueryNetwork(**sizes, candidate_norm=norm, generator=torch.Generator())
+        return QueryNetwork(**sizes, generator=torch.Generator())
     except (KeyError, TypeError, ValueError):
         names = ", ".join(SIZES)
         raise ValueError(

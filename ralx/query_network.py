@@ -2,13 +2,10 @@
 
 import math
 from itertools import pairwise
-from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-CandidateNorm = Literal["running", "batch"]
 
 ENCODED_STATE = 128  # numbers that the state of a whole step is reduced to
 ENCODED_ACTION = 128  # numbers that one candidate is reduced to
@@ -18,21 +15,11 @@ class RowNorm(nn.BatchNorm1d):
     """BatchNorm over the rows of ``[rows, D]`` that also learns from a single row.
 
     One row has no variance to normalise by: the running statistics stand in, and stay as they are.
-
-    Args:
-        width: D.
-        by_batch: normalise by the rows at hand in eval mode as well.
     """
 
-    def __init__(self, width: int, by_batch: bool = False):
-        super().__init__(width)
-        self.by_batch = by_batch
-
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[0] == 1:
+        if self.training and x.shape[0] == 1:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        if self.by_batch and not self.training:
-            return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
         return super().forward(x)
 
 
@@ -46,13 +33,11 @@ def _linear(inputs: int, outputs: int, generator: torch.Generator | None) -> nn.
     return layer
 
 
-def _layers(
-    dims: tuple[int, ...], generator: torch.Generator | None, by_batch: bool = False
-) -> nn.Sequential:
+def _layers(dims: tuple[int, ...], generator: torch.Generator | None) -> nn.Sequential:
     """BN, ReLU, linear from each width to the next. A linear map of rows is the authors' 1×1 convolution."""
     steps: list[nn.Module] = []
     for inputs, outputs in pairwise(dims):
-        steps += [RowNorm(inputs, by_batch), nn.ReLU(), _linear(inputs, outputs, generator)]
+        steps += [RowNorm(inputs), nn.ReLU(), _linear(inputs, outputs, generator)]
     return nn.Sequential(*steps)
 
 
@@ -70,14 +55,10 @@ class QueryNetwork(nn.Module):
         kl_dim: number of KL bins, both histograms together.
         dueling: Q = V(s) + A(s, a) − mean of A over the pool, with V from the encoded state alone and A from
             the published layers.
-        candidate_norm: what eval mode normalises candidates by: ``"running"`` averages over what was learned
-            from, or the ``"batch"``, all candidates that are compared. A segmenter that has seen other labels
-            shifts the features of all of them alike, which only the second doesn't mind; what they share
-            anyway, the encoded state of their step, then doesn't count.
         generator: draws the initial weights; None takes torch's global one.
 
     Raises:
-        ValueError: a size below 1, ``kl_dim`` not below ``action_dim``, or an unknown ``candidate_norm``.
+        ValueError: a size below 1, or ``kl_dim`` not below ``action_dim``.
     """
 
     def __init__(
@@ -88,14 +69,9 @@ class QueryNetwork(nn.Module):
         *,
         kl_dim: int = 64,
         dueling: bool = False,
-        candidate_norm: CandidateNorm = "running",
         generator: torch.Generator | None = None,
     ):
         super().__init__()
-        if candidate_norm not in get_args(CandidateNorm):
-            raise ValueError(
-                f"candidate_norm must be one of {', '.join(get_args(CandidateNorm))}, got {candidate_norm!r}"
-            )
         for name, size in (("num_regions", num_regions), ("state_dim", state_dim), ("kl_dim", kl_dim)):
             if size < 1:
                 raise ValueError(f"{name} must be at least 1, got {size}")
@@ -105,14 +81,12 @@ class QueryNetwork(nn.Module):
             )
         self.num_regions, self.state_dim = num_regions, state_dim
         self.action_dim, self.kl_dim, self.dueling = action_dim, kl_dim, dueling
-        self.candidate_norm: CandidateNorm = candidate_norm
-        by_batch = candidate_norm == "batch"
         self.region_path = _layers((state_dim, 256, 128, 1), generator)
         self.state_path = _layers((num_regions, ENCODED_STATE), generator)
-        self.action_path = _layers((action_dim - kl_dim, 512, 256, ENCODED_ACTION), generator, by_batch)
+        self.action_path = _layers((action_dim - kl_dim, 512, 256, ENCODED_ACTION), generator)
         joined = ENCODED_ACTION + ENCODED_STATE
-        self.head = nn.Sequential(RowNorm(joined, by_batch), _linear(joined, 1, generator))
-        self.gate = _layers((kl_dim, 1), generator, by_batch)
+        self.head = nn.Sequential(RowNorm(joined), _linear(joined, 1, generator))
+        self.gate = _layers((kl_dim, 1), generator)
         if dueling:
             self.value = nn.Sequential(RowNorm(ENCODED_STATE), _linear(ENCODED_STATE, 1, generator))
 

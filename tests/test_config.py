@@ -42,7 +42,7 @@ def test_most_presets_keep_the_papers_rules(name):
 @pytest.mark.parametrize(("name", "rehearsal"), [("camvid-small", 5), ("camvid-half", 1)])
 def test_the_presets_for_two_cores_have_rules_of_their_own_but_not_where_published(name, rehearsal):
     own = preset(name)
-    assert own.reward == "mistakes" and own.keep_learning and own.candidate_norm == "batch"
+    assert own.reward == "mistakes" and own.keep_learning and own.dqn_weight_decay > 0.1
     assert own.loss_weights == "rarity" and own.rehearsal == rehearsal
     patiences = ("target_patience", "full_patience", "final_patience")
     assert all(getattr(own, patience) is None for patience in patiences)

@@ -59,10 +59,8 @@ def test_agent_options_reach_the_agent(learner_of):
     options = dict(
         dueling=True, n_step=3, tau=0.01, updates_per_step=5, double_dqn="paper", dqn_loss="squared"
     )
-    options |= dict(candidate_norm="batch", gamma=0.9, dqn_batch_size=7, target_update=9, dqn_lr=0.5)
-    agent = learner_of(**options).agent
-    for network in (agent.query_network, agent.target_network):
-        assert network.dueling and network.candidate_norm == "batch"
+    agent = learner_of(**options, gamma=0.9, dqn_batch_size=7, target_update=9, dqn_lr=0.5).agent
+    assert agent.query_network.dueling
     assert (agent.n_step, agent.tau, agent.updates_per_step) == (3, 0.01, 5)
     assert (agent.double_dqn, agent.loss, agent.gamma) == ("paper", "squared", 0.9)
     assert (agent.batch_size, agent.target_update, agent.lr) == (7, 9, 0.5)

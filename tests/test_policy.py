@@ -10,8 +10,8 @@ from ralx.run_dir import RunError, save_tensors
 R, D_S, D_A, KL = 3, 4, 9, 2
 
 
-def make_network(dueling: bool = False, **options) -> QueryNetwork:
-    network = QueryNetwork(R, D_S, D_A, kl_dim=KL, dueling=dueling, **options).train()
+def make_network(dueling: bool = False) -> QueryNetwork:
+    network = QueryNetwork(R, D_S, D_A, kl_dim=KL, dueling=dueling).train()
     network(torch.rand(4, R, D_S), torch.rand(4, 5, D_A))  # statistics unlike the initial ones
     return network.eval()
 
@@ -33,22 +33,6 @@ def test_a_policy_comes_back_the_same(tmp_path, dueling):
         "kl_dim": 2,
         "dueling": dueling,
     }
-
-
-def test_a_policy_is_used_with_the_norm_that_it_was_learned_with(tmp_path):
-    network = make_network(candidate_norm="batch")
-    save_policy(tmp_path / "p", network)
-    policy = load_policy(tmp_path / "p")
-    state, action = torch.rand(1, R, D_S), torch.rand(1, 6, D_A)
-    assert torch.equal(policy.network(state, action), network(state, action))
-    assert (policy.network.candidate_norm, policy.metadata["candidate_norm"]) == ("batch", "batch")
-
-
-def test_a_policy_with_an_unknown_norm_is_refused(tmp_path):
-    network = make_network()
-    save_policy(tmp_path / "p", network, {"candidate_norm": "layer"})
-    with pytest.raises(ValueError, match="p: not a ralx policy"):
-        load_policy(tmp_path / "p")
 
 
 def test_the_same_policy_gives_the_same_bytes(tmp_path):

@@ -9,9 +9,9 @@ from ralx.query_network import QueryNetwork
 R, D_S, D_A, KL = 6, 10, 14, 4
 
 
-def small(dueling: bool = False, seed: int = 0, **options) -> QueryNetwork:
+def small(dueling: bool = False, seed: int = 0) -> QueryNetwork:
     generator = torch.Generator().manual_seed(seed)
-    network = QueryNetwork(R, D_S, D_A, kl_dim=KL, dueling=dueling, generator=generator, **options)
+    network = QueryNetwork(R, D_S, D_A, kl_dim=KL, dueling=dueling, generator=generator)
     shake_statistics(network, generator)
     return network
 
@@ -142,41 +142,6 @@ def test_several_rows_in_training_mode_move_the_statistics():
     expected = 0.9 * before + 0.1 * action[..., :-KL].flatten(0, 1).mean(dim=0)
     torch.testing.assert_close(network.action_path[0].running_mean, expected)
     assert network.state_path[0].num_batches_tracked == 1, "two states are enough"
-
-
-def test_candidates_normalised_by_the_batch_do_not_mind_a_shift_of_all_features():
-    state, action = inputs(1, 1)[0].expand(3, -1, -1), inputs(3, 7)[1]
-    shifted = 3 * action + torch.arange(D_A)
-    for dueling in (False, True):
-        network = small(dueling, candidate_norm="batch").eval()
-        # Up to the epsilon under the root.
-        torch.testing.assert_close(network(state, action), network(state, shifted), atol=1e-4, rtol=1e-4)
-        assert not torch.allclose(network(state, action), small(dueling).eval()(state, action), atol=0.1)
-    running = small().eval()
-    assert not torch.allclose(running(state, action), running(state, shifted), atol=0.1)
-
-
-def test_candidates_normalised_by_the_batch_are_so_in_training_too_and_move_no_statistics_in_eval():
-    state, action = inputs(1, 1)[0].expand(3, -1, -1), inputs(3, 7)[1]
-    network = small(candidate_norm="batch").eval()
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    encoded = network.encode_state(state)
-    q = network.q_values(encoded, action)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
-    torch.testing.assert_close(network.train().q_values(encoded, action), q)
-    torch.testing.assert_close(
-        small().eval().encode_state(state), encoded
-    )  # the state's are the running ones
-
-
-def test_one_candidate_is_normalised_by_the_running_statistics():
-    batch, running = small(candidate_norm="batch").eval(), small().eval()
-    torch.testing.assert_close(batch(*inputs(1, 1)), running(*inputs(1, 1)))
-
-
-def test_an_unknown_norm_is_refused():
-    with pytest.raises(ValueError, match="candidate_norm must be one of running, batch, got 'layer'"):
-        small(candidate_norm="layer")
 
 
 def test_every_parameter_gets_a_gradient():

@@ -28,7 +28,6 @@ _POLICY |= {
     "reward_scale",
     "first_reward",
     "dueling",
-    "candidate_norm",
     "updates_per_step",
     "gamma",
     "n_step",

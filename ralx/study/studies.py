@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
 from ralx.ablation import FEATURES
-from ralx.config import PAPER_METHODS, PAPER_REWARD, POLICY_METHODS, PUBLISHED_SWITCHES, Config, Method
+from ralx.config import PAPER_AGENT, PAPER_METHODS, POLICY_METHODS, PUBLISHED_SWITCHES, Config, Method
 from ralx.study.cells import Cell
 
 StudyName = Literal[
@@ -119,8 +119,8 @@ def pool_sizes(config: Config) -> list[Arm]:
 
 def published_switches(config: Config) -> list[Arm]:
     """What each departure of the published code does to the result, and all of them together: with the
-    paper's reward, which some of them change. Where all start stays what the config says."""
-    config = dataclasses.replace(config, **PAPER_REWARD)
+    paper's agent and reward, which some of them change. Where all start stays what the config says."""
+    config = dataclasses.replace(config, **PAPER_AGENT)
     changes = PUBLISHED_SWITCHES
     one_by_one = [
         arm(name.replace("_", "-"), "ralis", config, **{name: value}) for name, value in changes.items()
