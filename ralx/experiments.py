@@ -254,7 +254,7 @@ class Experiment:
             return
         game = self._game(self.splits.eval_set)
         game.start(self.pretraining.theta0_prime)
-        select_regions(
+        mistaken = select_regions(
             game,
             self._chooser(method, seed, game, learned),
             self.config.budgets,
@@ -276,6 +276,7 @@ class Experiment:
             "region_size": list(self.region_size),
             "budgets": list(self.config.budgets),
             "regions": [list(region) for region in zip(names, row, col, strict=True)],
+            "mistaken_pixels": mistaken.tolist(),
         }
         write_json(path, selection)
         self.run.checkpoint.clear(piece)
@@ -373,12 +374,18 @@ class Experiment:
         crops[known_images] = passes
         return both, pool, crops
 
-    def selected_classes(self, method: str, seed: int, *, selected: RunDirectory) -> list[dict[str, Any]]:
-        """For every budget, what the regions that the run `selected` chose hold."""
+    def describe_selection(self, method: str, seed: int, *, selected: RunDirectory) -> list[dict[str, Any]]:
+        """For every budget, what the regions that the run `selected` chose hold, and which share of their
+        pixels the segmenter had wrong when they were asked for."""
         selection = read_json(selected.selection_path(method, seed))
         game = self._game(self.splits.eval_set)
         regions = self._region_indices(selection["regions"])
-        return [{"budget": b} | self._selected(game, regions[:b]) for b in selection["budgets"]]
+        parts = []
+        for budget in selection["budgets"]:
+            part = self._selected(game, regions[:budget])
+            mistaken = sum(selection["mistaken_pixels"][:budget]) / part["labelled_pixels"]
+            parts.append({"budget": budget, **part, "mistaken_share": mistaken})
+        return parts
 
     def _region_indices(self, regions: list[list]) -> torch.Tensor:
         data = self.splits.eval_set

@@ -438,22 +438,29 @@ def select_regions(
     run: RunDirectory,
     monitor: Monitor,
     at_budget: Callable[[int], None],
-) -> None:
+) -> Tensor:
     """Play one game until the last of `budgets`; calls `at_budget(budget)` as each is reached.
 
     A step never crosses a budget, so that the regions of one budget are the first ones of the next. `name` is
     (method, seed), `piece` what the game is called in the checkpoint.
+
+    Returns int64 [L]: of each region, in the order they were labelled, the pixels that the segmenter had
+    wrong when it was asked for.
     """
+    mistaken = torch.zeros(0, dtype=torch.int64)
     saved = run.checkpoint.load(piece)
     if saved:
         parts = split_states(saved[0])
+        mistaken = parts["asked"]["mistaken"]
         game.load_state_dict(parts["game"])
         if isinstance(choose, Learner):
             choose.load_state_dict(parts["chooser"])
 
     def state() -> State:
         return join_states(
-            game=game.state_dict(), chooser=choose.state_dict() if isinstance(choose, Learner) else {}
+            game=game.state_dict(),
+            chooser=choose.state_dict() if isinstance(choose, Learner) else {},
+            asked={"mistaken": mistaken},
         )
 
     with monitor.task("{}, seed {}: select".format(*name), budgets[-1], game.pool.num_labelled) as update:
@@ -463,11 +470,13 @@ def select_regions(
             generator = stream("select", *name, labelled)
             with naming_divergence("segmenter_lr", f"{name[0]}, seed {name[1]}, {labelled} regions labelled"):
                 regions = choose(game, min(query_size, budget - labelled), generator)
+                mistaken = torch.cat([mistaken, game.mistaken_pixels(regions).sum(1)])
                 game.label(regions, generator)
             if game.pool.num_labelled == budget:
                 at_budget(budget)
             run.checkpoint.save(piece, lambda: (state(), None))
             update(game.pool.num_labelled)
+    return mistaken
 
 
 def fit(

@@ -139,6 +139,17 @@ def test_the_final_training_rehearses_d_t_where_that_is_wanted(make, monkeypatch
         assert crops is None
 
 
+def test_a_selection_says_what_was_wrong_in_it(make):
+    experiment = make(methods=("uniform",))  # budgets 3 and 6, regions of 16×16
+    experiment.select("uniform", 0, learned=experiment.run)
+    mistaken = read_json(experiment.run.selection_path("uniform", 0))["mistaken_pixels"]
+    assert len(mistaken) == 6 and all(0 <= pixels <= 256 for pixels in mistaken) and sum(mistaken) > 0
+    parts = experiment.describe_selection("uniform", 0, selected=experiment.run)
+    assert [part["mistaken_share"] for part in parts] == [
+        pytest.approx(sum(mistaken[:budget]) / (256 * budget)) for budget in (3, 6)
+    ]
+
+
 def test_pretraining_is_cached_by_what_it_depends_on(make):
     experiment = make()
     splits = experiment.splits

@@ -261,6 +261,43 @@ def test_selection_stops_at_every_budget_and_takes_only_what_is_left(run):
     assert reached == [(5, 5), (7, 7)]
 
 
+def test_selection_counts_what_the_segmenter_had_wrong_when_it_asked(run):
+    class Killed(BaseException):
+        pass
+
+    def select(piece, kill_at=None):
+        """Of every region the mistakes: as returned, as a look before each label finds them, in the end."""
+        game, looked = make_game(), []
+
+        def choose(game, query_size, generator):
+            if game.pool.num_labelled == kill_at:
+                raise Killed
+            regions = game.draw(query_size, 1, generator).squeeze(1)
+            looked.append(game.mistaken_pixels(regions).sum(1))
+            return regions
+
+        mistaken = select_regions(
+            game,
+            choose,
+            (5, 8),
+            3,
+            name=("uniform", 0),
+            piece=piece,
+            run=run,
+            monitor=Monitor(),
+            at_budget=lambda budget: None,
+        )
+        in_the_end = game.mistaken_pixels(game.pool.order).sum(1)
+        return mistaken.tolist(), torch.cat(looked).tolist(), in_the_end.tolist()
+
+    mistaken, looked, in_the_end = select("whole")
+    assert mistaken == looked and len(mistaken) == 8 and sum(mistaken) > 0
+    assert mistaken != in_the_end, "the labels taught the segmenter something"
+    with pytest.raises(Killed):
+        select("killed", kill_at=5)
+    assert select("killed")[0] == mistaken
+
+
 def make_learner(mious, **changes):
     """Two regions per step, five per episode: the last step of three takes one. mIoU comes from a list."""
     game = make_game()

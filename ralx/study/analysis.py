@@ -22,8 +22,9 @@ MEASURED_ON = {"test": "test", "validation": "D_R"}  # as pictures and tables sa
 
 def analyse(results: Results, baselines: Sequence[str] = ()) -> dict[str, Any]:
     """JSON values. Of each method: at every budget and for the area under its curve the mean over seeds, the
-    paired difference from each baseline and the share of the way from uniform to cheat; and the regions
-    needed to reach 96 % of full supervision.
+    paired difference from each baseline and the share of the way from uniform to cheat; the same of the share
+    of the labelled pixels that the segmenter had wrong when they were asked for; and the regions needed to
+    reach 96 % of full supervision.
 
     The methods are compared with those of `baselines` that are there, or else with the first of them all.
     """
@@ -41,6 +42,7 @@ def analyse(results: Results, baselines: Sequence[str] = ()) -> dict[str, Any]:
         m: {seed: area_under(c) for seed, c in curves[m].items() if len(c) == len(budgets)} for m in methods
     }
     at = {b: {m: {s: c[b] for s, c in curves[m].items() if b in c} for m in methods} for b in budgets}
+    mistaken = {b: {m: _mistaken(results.selected, m, b) for m in methods} for b in budgets}
     return {
         "split": results.split,
         "full_supervision": summary(list(full.values())) if full else None,
@@ -53,7 +55,9 @@ def analyse(results: Results, baselines: Sequence[str] = ()) -> dict[str, Any]:
             method: {
                 "area": _compared(areas, method, baselines),
                 "budgets": {
-                    str(budget): compared | _labels(records, method, budget, results)
+                    str(budget): compared
+                    | _labels(records, method, budget, results)
+                    | {"mistaken_share": _compared(mistaken[budget], method, baselines)}
                     for budget in budgets
                     if (compared := _compared(at[budget], method, baselines))
                 },
@@ -80,6 +84,12 @@ def _curves(records: Sequence[Record], method: str) -> dict[int, dict[int, float
         if record["method"] == method:
             curves.setdefault(record["seed"], {})[record["budget"]] = record["miou"]
     return curves
+
+
+def _mistaken(selected: Sequence[Record], method: str, budget: int) -> dict[int, float]:
+    """seed → share of the labelled pixels that the segmenter had wrong when they were asked for"""
+    mine = [r for r in selected if (r["method"], r["budget"]) == (method, budget)]
+    return {record["seed"]: record["mistaken_share"] for record in mine}
 
 
 def _compared(
@@ -151,12 +161,14 @@ def table(analysis: dict[str, Any]) -> str:
         "area",
         f"regions to {TARGET_TEXT}",
         "share of way",
+        "mistaken pixels",
     ]
     head += [f"area − {baseline}" for baseline in baselines]
     rows = [head, ["---", *["---:"] * (len(head) - 1)]]
     for name, found in methods.items():
         cells = [_mean_std(found["budgets"].get(str(budget))) for budget in budgets]
         cells += [_mean_std(found["area"]), _regions(found["regions_to_target"]), _percent(found["area"])]
+        cells.append(_mean_std(found["budgets"][max(found["budgets"], key=int)]["mistaken_share"]))
         cells += [_difference(found["area"], baseline) for baseline in baselines]
         rows.append([name, *cells])
     lines = ["| " + " | ".join(row) + " |" for row in rows] if methods else []
@@ -198,7 +210,8 @@ def _notes(analysis: dict[str, Any]) -> list[str]:
     notes = [
         f"{MEASURED_ON[analysis['split']]} mIoU [%], mean ± standard deviation over seeds; differences are "
         "paired by seed, with the 95 % bootstrap interval of their mean, which is too narrow for few seeds "
-        "(83 % for five), and the paired t-test's p. Area: mean height of the curve."
+        "(83 % for five), and the paired t-test's p. Area: mean height of the curve. Mistaken pixels: the "
+        "share of those labelled up to the last budget that the segmenter had wrong when it asked for them."
     ]
     if analysis["theta0_prime"] is not None:
         notes.append(f"θ0′, before the first region: {percent(100 * analysis['theta0_prime'])}.")

@@ -155,11 +155,13 @@ _PATHS = ("data", "gta5", "split_lists", "weights", "policy")
 
 def _csv(results: Results) -> str:
     """A row per record: mIoU, IoU of each class, and what was selected."""
+    mistaken = {_cell_of(part): part["mistaken_share"] for part in results.selected}
     text = io.StringIO()
     shares = [f"selected {name}" for name in results.classes]
     names = ["method", "budget", "seed", "miou", *results.classes, "selected_entropy", "labelled_pixels"]
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*names, "share_of_pool_pixels", "total_labelled_pixels", *shares])
+    pixel_names = ["share_of_pool_pixels", "total_labelled_pixels", "mistaken_share"]
+    writer.writerow([*names, *pixel_names, *shares])
     for record in results.records:
         pixels = record["labelled_pixels"]
         row = [
@@ -168,6 +170,10 @@ def _csv(results: Results) -> str:
             record["selected_entropy"],
             pixels,
         ]
-        row += [pixels / results.pool_pixels]
-        writer.writerow([*row, results.known_pixels + pixels, *record["selected_class_fraction"]])
+        row += [pixels / results.pool_pixels, results.known_pixels + pixels, mistaken[_cell_of(record)]]
+        writer.writerow([*row, *record["selected_class_fraction"]])
     return text.getvalue()
+
+
+def _cell_of(record: Record) -> tuple[str, int, int]:
+    return record["method"], record["budget"], record["seed"]

@@ -101,7 +101,7 @@ class Workshop:
         experiment.select(cell.method, cell.seed, learned=learned)
         return {
             "selection": read_json(run.selection_path(cell.method, cell.seed)),
-            "selected": experiment.selected_classes(cell.method, cell.seed, selected=run),
+            "selected": experiment.describe_selection(cell.method, cell.seed, selected=run),
         }
 
     def _segmenter_path(self, cell: Cell) -> Path:

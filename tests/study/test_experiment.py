@@ -92,6 +92,8 @@ def test_a_budget_curve_leaves_table_figure_and_files(finished):
     assert pixels == 3 * 16 * 16
     assert float(rows[0]["share_of_pool_pixels"]) == pytest.approx(pixels / (6 * 48 * 64))
     assert int(rows[0]["total_labelled_pixels"]) == pixels + (2 + 4 + 2) * 48 * 64
+    first = json.loads((folder / "selections" / f"{rows[0]['method']}-seed0.json").read_text())
+    assert float(rows[0]["mistaken_share"]) == pytest.approx(sum(first["mistaken_pixels"][:3]) / pixels)
     machine = json.loads((folder / "machine.json").read_text())
     assert machine["cells"]["final entropy"]["cells"] == 4 and machine["machines"][0]["cpu"]
     assert str(out) not in "".join(p.read_text() for p in folder.rglob("*.json"))
