@@ -1,11 +1,11 @@
-"""The statistics of a study's records, and their table."""
+"""The statistics of a study's records."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import Any
 
 from ralx.report.records import Record
-from ralx.report.stats import TARGET_SHARE, TARGET_TEXT, budgets_of, mean_std
+from ralx.report.stats import TARGET_SHARE, budgets_of, mean_std
 from ralx.study.results import Results
 from ralx.study.statistics import (
     area_under,
@@ -17,7 +17,6 @@ from ralx.study.statistics import (
 )
 
 FLOOR, CEILING = "uniform", "cheat"
-MEASURED_ON = {"test": "test", "validation": "D_R"}  # as pictures and tables say it
 
 
 def analyse(results: Results, baselines: Sequence[str] = ()) -> dict[str, Any]:
@@ -148,74 +147,3 @@ def _reached(
         "of_mean": regions_to_reach(target, origin | mean),
         "by_seed": {str(s): regions_to_reach(target, origin | c) for s, c in sorted(curves.items())},
     }
-
-
-def table(analysis: dict[str, Any]) -> str:
-    """Markdown: a row per method, a column per budget, then area, 96 %, share of the way and tests."""
-    methods = analysis["methods"]
-    budgets = sorted({int(budget) for found in methods.values() for budget in found["budgets"]})
-    baselines = analysis["baselines"]
-    head = [
-        "method",
-        *(f"{budget:,}" for budget in budgets),
-        "area",
-        f"regions to {TARGET_TEXT}",
-        "share of way",
-        "mistaken pixels",
-    ]
-    head += [f"area − {baseline}" for baseline in baselines]
-    rows = [head, ["---", *["---:"] * (len(head) - 1)]]
-    for name, found in methods.items():
-        cells = [_mean_std(found["budgets"].get(str(budget))) for budget in budgets]
-        cells += [_mean_std(found["area"]), _regions(found["regions_to_target"]), _percent(found["area"])]
-        cells.append(_mean_std(found["budgets"][max(found["budgets"], key=int)]["mistaken_share"]))
-        cells += [_difference(found["area"], baseline) for baseline in baselines]
-        rows.append([name, *cells])
-    lines = ["| " + " | ".join(row) + " |" for row in rows] if methods else []
-    return "\n".join([*lines, "", *_notes(analysis)]).lstrip() + "\n"
-
-
-def _mean_std(found: dict[str, Any] | None) -> str:
-    if found is None:
-        return "–"
-    mean = f"{100 * found['mean']:.1f}"
-    return mean if found["std"] is None else f"{mean} ± {100 * found['std']:.1f}"
-
-
-def _regions(found: dict[str, Any] | None) -> str:
-    if found is None:
-        return "–"
-    return "not reached" if found["of_mean"] is None else f"{found['of_mean']:,.0f}"
-
-
-def _percent(area: dict[str, Any] | None) -> str:
-    share = area["share_of_way"] if area else None
-    return "–" if share is None else f"{100 * share:.0f} %"
-
-
-def _difference(area: dict[str, Any] | None, baseline: str) -> str:
-    found = area["against"].get(baseline) if area else None
-    if found is None:
-        return "–"
-    difference = f"{100 * found['mean']:+.2f}"
-    if found["low"] is None:
-        return difference
-    interval = f"{difference} [{100 * found['low']:+.2f}, {100 * found['high']:+.2f}]"
-    return interval if found["p"] is None else f"{interval}, p {found['p']:.2g}"
-
-
-def _notes(analysis: dict[str, Any]) -> list[str]:
-    """What the numbers are, and the marks that they are measured by."""
-    percent: Callable[[float], str] = "{:.1f} %".format
-    notes = [
-        f"{MEASURED_ON[analysis['split']]} mIoU [%], mean ± standard deviation over seeds; differences are "
-        "paired by seed, with the 95 % bootstrap interval of their mean, which is too narrow for few seeds "
-        "(83 % for five), and the paired t-test's p. Area: mean height of the curve. Mistaken pixels: the "
-        "share of those labelled up to the last budget that the segmenter had wrong when it asked for them."
-    ]
-    if analysis["theta0_prime"] is not None:
-        notes.append(f"θ0′, before the first region: {percent(100 * analysis['theta0_prime'])}.")
-    if analysis["full_supervision"]:
-        full, target = _mean_std(analysis["full_supervision"]), percent(100 * analysis["target_miou"])
-        notes.append(f"Full supervision: {full} %; {TARGET_TEXT} of it: {target}.")
-    return notes

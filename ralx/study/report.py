@@ -15,9 +15,10 @@ from ralx.report import (
 )
 from ralx.report.records import Run
 from ralx.run_dir import write_json, write_whole
-from ralx.study.analysis import MEASURED_ON, analyse, table
+from ralx.study.analysis import analyse
 from ralx.study.results import Results, Split, gather, write_files
 from ralx.study.studies import STUDIES, StudyName
+from ralx.study.tables import MEASURED_ON, iou_table, miou_table, selected_table
 from ralx.study.worker import Workshop
 
 
@@ -33,7 +34,10 @@ def write_study(name: StudyName, config: Config, workshop: Workshop, folder: Pat
     write_files(results, config, folder)
     analysis = analyse(results, STUDIES[name].baselines)
     write_json(folder / "statistics.json", analysis)
-    text = f"# {STUDIES[name].title}\n\n{table(analysis)}"
+    tables = [miou_table(analysis) if STUDIES[name].trains else selected_table(results)]
+    if name == "per-class" and split == "test":  # IoU by class is measured there alone
+        tables.append(iou_table(results))
+    text = "\n".join([f"# {STUDIES[name].title}\n", *tables])
     write_whole(folder / "table.md", lambda path: path.write_text(text))
     pictures = workshop.experiment(config).splits.eval_set
     save_figures(folder, _figures(name, results, config, pictures))

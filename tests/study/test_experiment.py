@@ -157,6 +157,8 @@ def test_other_experiments_share_the_cells(finished, tmp_path):
     for name, picture in pictures.items():
         assert main([name, "--out", str(out), *TINY]) == 0
         assert (out / name / picture).exists()
+    assert "| 3 | ralis | " in (out / "per-class" / "table.md").read_text(), "Table 1"
+    assert "| regions | method | entropy [nats] |" in (out / "selected-classes" / "table.md").read_text()
     assert cells_of(out) == before
 
 
