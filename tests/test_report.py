@@ -20,7 +20,7 @@ from rich.console import Console
 from ralx.report import summary_table, write_report
 from ralx.report.comparison import miou_vs_budget, per_class_iou, selected_classes
 from ralx.report.learning import learning_curves, running_mean, step_seconds, whole_episodes
-from ralx.report.page import per_class_table
+from ralx.report.page import per_class_table, selected_tables
 from ralx.report.records import Run, check_regions, read_run
 from ralx.report.regions import first_selections, paint, region_boxes, selections, shown_images
 from ralx.report.stats import METHODS, Stat, best_of, compared_budget, mean_std, methods_of
@@ -272,6 +272,19 @@ def test_tables_of_a_known_run(tmp_path):
     ]
 
 
+def test_the_mistakes_have_a_table_where_the_selections_tell_them():
+    results = [r | {"labelled_pixels": 72 * r["budget"] // 24} for r in RESULTS if r["seed"] == 0]
+    results = [r | {"budget": r["budget"] // 24} for r in results]  # budgets 1 and 2
+    told = SELECTION | {"mistaken_pixels": [9, 27]}
+    page = Page(selected_tables(run_of(results, selections=[told, SELECTION | {"method": "uniform"}])))
+    assert page.table("Selected pixels that the segmenter had wrong when it asked [%], one seed") == [
+        ["regions", "ralis"],
+        ["1", "12.5"],
+        ["2", "25.0"],
+    ]
+    assert "had wrong" not in selected_tables(run_of(results, selections=[SELECTION]))
+
+
 def test_per_class_table_marks_best_and_absent():
     iou = [{"road": 0.9, "pole": 0.2, "fence": None}, {"road": 0.8, "pole": 0.3, "fence": None}]
     results = [
@@ -459,6 +472,11 @@ def without(record: dict, name: str) -> dict:
             "selections/ralis-seed0.json",
             json.dumps(SELECTION | {"region_size": [9, 0]}),
             r"ralis-seed0\.json: region_size must be two positive integers, got \[9, 0\]",
+        ),
+        (
+            "selections/ralis-seed0.json",
+            json.dumps(SELECTION | {"mistaken_pixels": [-1]}),
+            r"ralis-seed0\.json: mistaken_pixels must be a list of integers of at least 0, got \[-1\]",
         ),
     ],
 )

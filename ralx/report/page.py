@@ -268,7 +268,8 @@ def _class_references(references: Sequence[Record], classes: Sequence[str]) -> l
 
 
 def selected_tables(run: Run) -> str:
-    """Entropy of the selected classes by budget and method, and their shares at the budget of the picture."""
+    """Entropy of the selected classes by budget and method, how much of the selected pixels the segmenter had
+    wrong, and the shares of the classes at the budget of the picture."""
     if not run.results:
         return ""
     classes, budget = classes_of(run.results), compared_budget(run.results)
@@ -282,4 +283,22 @@ def selected_tables(run: Run) -> str:
     entropies = budget_table(
         run.results, "Entropy of the selected classes [nats]", entropy_of, scale=1.0, digits=2
     )
-    return entropies + "\n" + shares
+    return "\n".join(filter(None, [entropies, mistaken_table(run), shares]))
+
+
+def mistaken_table(run: Run) -> str:
+    """Empty where no selection tells how many of its pixels the segmenter had wrong."""
+    mistaken = {
+        (selection["method"], selection["seed"]): selection["mistaken_pixels"]
+        for selection in run.selections
+        if "mistaken_pixels" in selection
+    }
+    told = [r for r in run.results if (r["method"], r["seed"]) in mistaken and r.get("labelled_pixels")]
+    if not told:
+        return ""
+
+    def share(record: Record) -> float:
+        pixels = mistaken[record["method"], record["seed"]][: record["budget"]]
+        return sum(pixels) / record["labelled_pixels"]
+
+    return budget_table(told, "Selected pixels that the segmenter had wrong when it asked [%]", share)

@@ -72,7 +72,7 @@ _REGION_SIZE = (
     "two positive integers",
     lambda value: _is_list_of(value, lambda item: _is_count(item) and item > 0) and len(value) == 2,
 )
-_BUDGETS = ("a list of integers of at least 0", lambda value: _is_list_of(value, _is_count))
+_COUNTS = ("a list of integers of at least 0", lambda value: _is_list_of(value, _is_count))
 _REGIONS = ('a list of ["image name", row, column]', lambda value: _is_list_of(value, _is_region))
 
 _Fields = Mapping[str, tuple[str, Callable[[Any], bool]]]
@@ -102,7 +102,7 @@ _SELECTION: _Fields = {
     "method": _NAME,
     "seed": _COUNT,
     "region_size": _REGION_SIZE,
-    "budgets": _BUDGETS,
+    "budgets": _COUNTS,
     "regions": _REGIONS,
 }
 
@@ -251,4 +251,6 @@ def _read_records(path: Path, fields: _Fields, keys: Sequence[str]) -> list[Reco
 def _read_selection(path: Path) -> Record:
     selection = _parse(_read_text(path), path)
     _check(selection, _SELECTION, str(path))
+    if "mistaken_pixels" in selection:
+        _check(selection, {"mistaken_pixels": _COUNTS}, str(path))
     return selection
