@@ -190,7 +190,8 @@ def test_interrupted_it_says_how_to_go_on(tmp_path):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 130
+    # A shell says 130 of both; `python -m` dies of the signal where it came inside of an exec of a string.
+    assert process.returncode in (130, -signal.SIGINT)
     assert "interrupted; go on with --resume" in output and "Traceback" not in output
 
 

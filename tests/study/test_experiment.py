@@ -274,7 +274,8 @@ def test_interrupted_it_says_how_to_go_on(tmp_path):
     wait_for(lambda: list((tmp_path / "out").glob("cells/theta0-*")), process)
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 130
+    # A shell says 130 of both; `python -m` dies of the signal where it came inside of an exec of a string.
+    assert process.returncode in (130, -signal.SIGINT)
     assert "interrupted; the same command goes on" in output
 
 
