@@ -104,7 +104,8 @@ def _selected(
             found = workshop.found(Cell("select", arm.config, seed, arm.method))
             for shown, part in zip(config.budgets, found["selected"] if found else (), strict=False):
                 cell = {"method": arm.label, "seed": seed, "iou": dict.fromkeys(classes)}
-                records.append(part | cell | {"budget": shown})
+                # Cells of a store that is older than the count of mistakes lack it.
+                records.append({"mistaken_share": None} | part | cell | {"budget": shown})
     return records
 
 
@@ -170,7 +171,7 @@ def _csv(results: Results) -> str:
             record["selected_entropy"],
             pixels,
         ]
-        row += [pixels / results.pool_pixels, results.known_pixels + pixels, mistaken[_cell_of(record)]]
+        row += [pixels / results.pool_pixels, results.known_pixels + pixels, mistaken.get(_cell_of(record))]
         writer.writerow([*row, *record["selected_class_fraction"]])
     return text.getvalue()
 

@@ -100,6 +100,12 @@ def test_mistakes_are_compared_as_the_miou_is():
     assert at["mean"] == pytest.approx(0.71) and at["n"] == 2
     assert at["against"]["uniform"]["mean"] == pytest.approx(0.3)
     assert at["share_of_way"] == pytest.approx(0.75)
+    # As of a store that is older than this count.
+    unknown = [part | {"mistaken_share": None} for part in results().selected]
+    older = results()._replace(selected=unknown)
+    assert analyse(older, BASELINES)["methods"]["ralis"]["budgets"]["30"]["mistaken_share"] is None
+    assert "| 50 % | – |" in miou_table(analyse(older, BASELINES))
+    assert "| ralis | 1.00 ± 0.71 | – |" in selected_table(older)
 
 
 def test_a_curve_that_is_not_finished_has_no_area():
