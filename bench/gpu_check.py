@@ -3,10 +3,10 @@
 python bench/gpu_check.py [--device cuda] [--out bench/results] [--minutes 8] [--only PART ...] [--small]
 
 Builds ralx._C into ralx/, runs the tests that need a GPU, compute-sanitizer on some of them, the main job at
-its smallest setting and a few active-learning steps, then times every op. Each part is a process of its own
-with a time limit; what fails is told at the end, and the other parts go on. Needs torch with CUDA, nvcc of
-the same major version with compute-sanitizer, cmake, ninja, pybind11 and what ralx and its tests are
-installed with (`.[test]`).
+its smallest setting, a few active-learning steps and a few pieces of the paper's protocol, then times every
+op. Each part is a process of its own with a time limit; what fails is told at the end, and the other parts go
+on. Needs torch with CUDA, nvcc of the same major version with compute-sanitizer, cmake, ninja, pybind11 and
+what ralx and its tests are installed with (`.[test]`).
 
 Writes after each part, named by the GPU: NAME.json (results.py), NAME.txt, the tables, and NAME.log with
 everything that the parts printed; with --only or --small into bench/results/partial, so that nothing whole is
@@ -51,7 +51,7 @@ TELLING = re.compile(
 MOST_TOLD = 20  # lines
 EACH_OP = 12.0  # seconds that are kept for each op that is still to be timed
 TIMED = ("region_features", "bald", "kl_histogram", "confusion_matrix", "action", "step")
-PARTS = ("environment", "build", "tests", "sanitizer", "job", "step", "timings")
+PARTS = ("environment", "build", "tests", "sanitizer", "job", "step", "protocol", "timings")
 
 # Each has its tests in a process of its own: after one bad access to memory no CUDA call works any more.
 OPS = ("bald", "confusion_matrix", "kl_histogram")
@@ -161,6 +161,7 @@ def stages(options: argparse.Namespace, folder: Path) -> Iterator[list[Part]]:
     yield [build(device, folder)]
     yield [*tests(device, options.small), *sanitizers(device), python("job", "gpu_job.py", "run", device)]
     yield [python("step", "gpu_job.py", "step", device, *small)]
+    yield [replace(python("protocol", "gpu_job.py", "protocol", device, *small), lines=14)]
     for place, op in enumerate(TIMED, 1):
         to_file = ["--json", str(folder / f"{op}.json"), *small]
         part = python(f"timings: {op}", "gpu_timings.py", op, device, *to_file)

@@ -1,28 +1,34 @@
 """The whole system on a device, from Python: part of gpu_check.py.
 
-python bench/gpu_job.py run  [--device cuda]             the main job at its smallest setting, report included
-python bench/gpu_job.py step [--device cuda] [--small]   of one active-learning step at CamVid's size: where
-                                                         the host waits for the device, and a profile
+python bench/gpu_job.py WHAT [--device cuda] [--small]
+
+run       the main job at its smallest setting, report included
+step      of one active-learning step at CamVid's size: where the host waits for the device, and a profile
+protocol  what one seed of the paper's CamVid protocol takes at least, from a few pieces of each kind of work
 """
 
 import argparse
 import dataclasses
+import math
 import sys
 import tempfile
 import time
 import warnings
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
 from ralx.config import Config, preset
 from ralx.datasets import SyntheticSizes, load_splits
 from ralx.experiments import Experiment
-from ralx.loop import PolicyLearner
+from ralx.loop import Chooser, Game, PolicyLearner
 from ralx.monitor import Monitor
 from ralx.report import write_report
 from ralx.run_dir import RunDirectory, open_run
+from ralx.segmentation import SegmenterTrainer
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY_IMAGES = SyntheticSizes(
@@ -44,8 +50,15 @@ TINY = dict(
 CAMVID_IMAGES = SyntheticSizes(
     image_size=(360, 480), state_set=10, train_set=40, eval_set=1, reward_set=10, test_set=1, pretrain_set=1
 )
-CAMVID = dict(
-    region_size=(90, 80), query_size=24, pool_size=20, budget=480, budgets=(24,), methods=("ralis",)
+ONE_STEP = dict(budgets=(24,), methods=("ralis",))
+PROTOCOL_IMAGES = SyntheticSizes(  # as many as CamVid has; the test set is measured once per network
+    image_size=(360, 480),
+    state_set=10,
+    train_set=100,
+    eval_set=257,
+    reward_set=101,
+    test_set=1,
+    pretrain_set=1,
 )
 PROFILED = 15  # rows of the profile
 SYNC = "synchronizing CUDA operation"
@@ -55,17 +68,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("run", "step"))
+    parser.add_argument("what", choices=("run", "step", "protocol"))
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--small", action="store_true", help="a step at the smallest setting")
+    parser.add_argument("--small", action="store_true", help="everything at the smallest setting")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as name:
+        folder, device, small = Path(name), options.device, options.small
         if options.what == "run":
-            run(tiny(options.device), Path(folder))
+            run(tiny(device), folder)
+        elif options.what == "step":
+            config = tiny(device) if small else camvid(device, **ONE_STEP)
+            step(config, TINY_IMAGES if small else CAMVID_IMAGES, folder)
         else:
-            small = options.small
-            config = tiny(options.device) if small else camvid(options.device)
-            step(config, TINY_IMAGES if small else CAMVID_IMAGES, Path(folder))
+            config = tiny(device) if small else camvid(device)
+            protocol(config, TINY_IMAGES if small else PROTOCOL_IMAGES, folder)
     return 0
 
 
@@ -73,9 +89,9 @@ def tiny(device: str) -> Config:
     return dataclasses.replace(preset("synthetic"), device=device, **TINY)
 
 
-def camvid(device: str) -> Config:
+def camvid(device: str, **changes: Any) -> Config:
     """The paper's settings for CamVid, on generated scenes."""
-    return dataclasses.replace(preset("camvid"), dataset="synthetic", device=device, **CAMVID)
+    return dataclasses.replace(preset("camvid"), dataset="synthetic", device=device, **changes)
 
 
 def run(config: Config, folder: Path) -> None:
@@ -124,8 +140,12 @@ def learner_of(experiment: Experiment) -> PolicyLearner:
 
 
 def timed_step(learner: PolicyLearner, on_gpu: bool) -> float:
+    return seconds_of(learner._play_step, on_gpu)
+
+
+def seconds_of(work: Callable[[], object], on_gpu: bool) -> float:
     start = time.perf_counter()
-    learner._play_step()
+    work()
     if on_gpu:
         torch.cuda.synchronize()
     return time.perf_counter() - start
@@ -157,6 +177,78 @@ def profile_of_step(learner: PolicyLearner, on_gpu: bool) -> str:
         timed_step(learner, on_gpu)
     by = "self_device_time_total" if on_gpu else "self_cpu_time_total"
     return profile.key_averages().table(sort_by=by, row_limit=PROFILED, max_name_column_width=60)
+
+
+class Piece(NamedTuple):
+    work: str
+    seconds: float  # the median of a few
+    times: int  # that one seed of the protocol does it
+    shared: bool = False  # by all seeds
+
+
+def protocol(config: Config, images: SyntheticSizes, folder: Path) -> None:
+    """A line per kind of work, then what one seed of all methods and budgets takes: at least, for a training
+    is taken to be as short as its patience allows, and nothing is measured on the test set."""
+    with open_run(folder / "run", {}, resume=True) as run_dir:
+        minutes = {True: 0.0, False: 0.0}
+        for work, seconds, times, shared in pieces(experiment_of(config, images, run_dir)):
+            minutes[shared] += seconds * times / 60
+            print(f"{work:36} {seconds:8.3f} s × {times:6,} = {seconds * times / 60:6.1f} min", flush=True)
+    print(f"one seed takes at least {minutes[False]:.1f} min, what all seeds share {minutes[True]:.1f} min")
+
+
+def pieces(experiment: Experiment) -> Iterator[Piece]:
+    """One of each kind of work. Nothing is pretrained, see `learner_of`."""
+    config, splits, segmenters = experiment.config, experiment.splits, experiment.segmenters
+    generator = torch.Generator().manual_seed(0)
+
+    def median(work: Callable[[], object]) -> float:
+        seconds = [seconds_of(work, config.device != "cpu") for _ in range(5)]
+        return sorted(seconds[2:])[1]  # the first two warm up
+
+    def epochs(patience: int | None) -> int:
+        return config.max_epochs if patience is None else min(patience + 1, config.max_epochs)
+
+    def epoch(trainer: SegmenterTrainer, *data: Any) -> float:
+        def work() -> None:
+            segmenters.train_epoch(trainer, data[0], generator, *data[1:])
+            segmenters.reward_miou(trainer)
+
+        return median(work)
+
+    learner = learner_of(experiment)
+    start = experiment.pretraining.theta0
+    trainer = segmenters.new_trainer(config.target_lr)
+    for work, data, patience in (
+        ("θ0′: epoch", splits.train_set, config.target_patience),
+        ("full supervision: epoch", splits.full_set, config.full_patience),
+    ):
+        yield Piece(work, epoch(trainer, data), epochs(patience), shared=True)
+    steps = math.ceil(config.budget / config.query_size)
+    yield Piece("learn: step", median(learner._play_step), config.episodes * steps)
+    experiment._save_policy(experiment._policy_path(config.seed), learner.agent.query_network)
+    for method in config.methods:
+        game = experiment._game(splits.eval_set)
+        game.start(start)
+        choose = experiment._chooser(method, config.seed, game)
+
+        def step(game: Game = game, choose: Chooser = choose) -> None:
+            regions = choose(game, config.query_size, generator)
+            game.mistaken_pixels(regions)
+            game.label(regions, generator)
+
+        times = math.ceil(config.budgets[-1] / config.query_size)
+        yield Piece(f"select, {method}: step", median(step), times)
+    for budget in config.budgets:
+        game = experiment._game(splits.eval_set)
+        game.start(start)
+        regions = torch.randperm(game.grid.num_regions, generator=generator)[:budget]
+        seconds = epoch(game.trainer, *experiment._to_train_on(regions))
+        yield Piece(
+            f"final training, {budget:,} regions: epoch",
+            seconds,
+            len(config.methods) * epochs(config.final_patience),
+        )
 
 
 if __name__ == "__main__":

@@ -372,9 +372,10 @@ def test_the_other_parts_go_on_and_the_verdict_names_what_failed(monkeypatch, tm
 
 def test_the_check_of_a_gpu_can_be_tried_out_on_the_cpu(tmp_path):
     command = [sys.executable, str(ROOT / "bench" / "gpu_check.py"), "--device", "cpu", "--small"]
-    command += ["--out", str(tmp_path), "--only", "environment", "tests", "step"]
+    command += ["--out", str(tmp_path), "--only", "environment", "tests", "step", "protocol"]
     printed = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert printed.returncode == 0, printed.stdout + printed.stderr
     assert "All parts passed." in printed.stdout
     names = [each.name for each in results.load(tmp_path / "dry-run.json").checks]
-    assert names == ["environment", "tests", "step"]
+    assert names == ["environment", "tests", "step", "protocol"]
+    assert "one seed takes at least" in printed.stdout
