@@ -161,7 +161,8 @@ def stages(options: argparse.Namespace, folder: Path) -> Iterator[list[Part]]:
     yield [build(device, folder)]
     yield [*tests(device, options.small), *sanitizers(device), python("job", "gpu_job.py", "run", device)]
     yield [python("step", "gpu_job.py", "step", device, *small)]
-    yield [replace(python("protocol", "gpu_job.py", "protocol", device, *small), lines=14)]
+    # It draws some 470 scenes of CamVid's size first.
+    yield [replace(python("protocol", "gpu_job.py", "protocol", device, *small), limit=200.0, lines=14)]
     for place, op in enumerate(TIMED, 1):
         to_file = ["--json", str(folder / f"{op}.json"), *small]
         part = python(f"timings: {op}", "gpu_timings.py", op, device, *to_file)
