@@ -1,4 +1,4 @@
-"""Proves ralx on the GPU of this machine, and measures it: one command, some five minutes, offline.
+"""Proves ralx on the GPU of this machine, and measures it: one command, some seven minutes, offline.
 
 python bench/gpu_check.py [--device cuda] [--out bench/results] [--minutes 8] [--only PART ...] [--small]
 
