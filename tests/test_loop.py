@@ -457,7 +457,8 @@ def test_a_segmenter_that_diverges_in_training_names_its_rate(run):
 def test_a_query_network_that_diverges_names_its_rate(run):
     learner = make_learner([0.1] * 8)
     learner.agent.optimizer.param_groups[0]["lr"] = 1e30
-    with pytest.raises(RunError, match=r"dqn_lr: td_loss is .*seed 0, episode 0, step"):
+    expected = r"dqn_lr: Q must not be NaN, got NaN in pools \[0, 1\].*seed 0, episode 0, step 1"
+    with pytest.raises(RunError, match=expected):
         learner.run(run, Monitor())
 
 
