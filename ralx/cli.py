@@ -116,7 +116,7 @@ def run(command: Command) -> int:
         raise WrongInput("--out: a folder for the results is needed")
     with open_run(command.out, config.to_json(), resume=command.resume) as folder:
         if command.stage == "all" and is_finished(folder, config):
-            Console().print(f"{command.out}: finished already", highlight=False)
+            Console().print(f"{command.out}: finished already", highlight=False, markup=False)
             return 0
         _refuse_early_stage(command.stage, folder, config)
         with naming_wrong_input():
