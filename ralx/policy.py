@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ralx.query_network import QueryNetwork
-from ralx.run_dir import load_tensors, save_tensors
+from ralx.support.files import load_tensors, save_tensors
 
 # The largest ε at which an episode tells how good the policy is that played it, and not how good chance is.
 MOSTLY_GREEDY = 0.5

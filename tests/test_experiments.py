@@ -9,8 +9,8 @@ from torch import nn
 
 from ralx.metrics import rarity
 from ralx.pretraining import Segmenters
-from ralx.run_dir import read_json
 from ralx.segmentation import CudaGraph
+from ralx.support.files import read_json
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_the_loss_weighs_classes_by_their_rarity_where_that_is_wanted(make):
 @pytest.mark.parametrize("rehearsal", [0, 1, 3])
 def test_the_final_training_rehearses_d_t_where_that_is_wanted(make, monkeypatch, rehearsal):
     experiment = make(methods=("uniform",), rehearsal=rehearsal, max_epochs=2, final_max_epochs=3)
-    experiment.select("uniform", 0, learned=experiment.run)
+    experiment.select("uniform", 0, learned=experiment.run, wanted=experiment.config.budgets)
     seen = []
 
     def spy(self, trainer, data, generator, pool, crops):
@@ -141,7 +141,7 @@ def test_the_final_training_rehearses_d_t_where_that_is_wanted(make, monkeypatch
 
 def test_a_selection_says_what_was_wrong_in_it(make):
     experiment = make(methods=("uniform",))  # budgets 3 and 6, regions of 16×16
-    experiment.select("uniform", 0, learned=experiment.run)
+    experiment.select("uniform", 0, learned=experiment.run, wanted=experiment.config.budgets)
     mistaken = read_json(experiment.run.selection_path("uniform", 0))["mistaken_pixels"]
     assert len(mistaken) == 6 and all(0 <= pixels <= 256 for pixels in mistaken) and sum(mistaken) > 0
     parts = experiment.describe_selection("uniform", 0, selected=experiment.run)

@@ -26,8 +26,9 @@ from ralx.pool import RegionGrid
 from ralx.query_network import QueryNetwork
 from ralx.randomness import seeded, stream
 from ralx.replay_buffer import ReplayBuffer
-from ralx.run_dir import RunError, open_run
+from ralx.run_dir import open_run
 from ralx.segmentation import SegmenterTrainer
+from ralx.support.files import RunError
 
 
 class Scenes:
@@ -251,7 +252,8 @@ def test_selection_stops_at_every_budget_and_takes_only_what_is_left(run):
         choose,
         (5, 7),
         3,
-        name=("uniform", 0),
+        method="uniform",
+        seed=0,
         piece="game",
         run=run,
         monitor=Monitor(),
@@ -281,7 +283,8 @@ def test_selection_counts_what_the_segmenter_had_wrong_when_it_asked(run):
             choose,
             (5, 8),
             3,
-            name=("uniform", 0),
+            method="uniform",
+            seed=0,
             piece=piece,
             run=run,
             monitor=Monitor(),
@@ -488,7 +491,8 @@ def test_a_segmenter_that_diverges_while_regions_are_selected_names_its_rate(run
             choose,
             (5,),
             3,
-            name=("uniform", 0),
+            method="uniform",
+            seed=0,
             piece="game",
             run=run,
             monitor=Monitor(),

@@ -352,7 +352,7 @@ def test_killed_at_any_write_it_ends_in_the_same_bytes(finished, tmp_path, monke
             if len(seen) == write:
                 raise Killed
 
-        monkeypatch.setattr("ralx.run_dir.os.replace", replace_or_die)
+        monkeypatch.setattr("ralx.support.files.os.replace", replace_or_die)
         try:
             return main(["--out", str(out), *TINY, "--resume", "--cache", str(whole / "cache")])
         except Killed:

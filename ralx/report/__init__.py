@@ -9,14 +9,15 @@ import matplotlib.style
 from matplotlib.figure import Figure
 
 from ralx.policy import MOSTLY_GREEDY
+from ralx.records import Run, check_regions, read_run
 from ralx.report.comparison import miou_vs_budget, per_class_iou, selected_classes
 from ralx.report.learning import learning_curves, step_seconds
 from ralx.report.page import Section, miou_tables, per_class_table, render_page, selected_tables
-from ralx.report.records import Run, check_regions, read_run
 from ralx.report.regions import selections
 from ralx.report.stats import TARGET_TEXT, compared_budget, seeds_text
 from ralx.report.style import STYLE
 from ralx.report.summary import summary_table
+from ralx.support.files import sync_files, sync_folder
 
 __all__ = [
     "miou_vs_budget",
@@ -63,14 +64,16 @@ def write_report(run_dir: Path, *, pictures: Any | None = None) -> Path:
                 if section.figure is not None:
                     section.figure.savefig(fresh / section.file, metadata={"Software": None})
         (fresh / "index.html").write_text(render_page(run, sections), encoding="utf-8")
-        _replace_folder(fresh, run_dir / "report")
+        sync_files(fresh)
+        _replace_folder(fresh, run_dir / "report", {"index.html", *(section.file for section in sections)})
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return run_dir / "report" / "index.html"
 
 
-def _replace_folder(fresh: Path, target: Path) -> None:
-    """Puts `fresh` in the place of `target`, which may be there already."""
+def _replace_folder(fresh: Path, target: Path, own: set[str]) -> None:
+    """Puts `fresh` in the place of `target`, which may be there already; what it holds beside files named as
+    `own` moves along."""
     old = target.with_name(".report-old")
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
@@ -81,6 +84,10 @@ def _replace_folder(fresh: Path, target: Path) -> None:
         if old.exists():
             old.rename(target)
         raise
+    for entry in old.iterdir() if old.is_dir() else ():
+        if entry.name not in own:
+            entry.rename(target / entry.name)
+    sync_folder(target.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -18,13 +18,14 @@ from rich.console import Console
 from ralx.cli import WrongInput, base_config, exit_code, naming_wrong_input
 from ralx.config import Config, preset
 from ralx.monitor import Monitor
-from ralx.run_dir import RunError, read_json
 from ralx.study.cells import Cell, with_needs
 from ralx.study.report import write_study
 from ralx.study.results import Split
 from ralx.study.store import Store
 from ralx.study.studies import STUDIES, StudyName, cells_of
 from ralx.study.worker import Workshop, failures, unique, work_on
+from ralx.support.files import RunError, read_sealed
+from ralx.support.threads import usable_threads
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ def run(command: Command) -> int:
     if not command.report:
         for cell in cells:
             workshop.store.forget_failure(workshop.key(cell))
+        workshop.store.begin()
         _compute(command, cells, workshop)
     folder = out / (command.name if command.split == "test" else f"{command.name}-{command.split}")
     with workshop.store.claim(f"report-{folder.name}") as mine:
@@ -114,8 +116,8 @@ def prepare(command: Command, rank: int) -> tuple[Path, list[Cell], Workshop]:
 
 def _threads(command: Command, store: Store) -> int:
     setting = store.path / "setting.json"
-    known = read_json(setting)["threads"] if setting.exists() else None
-    return command.threads or known or max(1, torch.get_num_threads() // command.jobs)
+    known = read_sealed(setting).get("threads") if setting.exists() else None
+    return command.threads or known or max(1, usable_threads() // command.jobs)
 
 
 def _rank() -> int:

@@ -12,9 +12,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from ralx.run_dir import RunError
 from ralx.study import store as store_module
 from ralx.study.store import STALE_SECONDS, Store
+from ralx.support.files import RunError
 
 
 @pytest.fixture
