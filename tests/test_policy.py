@@ -74,7 +74,7 @@ def test_a_damaged_file_is_refused(tmp_path):
     whole = (tmp_path / "p").read_bytes()
     for content in (b"", whole[: len(whole) // 2], b"\x80\x04pickle" * 10):
         (tmp_path / "p").write_bytes(content)
-        with pytest.raises(RunError, match="p: expected a safetensors file|p: was damaged"):
+        with pytest.raises(RunError, match=r"p: expected a safetensors file|p: was damaged"):
             load_policy(tmp_path / "p")
 
 

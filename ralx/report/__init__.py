@@ -65,15 +65,14 @@ def write_report(run_dir: Path, *, pictures: Any | None = None) -> Path:
                     section.figure.savefig(fresh / section.file, metadata={"Software": None})
         (fresh / "index.html").write_text(render_page(run, sections), encoding="utf-8")
         sync_files(fresh)
-        _replace_folder(fresh, run_dir / "report", {"index.html", *(section.file for section in sections)})
+        _replace_folder(fresh, run_dir / "report")
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return run_dir / "report" / "index.html"
 
 
-def _replace_folder(fresh: Path, target: Path, own: set[str]) -> None:
-    """Puts `fresh` in the place of `target`, which may be there already; what it holds beside files named as
-    `own` moves along."""
+def _replace_folder(fresh: Path, target: Path) -> None:
+    """Puts `fresh` in the place of `target`, which may be there already."""
     old = target.with_name(".report-old")
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
@@ -84,9 +83,6 @@ def _replace_folder(fresh: Path, target: Path, own: set[str]) -> None:
         if old.exists():
             old.rename(target)
         raise
-    for entry in old.iterdir() if old.is_dir() else ():
-        if entry.name not in own:
-            entry.rename(target / entry.name)
     sync_folder(target.parent)
     shutil.rmtree(old, ignore_errors=True)
 

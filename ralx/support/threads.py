@@ -27,7 +27,7 @@ def usable_threads() -> int:
 
     if os.environ.get("OMP_NUM_THREADS"):
         return torch.get_num_threads()
-    return max(1, min(torch.get_num_threads(), math.floor(_cpu_quota())))
+    return max(1, math.floor(min(torch.get_num_threads(), _cpu_quota())))
 
 
 def _cpu_quota() -> float:
