@@ -238,9 +238,11 @@ def _open_lock(path: Path) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = os.open(path, flags, 0o666)
     except OSError as error:
-        if error.errno != errno.ELOOP:
+        if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
             raise
-        raise RunError(f"{path}: must be a lock of ralx, got a link") from error
+        raise RunError(
+            f"{path}: must be a lock of ralx, which is an empty file, got a link, folder or pipe"
+        ) from error
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode) or found.st_size:
         os.close(descriptor)

@@ -58,11 +58,15 @@ def write_whole(path: Path, content: bytes | bytearray) -> None:
 def append_line(path: Path, line: str) -> None:
     """Add `line` to a file and sync it. RunError where that fails, also where a link lies in its place."""
     try:
+        make_folder(path.parent)
+        is_new = not path.exists()
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         with open(os.open(path, flags, 0o666), "wb") as file:
             file.write(line.encode() + b"\n")
             file.flush()
             _sync(file.fileno())
+        if is_new:
+            sync_folder(path.parent)
     except OSError as error:
         raise RunError(f"{path}: can't be written: {error.strerror or error}") from error
 
