@@ -30,7 +30,11 @@ from ralx.support.threads import usable_threads
 
 @dataclass(frozen=True)
 class Command:
-    """One of the paper's experiments: compute what is missing, then write its table, figures and files."""
+    """One of the paper's experiments: compute what is missing, then write its table, figures and files.
+
+    Threads that wait spin only briefly (GOMP_SPINCOUNT=1000), which suits quiet and busy machines;
+    OMP_WAIT_POLICY=active lets them spin.
+    """
 
     name: tyro.conf.Positional[StudyName]
     """Which experiment. budget-curve: Fig. 4; per-class: Table 1; selected-classes: Fig. 3, App. C;
