@@ -6,7 +6,6 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -68,7 +67,7 @@ def _container_memory() -> float:
         return math.inf
 
 
-_decoding = threading.local()  # .here is set on decoding threads
+_decoding = threading.local()  # .here is true on a thread that decodes
 
 
 def _threads() -> int:
@@ -77,22 +76,46 @@ def _threads() -> int:
 
 
 def in_threads(function: Callable, items: Iterable) -> list:
-    """`[function(item) for item in items]` on threads of its own, in order; the first error is raised.
+    """`[function(item) for item in items]`, by this thread and others; the first item's error is raised.
 
-    A call from one of these threads, by a source that reads another data set, adds none. No pool is kept: a
-    forked process would wait for threads that only its parent has.
+    The others live for this call only. A pool that is kept has no threads in a forked process, which would
+    wait for it, and none that are free where a source reads another data set. For that a thread that decodes
+    gets no others.
     """
     items = list(items)
-    threads = min(_threads(), len(items))
-    if threads < 2 or getattr(_decoding, "here", False):
-        return [function(item) for item in items]
-    pool = ThreadPoolExecutor(threads, "ralx-decode", initializer=setattr, initargs=(_decoding, "here", True))
+    results, errors = [None] * len(items), dict[int, BaseException]()
+    todo, main = iter(range(len(items))), threading.main_thread()
+
+    def work(goes_on: Callable[[], bool]) -> None:
+        index, _decoding.here = -1, True
+        try:
+            for index in todo:
+                results[index] = function(items[index])
+                if errors or not goes_on():
+                    return
+        except BaseException as error:
+            errors[index] = error
+
+    decodes = getattr(_decoding, "here", False)
+    count = 0 if decodes or not main.is_alive() else min(_threads(), len(items)) - 1
+    # They leave work to this thread where the main thread has ended: the program waits for them alone.
+    others = [threading.Thread(target=work, args=(main.is_alive,), name="ralx-decode") for _ in range(count)]
     try:
-        results = [future.result() for future in [pool.submit(function, item) for item in items]]
-    except BaseException:  # an interrupt too must not wait for files that nobody will use
-        pool.shutdown(wait=False, cancel_futures=True)
+        for other in others:
+            other.start()
+        work(lambda: True)
+        for error in list(errors.values()):
+            if not isinstance(error, Exception):  # an interrupt must not wait for files that nobody will use
+                raise error
+        for other in others:
+            other.join()
+    except BaseException as error:
+        errors[-1] = error
         raise
-    pool.shutdown()
+    finally:
+        _decoding.here = decodes
+    if errors:
+        raise errors[min(errors)]
     return results
 
 

@@ -1,6 +1,7 @@
 import copy
 import os
 import pickle
+import signal
 import threading
 import time
 
@@ -280,6 +281,43 @@ def test_a_source_may_read_another_data_set(memory_limit):
 
     inner, outer = (dataset(source(), memory_limit=memory_limit) for source in (Numbers, Doubled))
     assert outer.images(torch.arange(40))[:, 0, 0, 0].tolist() == list(range(0, 80, 2))
+
+
+def test_the_first_of_several_errors_is_raised():
+    def fail_late(number):
+        time.sleep(0.2 * (number == 0))
+        raise DataError(f"image_{number}")
+
+    with pytest.raises(DataError, match="image_0"):
+        in_threads(fail_late, range(40))
+
+
+def test_an_interrupt_does_not_wait_for_the_rest():
+    done = []
+
+    def decode(number):
+        if threading.current_thread() is threading.main_thread():
+            signal.raise_signal(signal.SIGINT)
+        time.sleep(0.01)
+        done.append(number)
+
+    with pytest.raises(KeyboardInterrupt):
+        in_threads(decode, range(500))
+    time.sleep(0.05)
+    assert len(done) < 100
+
+
+def test_a_program_that_ends_does_not_wait_for_the_rest():
+    """Where a daemon thread decodes: the threads that help it are not daemons."""
+
+    def ended():
+        decoding = threading.Thread(target=in_threads, args=(time.sleep, [0.05] * 5000), daemon=True)
+        decoding.start()
+        time.sleep(0.1)
+        threading._shutdown()  # what the interpreter does first when it ends
+        return decoding.is_alive()
+
+    assert in_fork(ended) == 0
 
 
 def test_no_thread_stays():
