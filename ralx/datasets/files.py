@@ -85,7 +85,7 @@ class FolderSource:
 
     Args:
         files: sorted by name.
-        labels: turns a decoded label file into train ids.
+        labels: reads a label file as train ids.
         image_size: (height, width) of what is read; a function of the native size, or the size itself.
     """
 

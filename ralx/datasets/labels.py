@@ -57,7 +57,7 @@ class LabelCode:
         samples = np.asarray(image)
         if bits > 8 and samples.ndim > 2:
             raise DataError(f"{path}: expected labels of 8 bits a channel, found {bits} bits in colour")
-        if image.mode == "L":
+        if image.mode == "L" and bits < 8:
             samples = samples // (255 // (2**bits - 1))  # Pillow stretches fewer bits to 8
         _refuse_transparent(path, image, samples)
         if image.mode == "P":

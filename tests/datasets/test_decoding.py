@@ -134,7 +134,7 @@ def test_no_program_is_started_for_a_postscript_file(written, monkeypatch):
     started = []
     monkeypatch.setattr(subprocess, "check_call", lambda *args, **options: started.append(args))
     monkeypatch.setattr(subprocess, "run", lambda *args, **options: started.append(args))
-    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", "gs")
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", "gs", raising=False)
     path = written(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n")
     for read in (image_header, decode):
         with pytest.raises(DataError, match=r"a\.png: .* starts with b'%!PS-Ado"):
