@@ -5,6 +5,8 @@ active learning; `ralx-train` runs the whole system of "Reinforced Active Learni
 (ICLR 2020).
 """
 
+import ralx.support.threads  # noqa: F401, I001  # before torch, which the others import
+
 from ralx.features import Featurizer
 from ralx.ops import (
     BaldAccumulator,
@@ -18,8 +20,7 @@ from ralx.ops import (
     kl_histogram,
     region_features,
 )
-
-__version__ = "0.1.0"
+from ralx.version import __version__
 
 __all__ = [
     "BaldAccumulator",
@@ -28,6 +29,7 @@ __all__ = [
     "Featurizer",
     "RegionFeatures",
     "ScoredRegionFeatures",
+    "__version__",
     "bald",
     "build_info",
     "confusion_matrix",

@@ -4,12 +4,15 @@ Exit codes: 0 done, 1 the run failed, 2 wrong options or data, 130 interrupted (
 """
 
 import contextlib
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import torch
 import tyro
 from rich.console import Console
 
@@ -18,7 +21,10 @@ from ralx.datasets import DataError, SyntheticSizes, check_data, load_splits
 from ralx.experiments import Experiment
 from ralx.monitor import Monitor
 from ralx.report import summary_table, write_report
-from ralx.run_dir import RunDirectory, RunError, open_run
+from ralx.run_dir import RunDirectory, open_run
+from ralx.support.files import RunError, load_tensors
+from ralx.support.terminal import fit_to_terminal
+from ralx.support.threads import usable_threads
 
 Stage = Literal["pretrain", "learn", "evaluate", "report"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -27,7 +33,11 @@ REPORTED = ("reference.json", "steps.jsonl", "results.json")  # what a report ca
 
 @dataclass(frozen=True)
 class Command:
-    """Learn which regions to label, then compare the policy with entropy, BALD and uniform sampling."""
+    """Learn which regions to label, then compare the policy with entropy, BALD and uniform sampling.
+
+    OMP_NUM_THREADS sets the CPU threads, which results depend on in their last bits. Threads that wait spin only
+    briefly (GOMP_SPINCOUNT=1000), which suits quiet and busy machines; OMP_WAIT_POLICY=active lets them spin.
+    """
 
     out: Path | None = None
     """Folder for the results; made if it isn't there."""
@@ -60,14 +70,41 @@ def exit_code(program: str, command: Callable[[], int], *, interrupted: str) -> 
         Console(stderr=True).print(text, style="red", markup=False, highlight=False, soft_wrap=True)
         return code
 
+    fit_to_terminal(sys.stdout, sys.stderr)
+    with _interrupts() as was_interrupted:
+        try:
+            return command()
+        except KeyboardInterrupt:
+            return fail(interrupted, 130)
+        except Exception as error:
+            if was_interrupted():  # a library has made another error of it
+                return fail(interrupted, 130)
+            if isinstance(error, (WrongInput, DataError)):
+                return fail(error, 2)
+            if isinstance(error, (RunError, OSError, FloatingPointError)):
+                return fail(error, 1)
+            raise
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Yields what tells whether Ctrl-C was pressed. It raises KeyboardInterrupt as ever."""
+    pressed = False
+
+    def note(number: int, frame: Any) -> None:
+        nonlocal pressed
+        pressed = True
+        signal.default_int_handler(number, frame)
+
+    before = signal.getsignal(signal.SIGINT)
+    ours = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    if ours:  # a shell's background jobs ignore it, and only the main thread may choose
+        signal.signal(signal.SIGINT, note)
     try:
-        return command()
-    except (WrongInput, DataError) as error:
-        return fail(error, 2)
-    except (RunError, OSError, FloatingPointError) as error:
-        return fail(error, 1)
-    except KeyboardInterrupt:
-        return fail(interrupted, 130)
+        yield lambda: pressed
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, before)
 
 
 class WrongInput(ValueError):
@@ -114,7 +151,10 @@ def run(command: Command) -> int:
         return _check_data(config)
     if command.out is None:
         raise WrongInput("--out: a folder for the results is needed")
+    torch.set_num_threads(usable_threads())
     with open_run(command.out, config.to_json(), resume=command.resume) as folder:
+        for name in folder.restore_records():
+            Console().print(f"{command.out / name}: was lost or changed; written again", highlight=False)
         if command.stage == "all" and is_finished(folder, config):
             Console().print(f"{command.out}: finished already", highlight=False, markup=False)
             return 0
@@ -162,12 +202,25 @@ def _run_stage(stage: Stage, experiment: Experiment, folder: RunDirectory, monit
 
 
 def is_finished(folder: RunDirectory, config: Config) -> bool:
-    """Whether every result is there, and a report of them."""
-    cells = config.num_seeds * len(config.methods) * len(config.budgets)
+    """Whether everything that a run leaves is there, and a report of it. RunError where a part is damaged."""
     results, report = folder.path / "results.json", folder.path / "report" / "index.html"
-    if len(folder.records()) < cells or not report.exists():
+    wanted = {(method, b, seed) for method in config.methods for b in config.budgets for seed in config.seeds}
+    references = {"theta0", "theta0_prime", "full_supervision"}
+    if wanted != {(record["method"], record["budget"], record["seed"]) for record in folder.records()}:
         return False
-    return report.stat().st_mtime_ns >= results.stat().st_mtime_ns
+    if references > {record["method"] for record in folder.records("reference.json")}:
+        return False
+    for seed in config.seeds:
+        if config.uses_policy:
+            policy = folder.policy_path(seed, config.seed)
+            if not policy.exists():
+                return False
+            load_tensors(policy)
+        for method in config.methods:
+            if not folder.selection_path(method, seed).exists():
+                return False
+            folder.read_selection(method, seed)
+    return report.exists() and report.stat().st_mtime_ns >= results.stat().st_mtime_ns
 
 
 def data_options(config: Config) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The stages of a run: pretrain, learn, evaluate (PAPER section 1), put together from a config."""
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,10 @@ from ralx.pretraining import Pretraining, Segmenters
 from ralx.query_network import QueryNetwork
 from ralx.randomness import stream
 from ralx.replay_buffer import ReplayBuffer
-from ralx.run_dir import RunDirectory, RunError, load_tensors, read_json, save_tensors, write_json
+from ralx.run_dir import RunDirectory
 from ralx.segmentation import dropout_layers, predict
+from ralx.support.files import RunError, load_tensors
+from ralx.version import __version__
 
 
 class Experiment:
@@ -86,7 +89,10 @@ class Experiment:
         self.pretraining.full_supervision()
         for seed in self.config.seeds:
             for method in self.config.methods:
-                self.select(method, seed, learned=self.run)
+                missing = [
+                    budget for budget in self.config.budgets if not self._has_record(method, seed, budget)
+                ]
+                self.select(method, seed, learned=self.run, wanted=missing)
                 for budget in self.config.budgets:
                     self._finish(method, seed, budget)
 
@@ -165,6 +171,7 @@ class Experiment:
         }
 
     def _save_policy(self, path: Path, network: QueryNetwork) -> None:
+        self.run.hold()
         save_policy(path, network, {k: v for k, v in self._policy_needs().items() if v is not None})
 
     def _agent(self, network: QueryNetwork) -> DQNAgent:
@@ -242,30 +249,37 @@ class Experiment:
 
     # Evaluation
 
-    def select(self, method: str, seed: int, *, learned: RunDirectory) -> None:
-        """Let `method` choose regions of D_V up to the last budget; keep the segmenter at every budget.
+    def select(self, method: str, seed: int, *, learned: RunDirectory, wanted: Sequence[int]) -> None:
+        """Let `method` choose regions of D_V up to the last budget; keep the segmenter at the budgets
+        `wanted`, for their final trainings.
 
-        A policy is read from the run `learned`.
+        A policy is read from the run `learned`. Where the selection is there but such a segmenter was lost,
+        the same regions are chosen again for it.
         """
-        path = self.run.selection_path(method, seed)
         piece = f"select-{method}-seed{seed}"
-        if path.exists():
+        if self.run.selection_path(method, seed).exists():
+            self.run.read_selection(method, seed)  # a damaged one shows now, not after hours
             self.run.checkpoint.clear(piece)
-            return
+            if not self._lost_segmenters(method, seed, wanted):
+                return
         game = self._game(self.splits.eval_set)
         game.start(self.pretraining.theta0_prime)
+
+        def keep_segmenter(budget: int) -> None:
+            if budget in wanted:
+                self.run.save_segmenter(method, seed, budget, game.trainer.state_dict())
+
         mistaken = select_regions(
             game,
             self._chooser(method, seed, game, learned),
             self.config.budgets,
             self.config.query_size,
-            name=(method, seed),
+            method=method,
+            seed=seed,
             piece=piece,
             run=self.run,
             monitor=self.monitor,
-            at_budget=lambda budget: save_tensors(
-                self.run.segmenter_path(method, seed, budget), game.trainer.state_dict()
-            ),
+            at_budget=keep_segmenter,
         )
         grid = self._grid(game.dataset)
         image, row, col = (part.tolist() for part in grid.split(game.pool.order))
@@ -278,8 +292,13 @@ class Experiment:
             "regions": [list(region) for region in zip(names, row, col, strict=True)],
             "mistaken_pixels": mistaken.tolist(),
         }
-        write_json(path, selection)
+        self.run.write_selection(selection)
         self.run.checkpoint.clear(piece)
+        if self._lost_segmenters(method, seed, wanted):  # from before the checkpoint where this went on
+            self.select(method, seed, learned=learned, wanted=wanted)
+
+    def _lost_segmenters(self, method: str, seed: int, wanted: Sequence[int]) -> bool:
+        return not all(self.run.segmenter_path(method, seed, budget).exists() for budget in wanted)
 
     def _chooser(self, method: str, seed: int, game: Game, learned: RunDirectory | None = None) -> Chooser:
         config = self.config
@@ -309,13 +328,16 @@ class Experiment:
 
     def _finish(self, method: str, seed: int, budget: int) -> None:
         """Add the record of the final training to the run's, unless it is there."""
-        cell = {"method": method, "budget": budget, "seed": seed}
-        if not any(cell.items() <= record.items() for record in self.run.records()):
+        if not self._has_record(method, seed, budget):
             record, _ = self.finish(method, seed, budget, selected=self.run)
             self.run.add_record(record)
             self.monitor.scalar(f"evaluate-seed{seed}", method, record["miou"], budget)
         self.run.checkpoint.clear(final_piece(method, seed, budget))
         self.run.segmenter_path(method, seed, budget).unlink(missing_ok=True)
+
+    def _has_record(self, method: str, seed: int, budget: int) -> bool:
+        cell = {"method": method, "budget": budget, "seed": seed}
+        return any(cell.items() <= record.items() for record in self.run.records())
 
     def finish(
         self, method: str, seed: int, budget: int, *, selected: RunDirectory
@@ -324,7 +346,7 @@ class Experiment:
 
         Returns the record of results.json, measured on the test set, and the mIoU on D_R.
         """
-        selection = read_json(selected.selection_path(method, seed))
+        selection = selected.read_selection(method, seed)
         game = self._game(self.splits.eval_set)
         config = self.config
         state, _ = load_tensors(selected.segmenter_path(method, seed, budget))
@@ -341,13 +363,13 @@ class Experiment:
             lr_option="segmenter_lr" if config.final_lr is None else "final_lr",
             name=f"{method}, seed {seed}, {budget} regions",
             piece=final_piece(method, seed, budget),
-            key=("final", method, seed, budget),
+            key=("final", seed, budget),
             patience=config.final_patience,
             max_epochs=min(config.max_epochs, config.final_max_epochs or config.max_epochs),
             run=self.run,
             monitor=self.monitor,
         )
-        cell = {"method": method, "budget": budget, "seed": seed}
+        cell = {"method": method, "budget": budget, "seed": seed, "version": __version__}
         record = cell | self.segmenters.test_record(game.trainer) | self._selected(game, regions)
         return record, reward_miou
 
@@ -377,7 +399,7 @@ class Experiment:
     def describe_selection(self, method: str, seed: int, *, selected: RunDirectory) -> list[dict[str, Any]]:
         """For every budget, what the regions that the run `selected` chose hold, and which share of their
         pixels the segmenter had wrong when they were asked for."""
-        selection = read_json(selected.selection_path(method, seed))
+        selection = selected.read_selection(method, seed)
         game = self._game(self.splits.eval_set)
         regions = self._region_indices(selection["regions"])
         parts = []

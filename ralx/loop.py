@@ -28,7 +28,7 @@ from ralx.policy import MOSTLY_GREEDY
 from ralx.pool import Oracle, RegionPool, Regions, chosen_regions
 from ralx.randomness import stream
 from ralx.replay_buffer import ReplayBuffer
-from ralx.run_dir import RunDirectory, RunError
+from ralx.run_dir import RunDirectory
 from ralx.segmentation import (
     CudaGraph,
     Precision,
@@ -38,6 +38,7 @@ from ralx.segmentation import (
     predict,
     train_on_regions,
 )
+from ralx.support.files import RunError
 
 State = dict[str, Tensor]
 
@@ -384,8 +385,8 @@ class PolicyLearner:
         self.step = 0
 
     def _is_before(self, line: dict) -> bool:
-        """Whether a line of steps.jsonl is older than this state."""
-        return (line["seed"], line["episode"], line["step"]) < (self.seed, self.episode, self.step)
+        """Whether a line of steps.jsonl is another seed's, or older than this state."""
+        return line["seed"] != self.seed or (line["episode"], line["step"]) < (self.episode, self.step)
 
     def _state(self) -> tuple[State, dict]:
         tensors = join_states(
@@ -433,7 +434,8 @@ def select_regions(
     budgets: Sequence[int],
     query_size: int,
     *,
-    name: tuple[str, int],
+    method: str,
+    seed: int,
     piece: str,
     run: RunDirectory,
     monitor: Monitor,
@@ -441,8 +443,8 @@ def select_regions(
 ) -> Tensor:
     """Play one game until the last of `budgets`; calls `at_budget(budget)` as each is reached.
 
-    A step never crosses a budget, so that the regions of one budget are the first ones of the next. `name` is
-    (method, seed), `piece` what the game is called in the checkpoint.
+    A step never crosses a budget, so that the regions of one budget are the first ones of the next. `piece`
+    is what the game is called in the checkpoint.
 
     Returns int64 [L]: of each region, in the order they were labelled, the pixels that the segmenter had
     wrong when it was asked for.
@@ -463,15 +465,17 @@ def select_regions(
             asked={"mistaken": mistaken},
         )
 
-    with monitor.task("{}, seed {}: select".format(*name), budgets[-1], game.pool.num_labelled) as update:
+    with monitor.task(f"{method}, seed {seed}: select", budgets[-1], game.pool.num_labelled) as update:
         while game.pool.num_labelled < budgets[-1]:
             labelled = game.pool.num_labelled
             budget = next(b for b in budgets if b > labelled)
-            generator = stream("select", *name, labelled)
-            with naming_divergence("segmenter_lr", f"{name[0]}, seed {name[1]}, {labelled} regions labelled"):
+            # Not keyed by the method: methods of one seed share their pools and crops as far as they can, so
+            # that what differs between them is their choice.
+            generator = stream("select", seed, labelled)
+            with naming_divergence("segmenter_lr", f"{method}, seed {seed}, {labelled} regions labelled"):
                 regions = choose(game, min(query_size, budget - labelled), generator)
                 mistaken = torch.cat([mistaken, game.mistaken_pixels(regions).sum(1)])
-                game.label(regions, generator)
+                game.label(regions, stream("crops", seed, labelled))
             if game.pool.num_labelled == budget:
                 at_budget(budget)
             run.checkpoint.save(piece, lambda: (state(), None))

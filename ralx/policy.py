@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ralx.ops.arguments import check_flag, check_integer
 from ralx.query_network import QueryNetwork
-from ralx.run_dir import load_tensors, save_tensors
+from ralx.support.files import load_tensors, save_tensors
 
 # The largest ε at which an episode tells how good the policy is that played it, and not how good chance is.
 MOSTLY_GREEDY = 0.5

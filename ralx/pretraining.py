@@ -17,8 +17,10 @@ from ralx.metrics import iou, mean_iou, rarity
 from ralx.monitor import Monitor
 from ralx.pool import RegionPool
 from ralx.randomness import seeded
-from ralx.run_dir import RunDirectory, load_tensors, save_tensors
+from ralx.run_dir import RunDirectory
 from ralx.segmentation import SegmenterTrainer, build_segmenter, evaluate, train_epoch
+from ralx.support.files import load_tensors, save_tensors
+from ralx.version import __version__
 
 
 class Segmenters:
@@ -35,6 +37,7 @@ class Segmenters:
     def numerics(self) -> dict[str, Any]:
         """What the last bits of the results depend on, beside the config and the processor."""
         return {
+            "ralx": __version__,
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu",
@@ -207,7 +210,12 @@ class Pretraining:
                 run=self.run,
                 monitor=self.monitor,
             )
-            record = {"method": name, "seed": seed, **self.segmenters.test_record(trainer)}
+            record = {
+                "method": name,
+                "seed": seed,
+                "version": __version__,
+                **self.segmenters.test_record(trainer),
+            }
             weights = trainer.segmenter.state_dict()
             save_tensors(path, weights, record)
         self.run.checkpoint.clear(piece)

@@ -1,79 +1,50 @@
-"""The folder of a run: its lock, its records and its checkpoint. Files are written whole or not at all."""
+"""The folder of a run: its lock, its records and its checkpoint."""
 
 import contextlib
 import errno
 import fcntl
 import json
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
+
+from ralx.records import RECORD_FILES, Record, check_records, check_selection, read_steps
+from ralx.support.files import (
+    RunError,
+    append_line,
+    clear_torn,
+    load_tensors,
+    make_folder,
+    read_json,
+    read_sealed,
+    save_tensors,
+    write_json,
+    write_sealed,
+    write_whole,
+)
 
 SHOWN = 4  # differing options that a message names
 
 
-class RunError(RuntimeError):
-    """A run can't start or go on; the text says which file or option and why."""
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary sibling, then move it onto `path`: readers see the old file or the new."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise RunError(f"{path}: can't be written: {error.strerror or error}") from error
-    except SafetensorError as error:  # a full disk reaches us as text
-        raise RunError(f"{path}: can't be written: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON; NaN and infinities are refused."""
-    text = json.dumps(value, indent=1, allow_nan=False) + "\n"
-    write_whole(path, lambda temporary: temporary.write_text(text))
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file; RunError names the file where it is damaged."""
-    try:
-        return json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RunError(f"{path}: expected JSON, got {error}") from error
-
-
-def save_tensors(path: Path, tensors: dict[str, Tensor], note: Any = None) -> None:
-    """Write a flat dict of tensors and a JSON value as one safetensors file."""
-    stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    write_whole(path, lambda temporary: save_file(stored, temporary, {"note": json.dumps(note)}))
-
-
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
-    """Read what `save_tensors` wrote; RunError names a damaged file."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, json.loads((file.metadata() or {}).get("note", "null"))
-    except (SafetensorError, ValueError, RecursionError) as error:  # of damaged, long or deep JSON
-        raise RunError(f"{path}: expected a safetensors file of ralx, got {error}") from error
+class LostRun(RunError):
+    """Another process has taken over what this one was at."""
 
 
 class Checkpoint:
     """The state of each piece of work in progress, saved often enough to lose little.
 
-    A piece is named and has a file of its own. Saving takes at most a twentieth of the time.
+    A piece is named and has a file of its own. Saving takes at most a twentieth of the time. `hold` is called
+    before a file is touched, and raises where the work is no longer this process's.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, hold: Callable[[], None] = lambda: None):
         self.folder = folder
+        self._hold = hold
         self._cost = 0.0
         self._saved_at = time.monotonic()
 
@@ -87,11 +58,13 @@ class Checkpoint:
         if time.monotonic() - self._saved_at < 20 * self._cost:
             return
         start = time.monotonic()
+        self._hold()
         save_tensors(self._path(piece), *state())
         self._saved_at = time.monotonic()
         self._cost = self._saved_at - start
 
     def clear(self, piece: str) -> None:
+        self._hold()
         self._path(piece).unlink(missing_ok=True)
 
     def _path(self, piece: str) -> Path:
@@ -99,24 +72,35 @@ class Checkpoint:
 
 
 class RunDirectory:
-    """One run's folder. Open it with `open_run`, which holds its lock."""
+    """One run's folder. Open it with `open_run`, which holds its lock.
 
-    def __init__(self, path: Path):
+    `is_ours` tells whether the folder still is this process's to write to: one that was stopped for long may
+    wake to find another at its work.
+    """
+
+    def __init__(self, path: Path, is_ours: Callable[[], bool] = lambda: True):
         self.path = path
-        self.checkpoint = Checkpoint(path / "checkpoint")
+        self._is_ours = is_ours
+        self.checkpoint = Checkpoint(path / "checkpoint", self.hold)
+
+    def hold(self) -> None:
+        """LostRun where another process has taken over. Whoever writes asks this first."""
+        if not self._is_ours():
+            raise LostRun(f"{self.path}: another process has taken over this work; nothing more is written")
 
     def begin(self, config: dict[str, Any]) -> None:
         """Note the config of a run that is about to compute, and clear what a kill left half-written."""
-        for temporary in self.path.rglob(".*.tmp"):
-            temporary.unlink(missing_ok=True)
+        self.hold()
+        for folder in (self.path, *(self.path / name for name in ("checkpoint", "selections", "cache"))):
+            clear_torn(folder)
         if not (self.path / "config.json").exists():
             write_json(self.path / "config.json", config)
 
     def refuse_other_numerics(self, **numerics: Any) -> None:
-        """RunError where the run was started with another thread count, torch or device: going on would mix
-        results that differ in their last bits."""
+        """RunError where the run was started with another thread count, torch, device or ralx: going on would
+        mix results that differ in their last bits."""
         path = self.path / "checkpoint" / "numerics.json"
-        known = read_json(path) if path.exists() else numerics
+        known = read_sealed(path) if path.exists() else numerics
         if known != numerics:
             differing = [name for name in numerics if known.get(name) != numerics[name]]
             raise RunError(
@@ -124,49 +108,97 @@ class RunDirectory:
                 f"{', '.join(f'{n} {numerics[n]}' for n in differing)}: going on would change the results "
                 "(OMP_NUM_THREADS sets the threads)"
             )
-        write_json(path, numerics)
+        self.hold()
+        write_sealed(path, numerics)
 
-    # Records of evaluation: one per method, budget and seed.
-    def records(self, name: str = "results.json") -> list[dict[str, Any]]:
-        path = self.path / name
-        return read_json(path) if path.exists() else []
+    # Records of evaluation: one per method, budget and seed. The checkpoint's folder has a sealed copy,
+    # and the files that people read are made from it.
+    def records(self, name: str = "results.json") -> list[Record]:
+        """RunError where they are damaged."""
+        return self._all_records()[name]
 
-    def add_record(self, record: dict[str, Any], name: str = "results.json") -> None:
-        write_json(self.path / name, [*self.records(name), record])
+    def add_record(self, record: Record, name: str = "results.json") -> None:
+        records = self._all_records()
+        records[name].append(record)
+        self.hold()
+        write_sealed(self._sealed_records, records)
+        write_json(self.path / name, records[name])
+
+    def restore_records(self) -> list[str]:
+        """Write the files of records again that were lost or changed since; their names."""
+        records = self._all_records()
+        wrong = [name for name, known in records.items() if known and self._differs(name, known)]
+        for name in wrong:
+            self.hold()
+            write_json(self.path / name, records[name])
+        return wrong
+
+    def _all_records(self) -> dict[str, list[Record]]:
+        if self._sealed_records.exists():
+            found = read_sealed(self._sealed_records)
+        else:  # nothing is finished, or somebody removed the checkpoint's folder
+            found = {name: read_json(path) for name in RECORD_FILES if (path := self.path / name).exists()}
+        with _naming_damage():
+            return {name: check_records(found.get(name, []), self.path / name) for name in RECORD_FILES}
+
+    def _differs(self, name: str, known: list[Record]) -> bool:
+        try:
+            return read_json(self.path / name) != known
+        except (RunError, FileNotFoundError):
+            return True
+
+    @property
+    def _sealed_records(self) -> Path:
+        return self.path / "checkpoint" / "records.json"
 
     # One line per step of learning.
     def append_step(self, line: dict[str, Any]) -> None:
-        path = self.path / "steps.jsonl"
-        try:
-            with path.open("a") as file:
-                file.write(json.dumps(line, allow_nan=False) + "\n")
-        except OSError as error:
-            raise RunError(f"{path}: can't be written: {error.strerror or error}") from error
+        self.hold()
+        append_line(self.path / "steps.jsonl", json.dumps(line, allow_nan=False))
 
     def cut_steps(self, keep: Callable[[dict[str, Any]], bool]) -> None:
-        """Drop the lines after the checkpoint, and a line that a kill cut short."""
+        """Drop the lines after the checkpoint, and a line that a kill cut short. RunError names a damaged
+        one."""
         path = self.path / "steps.jsonl"
-        if not path.exists():
-            return
-        kept = []
-        for line in path.read_text().splitlines(keepends=True):
-            try:
-                step = json.loads(line)
-            except json.JSONDecodeError:
-                break
-            if line.endswith("\n") and keep(step):
-                kept.append(line)
-        write_whole(path, lambda temporary: temporary.write_text("".join(kept)))
+        if path.exists():
+            self.hold()
+            with _naming_damage():
+                kept = [json.dumps(step) + "\n" for step in read_steps(path) if keep(step)]
+            write_whole(path, "".join(kept).encode())
 
+    # What each stage leaves for the next.
     def policy_path(self, seed: int, first_seed: int) -> Path:
         return self.path / ("policy.safetensors" if seed == first_seed else f"policy-seed{seed}.safetensors")
 
     def selection_path(self, method: str, seed: int) -> Path:
         return self.path / "selections" / f"{method}-seed{seed}.json"
 
+    def write_selection(self, selection: Record) -> None:
+        self.hold()
+        write_sealed(self.selection_path(selection["method"], selection["seed"]), selection)
+
+    def read_selection(self, method: str, seed: int) -> Record:
+        """RunError where it is damaged."""
+        path = self.selection_path(method, seed)
+        with _naming_damage():
+            return check_selection(read_sealed(path), path)
+
     def segmenter_path(self, method: str, seed: int, budget: int) -> Path:
         """The segmenter as it stands when `budget` regions are labelled, waiting for its final training."""
         return self.path / "checkpoint" / f"{method}-seed{seed}-budget{budget}.safetensors"
+
+    def save_segmenter(self, method: str, seed: int, budget: int, state: dict[str, Tensor]) -> None:
+        self.hold()
+        save_tensors(self.segmenter_path(method, seed, budget), state)
+
+
+@contextlib.contextmanager
+def _naming_damage() -> Iterator[None]:
+    """A file of the run that is malformed ends the run with the words that name it."""
+    try:
+        yield
+    except ValueError as error:
+        raise RunError(str(error)) from error
 
 
 @contextlib.contextmanager
@@ -181,23 +213,52 @@ def open_run(path: Path, config: dict[str, Any], *, resume: bool) -> Iterator[Ru
     _refuse_foreign(path, config_path, config, resume)
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = (path / ".lock").open("w")
+        make_folder(path)
+        lock = _open_lock(path / ".lock")
     except OSError as error:
         _remove_empty(made)
         raise RunError(f"--out {path}: can't be written: {error.strerror or error}") from error
-    with lock:
+    try:
         _take(lock, path)
         try:
             _refuse_foreign(path, config_path, config, resume)  # another process may have started in between
-            yield RunDirectory(path)
+            yield RunDirectory(path, lambda: _is_still_there(lock, path / ".lock"))
         finally:
             if not config_path.exists():
                 (path / ".lock").unlink(missing_ok=True)
                 _remove_empty(made)
+    finally:
+        os.close(lock)
 
 
-def _take(lock: IO[str], path: Path) -> None:
+def _open_lock(path: Path) -> int:
+    """A descriptor of the lock's file, made if it isn't there. RunError where anything else has its name."""
+    try:
+        # Nothing is cut, no link is followed, and a pipe of that name is not waited for.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise
+        raise RunError(
+            f"{path}: must be a lock of ralx, which is an empty file, got a link, folder or pipe"
+        ) from error
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_size:
+        os.close(descriptor)
+        raise RunError(f"{path}: must be a lock of ralx, which is an empty file, got something else")
+    return descriptor
+
+
+def _is_still_there(lock: int, path: Path) -> bool:
+    """Whether the file that this process has locked is the one at `path`."""
+    try:
+        return os.path.samestat(os.fstat(lock), os.lstat(path))
+    except OSError:  # removed, or given back already
+        return False
+
+
+def _take(lock: int, path: Path) -> None:
     """RunError unless this process gets the lock: the kernel frees it when the process dies."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -205,7 +266,7 @@ def _take(lock: IO[str], path: Path) -> None:
         if error.errno not in (errno.EAGAIN, errno.EACCES):
             raise RunError(f"{path}/.lock: can't be locked: {error.strerror}") from error
         raise RunError(f"--out {path}: another process is running there") from error
-    if os.fstat(lock.fileno()).st_nlink == 0:  # a process that was refused removed the file just now
+    if not _is_still_there(lock, path / ".lock"):  # a process that was refused removed the file just now
         raise RunError(f"--out {path}: another process was there a moment ago; try again")
 
 

@@ -8,10 +8,10 @@ from tiny_experiments import experiment_in
 from torch import nn
 
 from ralx.datasets import DataError, SegmentationDataset
-from ralx.metrics import rarity
+from ralx.metrics import mean_iou, rarity
 from ralx.pretraining import Segmenters
-from ralx.run_dir import read_json
-from ralx.segmentation import CudaGraph
+from ralx.segmentation import CudaGraph, evaluate
+from ralx.support.files import RunError, load_tensors, read_json
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_the_loss_weighs_classes_by_their_rarity_where_that_is_wanted(make):
 @pytest.mark.parametrize("rehearsal", [0, 1, 3])
 def test_the_final_training_rehearses_d_t_where_that_is_wanted(make, monkeypatch, rehearsal):
     experiment = make(methods=("uniform",), rehearsal=rehearsal, max_epochs=2, final_max_epochs=3)
-    experiment.select("uniform", 0, learned=experiment.run)
+    experiment.select("uniform", 0, learned=experiment.run, wanted=experiment.config.budgets)
     seen = []
 
     def spy(self, trainer, data, generator, pool, crops):
@@ -140,9 +140,66 @@ def test_the_final_training_rehearses_d_t_where_that_is_wanted(make, monkeypatch
         assert crops is None
 
 
+def test_a_final_training_has_a_seed_of_its_own(make):
+    experiment = make(methods=("uniform",), num_seeds=2)
+    run, weights = experiment.run, []
+    experiment.select("uniform", 0, learned=run, wanted=experiment.config.budgets)
+    state, _ = load_tensors(run.segmenter_path("uniform", 0, 6))
+    for seed in (1, 2):  # the same regions from the same weights
+        run.write_selection(run.read_selection("uniform", 0) | {"seed": seed})
+        run.save_segmenter("uniform", seed, 6, state)
+    experiment.segmenters.test_record = lambda trainer: (
+        weights.append({name: value.clone() for name, value in trainer.segmenter.state_dict().items()})
+        or {"miou": 0.5, "iou": {}}
+    )
+    mious = itertools.count()
+    experiment.segmenters.reward_miou = lambda trainer: next(mious)  # better after every epoch
+    for seed in (0, 1, 2):
+        experiment.finish("uniform", seed, 6, selected=run)
+    for one, other in itertools.combinations(weights, 2):
+        assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+def test_records_are_of_the_test_set_and_rewards_of_d_r(make):
+    experiment = make()
+    segmenters, splits = experiment.segmenters, experiment.splits
+    trainer = segmenters.new_trainer(0.1)
+    on = {
+        name: mean_iou(evaluate(trainer.segmenter, data, batch_size=4))
+        for name, data in (("test", splits.test_set), ("d_r", splits.reward_set))
+    }
+    assert (
+        segmenters.test_record(trainer)["miou"] == on["test"] != on["d_r"] == segmenters.reward_miou(trainer)
+    )
+
+
+@pytest.mark.parametrize("lost", ["the segmenter", "the selection", "both"])
+def test_what_was_lost_is_chosen_again(make, lost, one_thread):
+    experiment = make(methods=("uniform",))
+    run, budgets = experiment.run, experiment.config.budgets
+    experiment.select("uniform", 0, learned=run, wanted=budgets)
+    selection, segmenter = run.selection_path("uniform", 0), run.segmenter_path("uniform", 0, 3)
+    before = [path.read_bytes() for path in (selection, segmenter)]
+    if lost != "the selection":
+        segmenter.unlink()
+    if lost != "the segmenter":
+        selection.unlink()
+    experiment.select("uniform", 0, learned=run, wanted=budgets)
+    assert [path.read_bytes() for path in (selection, segmenter)] == before
+
+
+def test_a_damaged_selection_is_named(make):
+    experiment = make(methods=("uniform",))
+    experiment.select("uniform", 0, learned=experiment.run, wanted=(3, 6))
+    path = experiment.run.selection_path("uniform", 0)
+    path.write_text(path.read_text().replace('"uniform"', '"entropy"'))
+    with pytest.raises(RunError, match=r"uniform-seed0.json: was damaged or changed"):
+        experiment.select("uniform", 0, learned=experiment.run, wanted=(3, 6))
+
+
 def test_a_selection_says_what_was_wrong_in_it(make):
     experiment = make(methods=("uniform",))  # budgets 3 and 6, regions of 16×16
-    experiment.select("uniform", 0, learned=experiment.run)
+    experiment.select("uniform", 0, learned=experiment.run, wanted=experiment.config.budgets)
     mistaken = read_json(experiment.run.selection_path("uniform", 0))["mistaken_pixels"]
     assert len(mistaken) == 6 and all(0 <= pixels <= 256 for pixels in mistaken) and sum(mistaken) > 0
     parts = experiment.describe_selection("uniform", 0, selected=experiment.run)

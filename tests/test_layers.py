@@ -19,6 +19,8 @@ CSRC = ROOT / "csrc"
 LAYERS = {
     "_C": 0,
     "devices": 0,
+    "support": 0,
+    "version": 0,
     "ops": 1,
     "pool": 1,
     "superpixels": 1,
@@ -36,6 +38,7 @@ LAYERS = {
     "dqn": 2,
     "config": 2,
     "randomness": 2,
+    "records": 2,
     "run_dir": 2,
     "monitor": 2,
     "report": 3,

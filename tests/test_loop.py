@@ -26,8 +26,9 @@ from ralx.pool import RegionGrid
 from ralx.query_network import QueryNetwork
 from ralx.randomness import seeded, stream
 from ralx.replay_buffer import ReplayBuffer
-from ralx.run_dir import RunError, open_run
+from ralx.run_dir import open_run
 from ralx.segmentation import SegmenterTrainer
+from ralx.support.files import RunError
 
 
 class Scenes:
@@ -117,6 +118,7 @@ def test_seeded_gives_the_global_generator_back():
         ([0.1, 0.2, 0.3, 0.25, 0.28, 0.9], 2, 0.3, 4),  # two epochs without a better one: never sees 0.9
         ([0.5, 0.2, 0.3, 0.4], 3, 0.5, 3),  # the untrained network was best
         ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7], 2, 0.6, 5),  # stopped by the cap
+        ([0.5, 0.5, 0.5, 0.5, 0.5, 0.5], 2, 0.5, 2),  # as good is no better
     ],
 )
 def test_fit_stops_early_and_keeps_the_best_weights(run, mious, patience, best, epochs):
@@ -251,7 +253,8 @@ def test_selection_stops_at_every_budget_and_takes_only_what_is_left(run):
         choose,
         (5, 7),
         3,
-        name=("uniform", 0),
+        method="uniform",
+        seed=0,
         piece="game",
         run=run,
         monitor=Monitor(),
@@ -281,7 +284,8 @@ def test_selection_counts_what_the_segmenter_had_wrong_when_it_asked(run):
             choose,
             (5, 8),
             3,
-            name=("uniform", 0),
+            method="uniform",
+            seed=0,
             piece=piece,
             run=run,
             monitor=Monitor(),
@@ -296,6 +300,29 @@ def test_selection_counts_what_the_segmenter_had_wrong_when_it_asked(run):
     with pytest.raises(Killed):
         select("killed", kill_at=5)
     assert select("killed")[0] == mistaken
+
+
+def test_a_seed_decides_what_is_drawn_and_methods_share_it(run):
+    """Common random numbers: what differs between two methods of a seed is their choice."""
+
+    def play(method, seed, place):
+        game, pools = make_game(), []
+
+        def choose(game, query_size, generator):
+            pools.append(game.draw(query_size, 3, generator))
+            return pools[-1][:, place]
+
+        options = dict(method=method, seed=seed, piece=f"{method}{seed}", run=run, monitor=Monitor())
+        select_regions(game, choose, (4,), 2, **options, at_budget=lambda budget: None)
+        return [pool.tolist() for pool in pools], game.trainer.segmenter.weight
+
+    pools, weights = play("first", 0, 0)
+    again, same_weights = play("again", 0, 0)
+    assert again == pools and torch.equal(same_weights, weights), "the same choice, so the same crops"
+    other_choice, _ = play("last", 0, 2)
+    assert other_choice[0] == pools[0] and other_choice[1] != pools[1]
+    other_seed, _ = play("first", 1, 0)
+    assert other_seed[0] != pools[0]
 
 
 def make_learner(mious, **changes):
@@ -346,6 +373,20 @@ def test_rewards_are_gains_and_the_last_step_takes_what_is_left(run):
     expected = [2, 8, -5, 1, 19, -5]  # of each episode the first gain is over the untrained start
     assert [step["reward"] for step in read_steps(run)] == pytest.approx(expected)
     assert [(s["episode"], s["step"]) for s in read_steps(run)] == [(e, s) for e in (0, 1) for s in (0, 1, 2)]
+
+
+def test_what_the_next_step_sees_comes_after_the_labels(run):
+    learner, seen = make_learner([0.1] * 8), []
+    observe = learner.observe
+
+    def spy(game, candidates):
+        seen.append((game.pool.num_labelled, len(game.labelled_distributions)))
+        assert not game.pool.labelled[candidates].any()
+        return observe(game, candidates)
+
+    learner.observe = spy
+    learner.run(run, Monitor())
+    assert seen == [(0, 0), (2, 2), (4, 4)] * 2
 
 
 def test_the_published_first_reward_is_the_whole_miou(run):
@@ -427,6 +468,32 @@ def test_the_policy_of_the_best_greedy_episode_is_kept(run, epsilons, kept):
     assert same == [episode == kept for episode in range(3)]
 
 
+def test_a_resumed_run_remembers_how_good_the_best_episode_was(tmp_path, monkeypatch):
+    monkeypatch.setattr("ralx.run_dir.time.monotonic", lambda: 0)  # every step is saved
+
+    def mious(*finals):
+        return [miou for final in finals for miou in (0.1, 0.1, 0.1, final)]
+
+    def policy(finals, folder, kill_at=None):
+        with open_run(tmp_path / folder, {}, resume=True) as run:
+            run.begin({})
+            learner, append_step = make_learner(mious(*finals), episodes=3), run.append_step
+
+            def append_or_die(line):
+                if line["episode"] == kill_at:
+                    raise KeyboardInterrupt
+                append_step(line)
+
+            run.append_step = append_or_die
+            return learner.run(run, Monitor())
+
+    whole = policy((0.5, 0.3, 0.2), "whole")
+    with pytest.raises(KeyboardInterrupt):
+        policy((0.5, 0.3), "killed", kill_at=1)
+    resumed = policy((0.3, 0.2), "killed")
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
 def spoil(module):
     with torch.no_grad():
         next(module.parameters()).fill_(float("nan"))
@@ -489,7 +556,8 @@ def test_a_segmenter_that_diverges_while_regions_are_selected_names_its_rate(run
             choose,
             (5,),
             3,
-            name=("uniform", 0),
+            method="uniform",
+            seed=0,
             piece="game",
             run=run,
             monitor=Monitor(),

@@ -18,11 +18,11 @@ from PIL import Image
 from report_run import CLASSES, IMAGE_SIZE, REGION_SIZE, Pictures, write_run
 from rich.console import Console
 
+from ralx.records import Run, check_regions, read_run
 from ralx.report import summary_table, write_report
 from ralx.report.comparison import miou_vs_budget, per_class_iou, selected_classes
 from ralx.report.learning import learning_curves, running_mean, step_seconds, whole_episodes
 from ralx.report.page import per_class_table, selected_tables
-from ralx.report.records import Run, check_regions, read_run
 from ralx.report.regions import first_selections, paint, region_boxes, selections, shown_images
 from ralx.report.stats import METHODS, Stat, best_of, compared_budget, mean_std, methods_of
 from ralx.report.style import method_styles

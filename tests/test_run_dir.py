@@ -8,62 +8,12 @@ import sys
 import pytest
 import torch
 
-from ralx.run_dir import Checkpoint, RunError, load_tensors, open_run, save_tensors, write_json
+from ralx.run_dir import Checkpoint, LostRun, RunDirectory, open_run
+from ralx.support.files import RunError, write_json
 
 CONFIG = {"seed": 0, "budgets": [2, 4]}
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
-    path = tmp_path / "results.json"
-    write_json(path, [1])
-    with pytest.raises(ValueError):
-        write_json(path, [float("nan")])
-    with pytest.raises(TypeError):
-        write_json(path, [object()])
-    assert json.loads(path.read_text()) == [1]
-    assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
-
-
-def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
-    code = (
-        "import resource, sys, torch; from pathlib import Path; from ralx.run_dir import *\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
-        "for write in (lambda path: write_json(path, list(range(9999))),\n"
-        "              lambda path: save_tensors(path, {'x': torch.ones(9999)})):\n"
-        "    try: write(Path(sys.argv[1]))\n"
-        "    except RunError as error: print(error)"
-    )
-    path = tmp_path / "state"
-    path.write_text("old")
-    result = subprocess.run(
-        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
-    )
-    assert [line.split(":")[:2] for line in result.stdout.splitlines()] == 2 * [
-        [str(path), " can't be written"]
-    ]
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_tensors_and_their_note_survive(tmp_path):
-    path = tmp_path / "state.safetensors"
-    tensors = {
-        "a": torch.arange(6.0).view(2, 3).T,
-        "b": torch.tensor(3, dtype=torch.int64),
-        "c": torch.zeros(0),
-    }
-    save_tensors(path, tensors, {"epoch": 3, "miou": 0.1})
-    loaded, note = load_tensors(path)
-    assert loaded.keys() == tensors.keys()
-    assert all(torch.equal(loaded[name], tensors[name]) for name in tensors)
-    assert note == {"epoch": 3, "miou": 0.1}
-
-
-def test_a_damaged_tensor_file_is_named(tmp_path):
-    path = tmp_path / "state.safetensors"
-    path.write_bytes(b"not tensors")
-    with pytest.raises(RunError, match=r"state.safetensors: expected a safetensors file"):
-        load_tensors(path)
+STEP = {"seed": 0, "episode": 0, "step": 0, "epsilon": 0.5, "reward": 0.1, "miou": 0.25, "td_loss": None}
+STEP |= {"q_mean": None, "seconds": {"forward": 0.1}}
 
 
 def test_each_piece_of_work_has_a_checkpoint_of_its_own(tmp_path):
@@ -93,10 +43,15 @@ def test_saving_takes_a_small_share_of_the_time(tmp_path, monkeypatch):
     assert 4 <= len(saved) <= 6  # one in twenty-one seconds
 
 
+RECORD = {"method": "uniform", "budget": 2, "seed": 0, "miou": 0.5, "iou": {"sky": 0.5}, "version": "0.1.0"}
+RECORD |= {"selected_class_fraction": [1.0], "selected_entropy": 0.0}
+
+
 def begin(path, config=CONFIG, resume=False):
+    """The folder of a run that has begun, as code sees it that holds no lock."""
     with open_run(path, config, resume=resume) as run:
         run.begin(config)
-        return run
+    return RunDirectory(path)
 
 
 def test_a_new_folder_gets_its_config_when_the_run_begins(tmp_path):
@@ -151,6 +106,109 @@ def test_what_a_kill_left_half_written_is_cleared(tmp_path):
     torn.write_bytes(b"half")
     begin(tmp_path / "run", resume=True)
     assert not torn.exists()
+
+
+def test_foreign_files_that_look_half_written_stay(tmp_path):
+    run = begin(tmp_path / "run")
+    foreign = run.path / ".git" / ".index.lock.tmp"
+    foreign.parent.mkdir()
+    foreign.write_text("theirs")
+    begin(tmp_path / "run", resume=True)
+    assert foreign.read_text() == "theirs"
+
+
+@pytest.mark.parametrize(
+    "make", [lambda lock, other: lock.symlink_to(other), lambda lock, other: lock.mkdir()]
+)
+def test_a_lock_that_is_none_is_refused(tmp_path, make):
+    precious = tmp_path / "precious.txt"
+    precious.write_text("mine")
+    (tmp_path / "run").mkdir()
+    make(tmp_path / "run" / ".lock", precious)
+    with (
+        pytest.raises(RunError, match=r"\.lock: must be a lock of ralx"),
+        open_run(tmp_path / "run", CONFIG, resume=False),
+    ):
+        pass
+    assert precious.read_text() == "mine" and len(list((tmp_path / "run").iterdir())) == 1
+
+
+def test_a_foreign_file_of_the_locks_name_stays(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").write_text("theirs")
+    with (
+        pytest.raises(RunError, match=r"\.lock: must be a lock of ralx, which is an empty file"),
+        open_run(tmp_path / "run", CONFIG, resume=False),
+    ):
+        pass
+    assert (tmp_path / "run" / ".lock").read_text() == "theirs"
+
+
+def test_who_lost_the_lock_writes_nothing_more(tmp_path):
+    """As a process that was stopped, and wakes to find that another has taken over."""
+    writes = (
+        lambda run: run.add_record(RECORD),
+        lambda run: run.append_step(STEP),
+        lambda run: run.cut_steps(bool),
+        lambda run: run.write_selection({"method": "uniform", "seed": 0}),
+        lambda run: run.save_segmenter("uniform", 0, 2, {}),
+        lambda run: run.checkpoint.save("learn", lambda: ({}, None)),
+        lambda run: run.checkpoint.clear("learn"),
+        lambda run: run.refuse_other_numerics(threads=1),
+    )
+    with open_run(tmp_path / "run", CONFIG, resume=False) as run:
+        run.begin(CONFIG)
+        run.append_step(STEP)
+        (run.path / ".lock").unlink()
+        before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+        for write in writes:
+            with pytest.raises(LostRun, match="another process has taken over"):
+                write(run)
+        assert before == {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+
+
+def test_records_that_were_lost_or_changed_are_written_again(tmp_path):
+    run = begin(tmp_path / "run")
+    run.add_record(RECORD)
+    path = run.path / "results.json"
+    whole = path.read_bytes()
+    assert run.restore_records() == []
+    for change in (
+        lambda: path.unlink(),
+        lambda: path.write_text("[null]"),
+        lambda: path.write_bytes(whole[:9]),
+    ):
+        change()
+        assert run.restore_records() == ["results.json"]
+        assert path.read_bytes() == whole
+    (run.path / "checkpoint" / "records.json").unlink()  # with the checkpoint's folder, to save room
+    assert run.records() == [RECORD]
+
+
+@pytest.mark.parametrize(
+    "content", ["null", "5", "[null]", "[{}]", "9" * 5000, "[" * 10**5, '[{"method": "uniform"}]']
+)
+@pytest.mark.parametrize("name", ["results.json", "reference.json"])
+def test_records_of_another_shape_are_named(tmp_path, name, content):
+    run = begin(tmp_path / "run")
+    (run.path / name).write_text(content)
+    with pytest.raises(RunError, match=name):
+        run.records()
+
+
+def test_damaged_files_of_the_run_are_named(tmp_path):
+    run = begin(tmp_path / "run")
+    run.append_step(STEP)
+    (run.path / "steps.jsonl").write_text("[]\n" + (run.path / "steps.jsonl").read_text())
+    with pytest.raises(RunError, match=r"steps.jsonl, line 1: must be a JSON object, got \[\]"):
+        run.cut_steps(bool)
+    run.write_selection({"method": "uniform", "seed": 0})
+    with pytest.raises(RunError, match=r"uniform-seed0.json: region_size is missing"):
+        run.read_selection("uniform", 0)
+    (run.path / "checkpoint").mkdir(exist_ok=True)
+    (run.path / "checkpoint" / "numerics.json").write_text("[]")
+    with pytest.raises(RunError, match=r"numerics.json: expected a JSON object"):
+        run.refuse_other_numerics(threads=1)
 
 
 def test_another_thread_count_torch_or_device_is_refused(tmp_path):
@@ -226,8 +284,10 @@ def test_one_process_at_a_time_and_a_dead_ones_lock_is_free(tmp_path):
 def test_steps_are_cut_back_and_a_torn_line_is_dropped(tmp_path):
     with open_run(tmp_path / "run", CONFIG, resume=False) as run:
         for step in range(4):
-            run.append_step({"step": step})
-        with (run.path / "steps.jsonl").open("a") as file:
+            run.append_step({**STEP, "step": step})
+        path = run.path / "steps.jsonl"
+        two = path.read_bytes().splitlines(keepends=True)[:2]
+        with path.open("a") as file:
             file.write('{"step": 4, "rew')
         run.cut_steps(lambda line: line["step"] < 2)
-        assert (run.path / "steps.jsonl").read_text() == '{"step": 0}\n{"step": 1}\n'
+        assert path.read_bytes() == b"".join(two)

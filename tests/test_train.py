@@ -1,5 +1,6 @@
 """`ralx-train` as a user runs it: a tiny run to the end, its files, its refusals, and a killed run."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -16,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ralx.cli import main, parse
+from ralx.cli import exit_code, main, parse
 
 TINY = """
     --synthetic-image-size 48 64 --region-size 16 16 --crop-size 32 32 --synthetic-images 2 4 6 2 2
@@ -79,7 +80,7 @@ def test_every_promised_file_is_there(finished):
         with Image.open(picture) as image:
             assert image.width > 300
     assert not list(out.rglob(".*tmp"))
-    assert [p.name for p in (out / "checkpoint").iterdir()] == ["numerics.json"]
+    assert {p.name for p in (out / "checkpoint").iterdir()} == {"numerics.json", "records.json"}
 
 
 def test_results_hold_every_method_budget_and_seed_once(finished):
@@ -155,21 +156,40 @@ def test_a_finished_run_is_left_alone(finished):
     assert contents(out) == before
 
 
+def written(out: Path) -> set[tuple[str, int, int]]:
+    """What changes whenever a file below `out` is written."""
+    found = set()
+    for path in out.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # moved into its place just now
+            found.add((path.name, path.stat().st_mtime_ns, path.stat().st_size))
+    return found
+
+
+def kill_after_writes(process: subprocess.Popen, out: Path, wanted: int) -> bool:
+    """SIGKILL the run after `wanted` new files were seen; False where it ended before. However slow the
+    machine is, the kill comes while the run is at work."""
+    known, seen = written(out), 0
+    while process.poll() is None:
+        new = written(out) - known
+        known |= new
+        seen += bool(new)
+        if seen >= wanted:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            return True
+        time.sleep(0.01)
+    return False
+
+
 def test_killed_again_and_again_it_ends_in_the_same_bytes(finished, tmp_path):
     out = tmp_path / "killed"
     rng = random.Random(0)
     kills = 0
-    for attempt in range(60):
-        process = start(out, "--resume")
-        try:
-            # The first seconds are the import; most attempts get further than the one before.
-            process.communicate(timeout=2.5 + attempt * 0.2 + rng.random())
-            break
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-            kills += 1
-    assert process.returncode == 0
+    # Each attempt gets at least one write further than where it started.
+    while kill_after_writes(process := start(out, "--resume"), out, 4 + 4 * kills + rng.randrange(3)):
+        kills += 1
+        assert kills < 60
+    assert process.wait() == 0
     assert kills >= 2
     whole = finished[0]
     for name in ("results.json", "reference.json", "policy.safetensors", "policy-seed1.safetensors"):
@@ -352,7 +372,7 @@ def test_killed_at_any_write_it_ends_in_the_same_bytes(finished, tmp_path, monke
             if len(seen) == write:
                 raise Killed
 
-        monkeypatch.setattr("ralx.run_dir.os.replace", replace_or_die)
+        monkeypatch.setattr("ralx.support.files.os.replace", replace_or_die)
         try:
             return main(["--out", str(out), *TINY, "--resume", "--cache", str(whole / "cache")])
         except Killed:
@@ -370,7 +390,101 @@ def test_killed_at_any_write_it_ends_in_the_same_bytes(finished, tmp_path, monke
     for name in ("results.json", "reference.json", "policy.safetensors", "policy-seed1.safetensors"):
         assert (out / name).read_bytes() == (whole / name).read_bytes(), name
     assert contents(out / "selections") == contents(whole / "selections")
-    assert [p.name for p in (out / "checkpoint").iterdir()] == ["numerics.json"]
+    assert {p.name for p in (out / "checkpoint").iterdir()} == {"numerics.json", "records.json"}
+
+
+def test_everything_that_a_run_leaves_was_synced(tmp_path, monkeypatch):
+    """A power cut empties a file that was moved into its place before it was synced."""
+    out, sync, replace, synced = tmp_path / "run", os.fsync, os.replace, set()
+
+    def noting_sync(descriptor):
+        found = os.fstat(descriptor)
+        synced.add((found.st_ino, found.st_size))
+        sync(descriptor)
+
+    def checking_replace(source, target):
+        found = os.stat(source)
+        assert (found.st_ino, found.st_size) in synced, target
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noting_sync)
+    monkeypatch.setattr(os, "replace", checking_replace)
+    options = ["--cache", str(tmp_path / "cache"), "--num-seeds", "1", "--methods", "ralis", "uniform"]
+    assert main(["--out", str(out), *TINY, *options]) == 0
+    files = [path for path in (*out.rglob("*"), *(tmp_path / "cache").iterdir()) if path.is_file()]
+    unsynced = [path for path in files if (path.stat().st_ino, path.stat().st_size) not in synced]
+    assert [path.name for path in unsynced] == [".lock"] and len(files) > 15
+
+
+def copy_of(finished: tuple[Path, str], out: Path) -> list[str]:
+    """Copies the finished run; returns the options to go on with it here."""
+    shutil.copytree(finished[0], out)
+    return ["--out", str(out), *TINY, "--resume"]
+
+
+def test_what_was_lost_of_a_finished_run_is_made_again(finished, tmp_path, capsys, one_thread):
+    out = tmp_path / "run"
+    options = copy_of(finished, out)
+    (out / "results.json").unlink()
+    assert main(options) == 0
+    assert "results.json: was lost or changed; written again" in " ".join(capsys.readouterr().out.split())
+    lost = ["results.json", "checkpoint/records.json", "selections/entropy-seed0.json", "policy.safetensors"]
+    for name in lost:
+        (out / name).unlink()
+    records = json.loads((finished[0] / "results.json").read_text())
+    kept = [record for record in records if record["method"] != "entropy"]
+    (out / "results.json").write_text(json.dumps(kept))
+    assert main(options) == 0
+    for name in ("policy.safetensors", "selections/entropy-seed0.json", "reference.json"):
+        assert (out / name).read_bytes() == (finished[0] / name).read_bytes(), name
+    again = json.loads((out / "results.json").read_text())
+    assert sorted(again, key=str) == sorted(records, key=str)
+
+
+@pytest.mark.parametrize("pattern", ["cache/theta0_prime-*", "selections/bald-seed1*", "policy-seed1*"])
+def test_a_flipped_bit_is_named_and_never_used(finished, tmp_path, capsys, one_thread, pattern):
+    out = tmp_path / "run"
+    options = copy_of(finished, out)
+    (out / "results.json").unlink()
+    (out / "checkpoint" / "records.json").unlink()
+    (damaged,) = out.glob(pattern)
+    content = bytearray(damaged.read_bytes())
+    content[-9] ^= 1
+    damaged.write_bytes(content)
+    assert main(options) == 1
+    error = " ".join(capsys.readouterr().err.split())
+    assert re.search(f"{damaged.name}: (was damaged or changed|expected)", error), error
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_of_few_letters_is_enough(finished, tmp_path, encoding):
+    out = tmp_path / "run"
+    options = copy_of(finished, out)
+    command = [sys.executable, "-m", "ralx.cli", *options, "--stage", "report"]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "LC_ALL": "C", "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, capture_output=True, timeout=120, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert "theta0" in result.stdout.decode(encoding)
+
+
+def test_an_interrupt_that_a_library_turns_into_another_error_is_one(capsys):
+    def interrupted_inside_a_library():
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+        except KeyboardInterrupt as error:
+            raise ValueError("could not determine the shape of object type 'UntypedStorage'") from error
+
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # these tests may run in the background
+    try:
+        assert exit_code("ralx-train", interrupted_inside_a_library, interrupted="interrupted") == 130
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capsys.readouterr().err == "ralx-train: interrupted\n"
+    with pytest.raises(ValueError, match="a defect"):
+        exit_code("ralx-train", lambda: (_ for _ in ()).throw(ValueError("a defect")), interrupted="")
 
 
 def test_a_full_disk_is_an_error_and_the_run_goes_on_when_there_is_room(finished, tmp_path):

@@ -11,7 +11,7 @@ from ralx.loop import Stopwatch
 from ralx.monitor import Monitor
 from ralx.query_network import QueryNetwork
 from ralx.randomness import stream
-from ralx.run_dir import open_run
+from ralx.run_dir import RunDirectory, open_run
 
 SIZES = SyntheticSizes(
     image_size=(48, 64), state_set=2, train_set=4, eval_set=6, reward_set=2, test_set=2, pretrain_set=3
@@ -48,6 +48,7 @@ def experiment_in(folder: Path) -> Callable[..., TinyExperiment]:
         splits = load_splits("synthetic", sizes=dataclasses.replace(SIZES, pretrain_set=scenes))
         with open_run(folder / "run", {}, resume=True) as run:
             run.begin({})
-            return TinyExperiment(config, splits, run, folder / "cache", Monitor())
+        run = RunDirectory(folder / "run")  # without its lock
+        return TinyExperiment(config, splits, run, folder / "cache", Monitor())
 
     return make

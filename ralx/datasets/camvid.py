@@ -3,27 +3,21 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from ralx.datasets.classes import CAMVID_CLASSES, CAMVID_IGNORE
+from ralx.datasets.classes import CAMVID_CLASSES, CAMVID_IGNORE, CAMVID_PALETTE, VOID_COLOUR
 from ralx.datasets.dataset import SegmentationDataset
-from ralx.datasets.files import (
-    FolderSource,
-    ImageFile,
-    existing_folder,
-    image_files,
-    label_ids,
-    mapped_labels,
-)
+from ralx.datasets.files import FolderSource, ImageFile, existing_folder, image_files, label_files
 from ralx.datasets.geometry import scaled_size
+from ralx.datasets.labels import LabelCode, ids_of_colours
 
 _IDS = np.arange(256, dtype=np.uint8)
-_ALLOWED = _IDS <= CAMVID_IGNORE
-
-
-def _labels(path: Path, image: Image.Image) -> np.ndarray:
-    expected = f"label ids 0..{CAMVID_IGNORE}, {CAMVID_IGNORE} for void"
-    return mapped_labels(path, label_ids(path, image), _IDS, _ALLOWED, expected)
+_LABELS = LabelCode(
+    ids=f"label ids 0..{CAMVID_IGNORE}, {CAMVID_IGNORE} for void",
+    allowed=_IDS <= CAMVID_IGNORE,
+    classes=_IDS,
+    colours=ids_of_colours(enumerate([*CAMVID_PALETTE.values(), VOID_COLOUR])),
+    whose_colours="ids in grey or CamVid's colours",
+)
 
 
 def camvid_folder(
@@ -31,13 +25,17 @@ def camvid_folder(
 ) -> SegmentationDataset:
     """The images of `root/part` (train, val or test) with the labels of `root/{part}annot`.
 
-    Images are PNG or JPEG, labels PNG of ids 0..11. DataError for missing folders and an empty one.
+    Images are PNG or JPEG, labels PNG of ids 0..11, or of CamVid's colours with black for void. DataError for
+    missing folders and an empty one.
     """
     images = image_files(root / part, f"CamVid's {part} images")
     annotations = existing_folder(root / f"{part}annot", f"the labels of CamVid's {part} images")
-    files = [ImageFile(name, path, annotations / f"{name}.png") for name, path in images.items()]
+    labels = label_files(annotations)
+    files = [
+        ImageFile(name, path, labels.get(name, annotations / f"{name}.png")) for name, path in images.items()
+    ]
     return SegmentationDataset(
-        FolderSource(files, _labels, lambda size: scaled_size(size, scale)),
+        FolderSource(files, _LABELS.read, lambda size: scaled_size(size, scale)),
         name=f"camvid {part}",
         classes=CAMVID_CLASSES,
         ignore_index=CAMVID_IGNORE,

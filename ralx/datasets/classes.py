@@ -1,6 +1,6 @@
 """Class lists, their colours, and the tables that map label ids of one data set to classes of another.
 
-Colours are the data sets' own, for pictures only. Tables come from the paper's experiments (RALIS):
+Colours are the data sets' own. Tables come from the paper's experiments (RALIS):
 a table is uint8 [256], its value the class of each label id, the ignore index where no class is trained.
 """
 
@@ -10,6 +10,7 @@ Colour = tuple[int, int, int]
 
 CAMVID_IGNORE = 11
 CITYSCAPES_IGNORE = 255
+VOID_COLOUR: Colour = (0, 0, 0)
 
 CAMVID_PALETTE: dict[str, Colour] = {
     "sky": (128, 128, 128),

@@ -6,10 +6,8 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -69,23 +67,56 @@ def _container_memory() -> float:
         return math.inf
 
 
-@cache
-def _decoders() -> ThreadPoolExecutor:
-    threads = min(
-        16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    return ThreadPoolExecutor(threads, thread_name_prefix="ralx-decode")
+_decoding = threading.local()  # .here is true on a thread that decodes
+
+
+def _threads() -> int:
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(16, cpus)
 
 
 def in_threads(function: Callable, items: Iterable) -> list:
-    """`[function(item) for item in items]` on the decoding threads, in order; the first error is raised."""
-    futures = [_decoders().submit(function, item) for item in items]
+    """`[function(item) for item in items]`, by this thread and others; the first item's error is raised.
+
+    The others live for this call only. A pool that is kept has no threads in a forked process, which would
+    wait for it, and none that are free where a source reads another data set. For that a thread that decodes
+    gets no others.
+    """
+    items = list(items)
+    results, errors = [None] * len(items), dict[int, BaseException]()
+    todo, main = iter(range(len(items))), threading.main_thread()
+
+    def work(goes_on: Callable[[], bool]) -> None:
+        index, _decoding.here = -1, True
+        try:
+            for index in todo:
+                results[index] = function(items[index])
+                if errors or not goes_on():
+                    return
+        except BaseException as error:
+            errors[index] = error
+
+    decodes = getattr(_decoding, "here", False)
+    count = 0 if decodes or not main.is_alive() else min(_threads(), len(items)) - 1
+    # They leave work to this thread where the main thread has ended: the program waits for them alone.
+    others = [threading.Thread(target=work, args=(main.is_alive,), name="ralx-decode") for _ in range(count)]
     try:
-        return [future.result() for future in futures]
-    except BaseException:  # an interrupt too must not wait for files that nobody will use
-        for future in futures:
-            future.cancel()
+        for other in others:
+            other.start()
+        work(lambda: True)
+        for error in list(errors.values()):
+            if not isinstance(error, Exception):  # an interrupt must not wait for files that nobody will use
+                raise error
+        for other in others:
+            other.join()
+    except BaseException as error:
+        errors[-1] = error
         raise
+    finally:
+        _decoding.here = decodes
+    if errors:
+        raise errors[min(errors)]
+    return results
 
 
 class _Storage:
@@ -97,9 +128,22 @@ class _Storage:
         self.images: Tensor | None = None  # uint8 [N, 3, H, W]
         self.labels: Tensor | None = None  # uint8 [N, H, W]
         self.loaded = False
-        self._lock = threading.Lock()
         self._on_device: weakref.WeakValueDictionary[torch.device, _Storage] = weakref.WeakValueDictionary()
-        self._on_device[device] = self
+        self._share()
+
+    def _share(self) -> None:
+        self._lock = threading.Lock()
+        self._on_device[self.device] = self
+        _storages.add(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a copy, or another process: with the pixels, that torch's queues share, but its own lock."""
+        return {key: value for key, value in self.__dict__.items() if key not in ("_lock", "_on_device")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._on_device = weakref.WeakValueDictionary()
+        self._share()
 
     def fits(self, device: torch.device) -> bool:
         limit = free_memory(device) // 2 if self.memory_limit is None else self.memory_limit
@@ -126,8 +170,8 @@ class _Storage:
 
     def _decode_all(self) -> None:
         count, (height, width) = len(self.source.names), self.source.image_size
-        images = torch.empty((count, 3, height, width), dtype=torch.uint8)
-        labels = torch.empty((count, height, width), dtype=torch.uint8)
+        images = torch.empty((count, 3, height, width), dtype=torch.uint8, device="cpu")
+        labels = torch.empty((count, height, width), dtype=torch.uint8, device="cpu")
         images_out, labels_out = images.numpy(), labels.numpy()
 
         def decode(index: int) -> None:
@@ -173,19 +217,34 @@ class _Storage:
         return self._stacked_images(images), self._stacked_labels(labels)
 
     def _rows_of(self, kept: Tensor, rows: Tensor) -> Tensor:
+        if kept.device.type == "cpu":
+            # By NumPy: torch would use OpenMP's threads, which a forked process doesn't have and waits for.
+            return to_device(torch.from_numpy(kept.numpy().take(rows.numpy(), axis=0)), self.device)
         return to_device(kept[to_device(rows, kept.device)], self.device)
 
     def _stacked_images(self, images: list[np.ndarray]) -> Tensor:
-        stacked = torch.empty((len(images), 3, *self.source.image_size), dtype=torch.uint8)
+        stacked = torch.empty((len(images), 3, *self.source.image_size), dtype=torch.uint8, device="cpu")
         for row, image in enumerate(images):
             stacked.numpy()[row] = image.transpose(2, 0, 1)
         return to_device(stacked, self.device)
 
     def _stacked_labels(self, labels: list[np.ndarray]) -> Tensor:
-        stacked = torch.empty((len(labels), *self.source.image_size), dtype=torch.uint8)
+        stacked = torch.empty((len(labels), *self.source.image_size), dtype=torch.uint8, device="cpu")
         for row, label in enumerate(labels):
             stacked.numpy()[row] = label
         return to_device(stacked, self.device)
+
+
+_storages: weakref.WeakSet[_Storage] = weakref.WeakSet()
+
+
+def _unlock() -> None:
+    """In a forked process, a lock may be held by a thread that only its parent has."""
+    for storage in _storages:
+        storage._lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_unlock)
 
 
 class SegmentationDataset:
@@ -214,10 +273,12 @@ class SegmentationDataset:
             raise DataError(f"{name}: expected at least one image, found none")
         if list(source.names) != sorted(set(source.names)):
             raise DataError(f"{name}: expected sorted image names without duplicates")
+        if wrong := [each for each in source.names if each.encode(errors="ignore").decode() != each]:
+            raise DataError(f"{name}: expected image names in UTF-8, found {wrong[0]!a}")
         self.name, self.classes, self.ignore_index = name, classes, ignore_index
         self.names, self.image_size = source.names, source.image_size
         self._storage = _Storage(source, torch.device("cpu"), memory_limit)
-        self._rows = torch.arange(len(source.names))
+        self._rows = torch.arange(len(source.names), device="cpu")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -278,14 +339,14 @@ class SegmentationDataset:
 
         ValueError where a label is neither one of the classes nor void.
         """
-        batches = torch.arange(len(self)).split(_COUNTED_AT_ONCE)
+        batches = torch.arange(len(self), device="cpu").split(_COUNTED_AT_ONCE)
         return torch.cat(
             [class_counts(self.labels(i), self.num_classes, self.ignore_index).cpu() for i in batches]
         )
 
     def _select(self, index: Tensor) -> Tensor:
         self._storage.load()
-        index = torch.as_tensor(index, dtype=torch.int64).cpu()
+        index = torch.as_tensor(index, dtype=torch.int64, device="cpu")
         if index.ndim != 1 or (len(index) and not 0 <= int(index.min()) <= int(index.max()) < len(self)):
             raise ValueError(f"index: expected image indices [n] in 0..{len(self) - 1}, got {index.tolist()}")
         return self._rows[index]
@@ -307,7 +368,7 @@ class SegmentationDataset:
             raise DataError(f"{name}: expected at least one image, found none")
         part = self._copy()
         part.name, part.names = name, tuple(names)
-        part._rows = torch.tensor([row_of[each] for each in names])
+        part._rows = torch.tensor([row_of[each] for each in names], device="cpu")
         return part
 
     def to(self, device: torch.device | str) -> "SegmentationDataset":

@@ -1,14 +1,16 @@
 """Image files and label files: found in sorted order, checked from their headers, decoded with Pillow."""
 
 import hashlib
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from ralx.datasets.dataset import in_threads
+from ralx.datasets.decoding import PNG, decode, image_header
 from ralx.datasets.errors import DataError
 from ralx.datasets.geometry import Size
 
@@ -16,11 +18,12 @@ IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
 # Modes of 8 bits a channel, read as red, green and blue: grey three times, a palette by its colours, without
 # transparency. Other modes would lose bits or need a colour profile.
 _IMAGE_MODES = ("L", "LA", "P", "PA", "RGB", "RGBA")
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, zlib.error, Image.DecompressionBombError)
-_PNG_END, _JPEG_END = b"IEND\xaeB`\x82", b"\xff\xd9"
-_TAIL_BYTES = 1024
+# Beside hidden entries: what archives, file servers, desktops and file systems leave in people's folders.
+_FOREIGN = frozenset(
+    "__macosx @eadir @recycle #recycle #snapshot $recycle.bin thumbs.db desktop.ini lost+found".split()
+) | {"system volume information"}
 
-Labels = Callable[[Path, Image.Image], np.ndarray]  # decoded label file -> uint8 [h, w] in train ids
+Labels = Callable[[Path], np.ndarray]  # label file -> uint8 [h, w] in train ids
 
 
 @dataclass(frozen=True, order=True)
@@ -41,72 +44,40 @@ def existing_folder(path: Path, meaning: str) -> Path:
     return path
 
 
+def entries(folder: Path) -> list[Path]:
+    """Files and folders in `folder`, sorted, without hidden ones and those that no person put there."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if not path.name.startswith(".") and path.name.lower() not in _FOREIGN
+    )
+
+
+def _files(folder: Path, suffixes: tuple[str, ...], what: str) -> dict[str, Path]:
+    """Files of `folder` by name without suffix. DataError: one name twice, or none in UTF-8."""
+    files: dict[str, Path] = {}
+    for path in entries(folder):
+        if path.suffix.lower() not in suffixes or path.is_dir():
+            continue
+        if path.name.encode(errors="ignore").decode() != path.name:
+            raise DataError(f"{folder}: expected file names in UTF-8, found {path.name!a}")
+        if path.stem in files:
+            raise DataError(f"{path}: expected one {what} of that name, found {files[path.stem].name} too")
+        files[path.stem] = path
+    return files
+
+
 def image_files(folder: Path, meaning: str) -> dict[str, Path]:
     """Image files of `folder` by name without suffix, sorted by name. DataError: none, or one name twice."""
-    files: dict[str, Path] = {}
-    for path in sorted(existing_folder(folder, meaning).iterdir()):
-        if path.suffix.lower() not in IMAGE_SUFFIXES:
-            continue
-        if path.stem in files:
-            raise DataError(f"{path}: expected one image of that name, found {files[path.stem].name} too")
-        files[path.stem] = path
+    files = _files(existing_folder(folder, meaning), IMAGE_SUFFIXES, "image")
     if not files:
         raise DataError(f"{folder}: expected {meaning} (PNG or JPEG), found none")
     return dict(sorted(files.items()))
 
 
-def image_header(path: Path) -> tuple[Size, str]:
-    """(height, width) and Pillow's mode from the header. DataError: missing, no image, or cut off."""
-    if not path.is_file():
-        raise DataError(f"{path}: expected an image file, found nothing")
-    try:
-        with Image.open(path) as image:
-            size, mode, kind = (image.height, image.width), image.mode, image.format
-        tail = _tail(path)
-    except _UNREADABLE as error:
-        raise DataError(f"{path}: expected a readable PNG or JPEG image: {error}") from error
-    if (kind == "PNG" and _PNG_END not in tail) or (kind == "JPEG" and _JPEG_END not in tail):
-        raise DataError(f"{path}: expected a whole {kind} image, found one that is truncated")
-    return size, mode
-
-
-def _tail(path: Path) -> bytes:
-    with path.open("rb") as file:
-        file.seek(-min(_TAIL_BYTES, path.stat().st_size), 2)
-        return file.read()
-
-
-def decode(path: Path) -> Image.Image:
-    """A decoded image. DataError: unreadable or truncated."""
-    try:
-        image = Image.open(path)
-        image.load()
-    except _UNREADABLE as error:
-        raise DataError(f"{path}: expected a whole, readable image: {error}") from error
-    return image
-
-
-def label_ids(path: Path, image: Image.Image) -> np.ndarray:
-    """A label file's ids, integers [h, w]. DataError unless it has one channel (grey or palette indices)."""
-    if image.mode not in ("L", "P", "I", "I;16", "1"):
-        raise DataError(f"{path}: expected labels in one channel (grey or palette), found {image.mode}")
-    return np.asarray(image)
-
-
-def mapped_labels(
-    path: Path, ids: np.ndarray, table: np.ndarray, allowed: np.ndarray, expected: str
-) -> np.ndarray:
-    """`table[ids]`, uint8. DataError naming the first label id that is not `allowed` (bool [256])."""
-    if ids.dtype != np.uint8:
-        outside = (ids < 0) | (ids > 255)
-        if outside.any():
-            raise DataError(f"{path}: expected {expected}, found {int(ids[outside][0])}")
-        ids = ids.astype(np.uint8)
-    wrong = np.flatnonzero((np.bincount(ids.ravel(), minlength=256) > 0) & ~allowed)
-    if len(wrong):
-        row, column = np.argwhere(ids == wrong[0])[0]
-        raise DataError(f"{path}: expected {expected}, found {wrong[0]} at row {row}, column {column}")
-    return table[ids]
+def label_files(folder: Path) -> dict[str, Path]:
+    """Label files of `folder`, if there is one, by name without suffix. DataError: one name twice."""
+    return _files(folder, (".png",), "label file") if folder.is_dir() else {}
 
 
 class FolderSource:
@@ -114,7 +85,7 @@ class FolderSource:
 
     Args:
         files: sorted by name.
-        labels: turns a decoded label file into train ids.
+        labels: reads a label file as train ids.
         image_size: (height, width) of what is read; a function of the native size, or the size itself.
     """
 
@@ -128,7 +99,7 @@ class FolderSource:
         """The size that the first readable image has, and all are expected to have."""
         for file in self.files:
             try:
-                return image_header(file.image)[0]
+                return image_header(file.image).size
             except DataError:
                 continue
         raise DataError(
@@ -137,11 +108,11 @@ class FolderSource:
 
     def check(self, index: int) -> None:
         file = self.files[index]
-        size, mode = image_header(file.image)
-        if mode not in _IMAGE_MODES:
+        size, mode, bits = image_header(file.image)
+        if mode not in _IMAGE_MODES or bits > 8:
             raise DataError(
                 f"{file.image}: expected an image in colour, grey or a palette with 8 bits a channel, "
-                f"found Pillow's mode {mode}"
+                f"found {bits} bits in Pillow's mode {mode}"
             )
         if not self._accepts(size):
             raise DataError(
@@ -149,7 +120,7 @@ class FolderSource:
             )
         if not file.label.is_file():
             raise DataError(f"{file.label}: expected the labels of {file.image.name}, found nothing")
-        label_size, _ = image_header(file.label)
+        label_size = image_header(file.label, (PNG,)).size
         if label_size != size:
             raise DataError(f"{file.label}: expected {_text(size)} as its image, found {_text(label_size)}")
 
@@ -157,21 +128,23 @@ class FolderSource:
         return self.read_image(index), self.read_label(index)
 
     def read_image(self, index: int) -> np.ndarray:
-        image = decode(self.files[index].image)
+        image, _ = decode(self.files[index].image)
+        image.info.pop("transparency", None)  # Pillow would warn that it is lost
         return np.asarray(self._resized(image.convert("RGB"), Image.Resampling.BILINEAR))
 
     def read_label(self, index: int) -> np.ndarray:
-        path = self.files[index].label
-        labels = Image.fromarray(self.labels(path, decode(path)))
+        labels = Image.fromarray(self.labels(self.files[index].label))
         return np.asarray(self._resized(labels, Image.Resampling.NEAREST))
 
     def fingerprint(self) -> str:
-        """A hash of what the files hold, without reading them whole: their names, sizes and ends."""
+        """A hash of all that the files hold, read whole the first time; DataError where one can't be read."""
+        return self._content
+
+    @cached_property
+    def _content(self) -> str:
         digest = hashlib.sha256(repr((self.image_size, self.native_size)).encode())
-        for file in self.files:
-            for path in (file.image, file.label):
-                digest.update(f"{file.name} {path.stat().st_size}".encode())
-                digest.update(_tail(path))
+        for line in in_threads(_content, self.files):
+            digest.update(line.encode())
         return digest.hexdigest()
 
     def _accepts(self, size: Size) -> bool:
@@ -199,6 +172,18 @@ class FittedFolderSource(FolderSource):
         height, width = zoom * self.image_size[0], zoom * self.image_size[1]
         top, left = (size[0] - height) / 2, (size[1] - width) / 2
         return left, top, left + width, top + height
+
+
+def _content(file: ImageFile) -> str:
+    """A line of names and hashes. A label file's name tells how it is read."""
+    hashes = []
+    for path in (file.image, file.label):
+        try:
+            with path.open("rb") as opened:
+                hashes.append(hashlib.file_digest(opened, "sha256").hexdigest())
+        except OSError as error:
+            raise DataError(f"{path}: expected a readable file: {error}") from error
+    return f"{file.name} {file.label.name} {hashes}\n"
 
 
 def _text(size: Size) -> str:

@@ -137,8 +137,8 @@ def read_split_lists(name: str, path: Path | str | None = None) -> SplitLists:
     """Lists of image names by split (d_s, d_t, d_v, d_r), from a JSON file or the authors' for `name`."""
     file = resources.files("ralx.datasets") / f"{name}_splits.json" if path is None else Path(path)
     try:
-        lists = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
+        lists = json.loads(file.read_bytes())  # of bytes it finds the encoding, whatever the locale
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{file}: expected a JSON file of image names by split: {error}") from error
     if not isinstance(lists, dict) or not all(
         isinstance(names, list) and all(isinstance(each, str) for each in names) for names in lists.values()

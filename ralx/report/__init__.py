@@ -8,14 +8,15 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from ralx.policy import MOSTLY_GREEDY
+from ralx.records import Run, check_regions, read_run
 from ralx.report.comparison import miou_vs_budget, per_class_iou, selected_classes
 from ralx.report.learning import learning_curves, step_seconds
 from ralx.report.page import Section, miou_tables, per_class_table, render_page, selected_tables
-from ralx.report.records import Run, check_regions, read_run
 from ralx.report.regions import selections
 from ralx.report.stats import TARGET_TEXT, compared_budget, seeds_text
 from ralx.report.style import in_style
 from ralx.report.summary import summary_table
+from ralx.support.files import sync_files, sync_folder
 
 __all__ = [
     "miou_vs_budget",
@@ -63,6 +64,7 @@ def write_report(run_dir: Path, *, pictures: Any | None = None) -> Path:
                     section.figure.savefig(fresh / section.file, metadata={"Software": None})
         # A file name that isn't UTF-8 reached the run's files as characters that UTF-8 has not.
         (fresh / "index.html").write_text(render_page(run, sections), encoding="utf-8", errors="replace")
+        sync_files(fresh)
         _replace_folder(fresh, run_dir / "report")
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -81,6 +83,7 @@ def _replace_folder(fresh: Path, target: Path) -> None:
         if old.exists():
             old.rename(target)
         raise
+    sync_folder(target.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 

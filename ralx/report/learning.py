@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ralx.policy import MOSTLY_GREEDY
-from ralx.report.records import Record, Run
+from ralx.records import Record, Run
 from ralx.report.style import INK, METHOD_STYLES, PALE, new_figure, plain_text, readable
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from ralx.report.records import Record, Run
+from ralx.records import Record, Run
 from ralx.report.stats import (
     REFERENCES,
     TARGET_SHARE,

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from ralx.report.records import Record
+from ralx.records import Record
 
 # The order in which methods are shown; others follow by name.
 METHODS = (

@@ -6,7 +6,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from ralx.report.records import Record
+from ralx.records import Record
 from ralx.report.stats import (
     REFERENCES,
     TARGET_SHARE,

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import Any
 
-from ralx.report.records import Record
+from ralx.records import Record
 from ralx.report.stats import TARGET_SHARE, budgets_of, mean_std
 from ralx.study.results import Results
 from ralx.study.statistics import (

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from ralx.config import POLICY_METHODS, Config
+from ralx.version import __version__
 
 Kind = Literal["theta0", "theta0_prime", "full_supervision", "learn", "select", "final"]
 
@@ -83,7 +84,7 @@ class Cell:
     def key(self, content: Content) -> str:
         """The cell's name in the store: its own name and a hash of what it depends on."""
         policy = content.policy if self.kind == "learn" or self.method in POLICY_METHODS else None
-        settings = [self.depends_on(), content.data, content.weights, policy]
+        settings = [__version__, self.depends_on(), content.data, content.weights, policy]
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
         return f"{self.name}-{digest[:12]}"
 

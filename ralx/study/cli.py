@@ -18,18 +18,23 @@ from rich.console import Console
 from ralx.cli import WrongInput, base_config, exit_code, naming_wrong_input
 from ralx.config import Config, preset
 from ralx.monitor import Monitor
-from ralx.run_dir import RunError, read_json
 from ralx.study.cells import Cell, with_needs
 from ralx.study.report import write_study
 from ralx.study.results import Split
 from ralx.study.store import Store
 from ralx.study.studies import STUDIES, StudyName, cells_of
 from ralx.study.worker import Workshop, failures, unique, work_on
+from ralx.support.files import RunError, read_sealed
+from ralx.support.threads import usable_threads
 
 
 @dataclass(frozen=True)
 class Command:
-    """One of the paper's experiments: compute what is missing, then write its table, figures and files."""
+    """One of the paper's experiments: compute what is missing, then write its table, figures and files.
+
+    Threads that wait spin only briefly (GOMP_SPINCOUNT=1000), which suits quiet and busy machines;
+    OMP_WAIT_POLICY=active lets them spin.
+    """
 
     name: tyro.conf.Positional[StudyName]
     """Which experiment. budget-curve: Fig. 4; per-class: Table 1; selected-classes: Fig. 3, App. C;
@@ -71,6 +76,7 @@ def run(command: Command) -> int:
     if not command.report:
         for cell in cells:
             workshop.store.forget_failure(workshop.key(cell))
+        workshop.store.begin()
         _compute(command, cells, workshop)
     folder = out / (command.name if command.split == "test" else f"{command.name}-{command.split}")
     with workshop.store.claim(f"report-{folder.name}") as mine:
@@ -114,8 +120,8 @@ def prepare(command: Command, rank: int) -> tuple[Path, list[Cell], Workshop]:
 
 def _threads(command: Command, store: Store) -> int:
     setting = store.path / "setting.json"
-    known = read_json(setting)["threads"] if setting.exists() else None
-    return command.threads or known or max(1, torch.get_num_threads() // command.jobs)
+    known = read_sealed(setting).get("threads") if setting.exists() else None
+    return command.threads or known or max(1, usable_threads() // command.jobs)
 
 
 def _rank() -> int:

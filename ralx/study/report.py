@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ralx.config import Config
+from ralx.records import Run
 from ralx.report import (
     miou_vs_budget,
     per_class_iou,
@@ -13,13 +14,12 @@ from ralx.report import (
     selections,
     write_report,
 )
-from ralx.report.records import Run
-from ralx.run_dir import write_json, write_whole
 from ralx.study.analysis import analyse
 from ralx.study.results import Results, Split, gather, write_files
 from ralx.study.studies import STUDIES, StudyName
 from ralx.study.tables import MEASURED_ON, iou_table, miou_table, selected_table
 from ralx.study.worker import Workshop
+from ralx.support.files import write_json, write_whole
 
 
 def write_study(name: StudyName, config: Config, workshop: Workshop, folder: Path, split: Split) -> str:
@@ -38,7 +38,7 @@ def write_study(name: StudyName, config: Config, workshop: Workshop, folder: Pat
     if name == "per-class" and split == "test":  # IoU by class is measured there alone
         tables.append(iou_table(results))
     text = "\n".join([f"# {STUDIES[name].title}\n", *tables])
-    write_whole(folder / "table.md", lambda path: path.write_text(text))
+    write_whole(folder / "table.md", text.encode())
     pictures = workshop.experiment(config).splits.eval_set
     save_figures(folder, _figures(name, results, config, pictures))
     if name == "budget-curve" and results.records and split == "test":

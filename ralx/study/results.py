@@ -4,18 +4,17 @@ import csv
 import io
 import json
 import math
-import shutil
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from ralx.config import Config
-from ralx.report.records import Record
-from ralx.run_dir import write_json, write_whole
+from ralx.records import Record
 from ralx.study.cells import Cell, with_needs
 from ralx.study.studies import Arm, Study, cells_of
 from ralx.study.worker import Workshop, unique
+from ralx.support.files import write_json, write_whole
 
 Split = Literal["test", "validation"]
 
@@ -114,7 +113,7 @@ def _steps(arms: Sequence[Arm], config: Config, workshop: Workshop) -> list[str]
         Cell("learn", arm.config, seed) for arm in arms if arm.label == "ralis" for seed in config.seeds
     ]
     files = [workshop.work(cell).path / "steps.jsonl" for cell in learned if workshop.finished(cell)]
-    return [line for path in files if path.exists() for line in path.read_text().splitlines()]
+    return [line for path in files if path.exists() for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def seconds_by_kind(cells: Sequence[Record]) -> Record:
@@ -143,11 +142,14 @@ def write_files(results: Results, config: Config, folder: Path) -> None:
     timing = {"machines": machines(results.cells), "cells": seconds_by_kind(results.cells)}
     write_json(folder / "machine.json", timing)
     steps = "".join(f"{line}\n" for line in results.steps)
-    write_whole(folder / "steps.jsonl", lambda path: path.write_text(steps))
-    write_whole(folder / "results.csv", lambda path: path.write_text(_csv(results)))
-    shutil.rmtree(folder / "selections", ignore_errors=True)
-    for selection in results.selections:
-        write_json(folder / "selections" / f"{selection['method']}-seed{selection['seed']}.json", selection)
+    write_whole(folder / "steps.jsonl", steps.encode())
+    write_whole(folder / "results.csv", _csv(results).encode())
+    chosen = {f"{found['method']}-seed{found['seed']}.json": found for found in results.selections}
+    for path in (folder / "selections").glob("*-seed*.json"):
+        if path.name not in chosen:  # of a method that is no longer compared
+            path.unlink()
+    for name, selection in chosen.items():
+        write_json(folder / "selections" / name, selection)
 
 
 # They tell where things lie on this machine.

@@ -21,7 +21,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ralx.run_dir import RunDirectory, RunError, read_json, write_json
+from ralx.run_dir import RunDirectory
+from ralx.support.files import (
+    RunError,
+    clear_torn,
+    make_folder,
+    read_sealed,
+    write_sealed,
+)
 
 FRESH_SECONDS = 10.0  # between two signs of life
 STALE_SECONDS = 120.0  # without one: shared folders may show a change a minute late
@@ -30,34 +37,47 @@ STALE_SECONDS = 120.0  # without one: shared folders may show a change a minute 
 class Store:
     def __init__(self, path: Path):
         self.path = path
+        self._own: dict[str, Path] = {}  # key → the claim of this process
+
+    def begin(self) -> None:
+        """Clear what killed processes left half-written."""
+        for name in ("cells", "failed", "cache"):
+            clear_torn(self.path / name)
 
     def finished(self, key: str) -> bool:
         return self._cell(key).exists()
 
     def read(self, key: str) -> dict[str, Any]:
-        """What the finished cell found."""
-        return read_json(self._cell(key))
+        """What the finished cell found. RunError where the file is damaged."""
+        return read_sealed(self._cell(key))
 
     def finish(self, key: str, found: dict[str, Any]) -> None:
-        """Note what a cell found; its claims are no longer needed."""
-        write_json(self._cell(key), found)
+        """Note what a cell found; its claims are no longer needed. LostRun where another process is at it."""
+        self.work(key).hold()
+        write_sealed(self._cell(key), found)
         for claim in self._claims(key):
             claim.unlink(missing_ok=True)
 
     def work(self, key: str) -> RunDirectory:
-        """The folder that the cell works in."""
-        return RunDirectory(self.path / "work" / key)
+        """The folder that the cell works in; written to as long as this process's claim is the one that
+        counts, if it has one."""
+        return RunDirectory(self.path / "work" / key, lambda: self._is_ours(key))
+
+    def _is_ours(self, key: str) -> bool:
+        claim = self._own.get(key)
+        return claim is None or self._claims(key)[-1:] == [claim]
 
     def forget_work(self, key: str) -> None:
         shutil.rmtree(self.path / "work" / key, ignore_errors=True)
 
     # Failures: a cell that failed is not tried again until a new command forgets it.
     def fail(self, key: str, reason: str) -> None:
-        write_json(self._failure(key), {"reason": reason})
+        if self._is_ours(key):  # else another process may finish it yet
+            write_sealed(self._failure(key), {"reason": reason})
 
     def failure(self, key: str) -> str | None:
         path = self._failure(key)
-        return read_json(path)["reason"] if path.exists() else None
+        return read_sealed(path).get("reason") if path.exists() else None
 
     def forget_failure(self, key: str) -> None:
         self._failure(key).unlink(missing_ok=True)
@@ -66,14 +86,14 @@ class Store:
         """RunError where the folder's results were made in another setting: theirs would differ from those
         here in the last bits."""
         path = self.path / "setting.json"
-        known = read_json(path) if path.exists() else setting
+        known = read_sealed(path) if path.exists() else setting
         differing = [name for name in setting if known.get(name) != setting[name]]
         if differing:
             there = ", ".join(f"{name} {known.get(name)}" for name in differing)
             here = ", ".join(f"{name} {setting[name]}" for name in differing)
             raise RunError(f"--out {self.path}: holds results of {there}, here it is {here}")
         if not path.exists():
-            write_json(path, setting)
+            write_sealed(path, setting)
 
     # Claims
 
@@ -84,6 +104,7 @@ class Store:
         if path is None:
             yield False
             return
+        self._own[key] = path
         stop = threading.Event()
         keeper = threading.Thread(target=_keep_fresh, args=(path, stop), daemon=True)
         keeper.start()
@@ -92,13 +113,14 @@ class Store:
         finally:
             stop.set()
             keeper.join()
+            del self._own[key]
             with contextlib.suppress(FileNotFoundError):  # gone where the cell is finished
                 os.utime(path, (0, 0))  # stale from now on
 
     def _take(self, key: str) -> Path | None:
         """The new claim of this process; None where another is at the cell."""
         folder = self.path / "claims"
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         claims = self._claims(key)
         if claims and not self._is_dead(claims[-1]):
             return None
@@ -126,8 +148,8 @@ class Store:
             return False
         try:
             owner = json.loads(text)
-        except json.JSONDecodeError:  # being written, or cut short by a kill
-            owner = {}
+        except (ValueError, RecursionError):  # being written, or cut short by a kill
+            owner = None
         return age > STALE_SECONDS or _died_here(owner)
 
     def _now(self) -> float:
@@ -160,11 +182,11 @@ def _process(pid: int) -> dict[str, Any]:
     return {"system": _system(), "pid": pid, "started": _started(pid)}
 
 
-def _died_here(owner: dict[str, Any]) -> bool:
+def _died_here(owner: Any) -> bool:
     """Whether the owner was a process of this system that is no longer there."""
-    if owner.get("system") != _system() or _system() is None:
+    if not isinstance(owner, dict) or owner.keys() != {"system", "pid", "started"}:
         return False
-    return _started(owner["pid"]) != owner["started"]
+    return owner["system"] == _system() is not None and _started(owner["pid"]) != owner["started"]
 
 
 def _system() -> str | None:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from ralx.report.records import Record
+from ralx.records import Record
 from ralx.report.stats import (
     REFERENCES,
     TARGET_TEXT,

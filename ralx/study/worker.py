@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ from ralx.config import Config
 from ralx.datasets import Splits, load_splits
 from ralx.experiments import Experiment
 from ralx.monitor import Monitor
-from ralx.run_dir import RunDirectory, RunError, read_json
+from ralx.run_dir import LostRun, RunDirectory
 from ralx.study.cells import Cell, Content, with_needs
 from ralx.study.machine import machine
 from ralx.study.store import Store
+from ralx.support.files import RunError, clear_torn
+from ralx.version import __version__
 
 POLL_SECONDS = 1.0  # between two looks for a cell that others have made ready
 
@@ -71,6 +73,7 @@ class Workshop:
                 "seconds": round(time.monotonic() - start, 3),
                 "machine": machine(self.experiment(cell.config).device),
                 "options": cell.depends_on(),
+                "version": __version__,
             },
         )
         if cell.kind not in ("learn", "select"):  # nothing is left there for other cells
@@ -79,7 +82,10 @@ class Workshop:
             self._segmenter_path(cell).unlink(missing_ok=True)
 
     def _do(self, cell: Cell) -> dict[str, Any]:
-        experiment = self.experiment(cell.config).within(self.work(cell))
+        run = self.work(cell)
+        for folder in (run.path, run.path / "checkpoint", run.path / "selections"):
+            clear_torn(folder)
+        experiment = self.experiment(cell.config).within(run)
         match cell.kind:
             case "theta0" | "theta0_prime" | "full_supervision":
                 return _pretrain(experiment, cell)
@@ -87,20 +93,27 @@ class Workshop:
                 experiment.learn_policy(cell.seed)
                 return {}
             case "select":
-                return self._select(experiment, cell)
+                return self._select(experiment, cell, cell.config.budgets)
             case "final":
                 (select,) = cell.needs
+                if not self._segmenter_path(cell).exists():  # lost since the selection was finished
+                    self._select(
+                        self.experiment(cell.config).within(self.work(select)), select, [cell.budget]
+                    )
                 record, reward_miou = experiment.finish(
                     cell.method, cell.seed, cell.budget, selected=self.work(select)
                 )
                 return {"record": record, "reward_miou": reward_miou}
 
-    def _select(self, experiment: Experiment, cell: Cell) -> dict[str, Any]:
-        run = self.work(cell)
-        learned = next((self.work(need) for need in cell.needs if need.kind == "learn"), run)
-        experiment.select(cell.method, cell.seed, learned=learned)
+    def _select(self, experiment: Experiment, cell: Cell, wanted: Sequence[int]) -> dict[str, Any]:
+        run = learned = self.work(cell)
+        for need in cell.needs:
+            if need.kind == "learn":
+                learned = self.work(need)
+                experiment.within(learned).learn_policy(cell.seed)  # again, if its file was lost
+        experiment.select(cell.method, cell.seed, learned=learned, wanted=wanted)
         return {
-            "selection": read_json(run.selection_path(cell.method, cell.seed)),
+            "selection": run.read_selection(cell.method, cell.seed),
             "selected": experiment.describe_selection(cell.method, cell.seed, selected=run),
         }
 
@@ -186,6 +199,8 @@ def _attempt(cell: Cell, workshop: Workshop, left: str) -> bool:
             workshop.monitor.say(f"{key} ({left})")
             try:
                 workshop.do(cell)
+            except LostRun as error:  # the other process finishes the cell
+                workshop.monitor.say(f"{cell.name}: {error}")
             except (RunError, FloatingPointError, FileNotFoundError) as error:
                 workshop.monitor.say(f"{cell.name}: failed: {error}")
                 workshop.store.fail(key, str(error))

@@ -1,5 +1,7 @@
 """Writes small images and labels for trees in the layouts that data sets come in."""
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -24,3 +26,21 @@ def cut(path: Path, share: float = 0.6) -> None:
     """Cut a file off, as an interrupted download leaves it."""
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
+
+
+def chunk(kind: bytes, data: bytes = b"") -> bytes:
+    """A chunk of a PNG."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(
+    samples: np.ndarray, depth: int, colour: int = 0, *, before: bytes = b"", behind: bytes = b""
+) -> bytes:
+    """A PNG of samples [h, w] or [h, w, channels], with chunks around its pixels."""
+    rows = samples.reshape(len(samples), -1).astype(">u2")
+    bits = np.unpackbits(rows.view(np.uint8).reshape(*rows.shape, 2), axis=2)[..., 16 - depth :]
+    packed = np.packbits(bits.reshape(len(rows), -1), axis=1)
+    pixels = zlib.compress(b"".join(b"\0" + row.tobytes() for row in packed))
+    header = struct.pack(">IIBBBBB", samples.shape[1], len(samples), depth, colour, 0, 0, 0)
+    parts = chunk(b"IHDR", header), before, chunk(b"IDAT", pixels), behind, chunk(b"IEND")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)

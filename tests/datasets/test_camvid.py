@@ -1,9 +1,14 @@
+import hashlib
 import json
+import locale
+import os
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from dataset_trees import SIZE, cut, write_image, write_label
+from dataset_trees import SIZE, chunk, cut, png, write_image, write_label
 from PIL import Image
 
 from ralx.datasets import CAMVID_CLASSES, DataError, load_splits
@@ -49,9 +54,81 @@ def test_photographs_may_be_jpeg(camvid_tree):
 
 def test_other_files_are_left_alone(camvid_tree):
     root, _ = camvid_tree
-    (root / "train" / "Thumbs.db").write_bytes(b"nothing")
     (root / "train" / "notes.txt").write_text("nothing")
+    for folder in ("train", "trainannot"):
+        for name in ("Thumbs.db", ".DS_Store", "._train_0.png", ".train_0.png.swp", ".a.png"):
+            (root / folder / name).write_bytes(b"nothing")
+        for name in ("@eaDir", ".ipynb_checkpoints", "__MACOSX", "album.png"):
+            (root / folder / name).mkdir()
+            (root / folder / name / "train_0.png").write_bytes(b"nothing")
     assert len(load(camvid_tree).full_set) == 8
+
+
+def test_a_label_is_found_whatever_the_case_of_its_suffix(camvid_tree):
+    root, _ = camvid_tree
+    before = load(camvid_tree).full_set.labels(torch.arange(8))
+    for image, label, number in (("PNG", "PNG", 3), ("png", "Png", 4), ("PnG", "png", 5)):
+        (root / "train" / f"train_{number}.png").rename(root / "train" / f"train_{number}.{image}")
+        (root / "trainannot" / f"train_{number}.png").rename(root / "trainannot" / f"train_{number}.{label}")
+    assert torch.equal(load(camvid_tree).full_set.labels(torch.arange(8)), before)
+
+
+@pytest.mark.parametrize(("folder", "kind"), [("train", "image"), ("trainannot", "label file")])
+def test_two_files_that_differ_in_their_suffix_alone_are_refused(camvid_tree, folder, kind):
+    files = camvid_tree[0] / folder
+    (files / "train_3.PNG").write_bytes((files / "train_3.png").read_bytes())
+    message = rf"/{folder}/train_3\.png: expected one {kind} of that name, found train_3\.PNG too"
+    with pytest.raises(DataError, match=message):
+        load(camvid_tree)
+
+
+def test_a_name_that_is_not_utf_8_is_refused_before_anything_is_decoded(camvid_tree):
+    root, _ = camvid_tree
+    for folder in ("train", "trainannot"):
+        (root / folder / "train_0.png").rename(os.fsdecode(os.fsencode(root / folder) + b"/caf\xe9.png"))
+    with pytest.raises(
+        DataError, match=r"/train: expected file names in UTF-8, found 'caf.udce9\.png'"
+    ) as info:
+        camvid_folder(root, "train")
+    str(info.value).encode("ascii")
+
+
+def test_every_error_can_be_printed(tmp_path):
+    root = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    with pytest.raises(DataError, match="expected the folder of camvid, found nothing") as info:
+        load_splits("camvid", root)
+    assert str(info.value).encode().startswith(os.fsencode(tmp_path) + rb"/caf\udce9: ")
+
+
+def test_the_fingerprint_is_of_all_that_the_files_hold(camvid_tree):
+    """Also of what lies far from a file's ends and changes neither its size nor, of an image, its pixels."""
+    root, _ = camvid_tree
+    path, ids = root / "valannot" / "val_0.png", np.zeros(SIZE, np.uint8)
+
+    def fingerprint(label):
+        path.write_bytes(label)
+        return camvid_folder(root, "val").fingerprint()
+
+    def stored(label_id):
+        rows = b"".join(b"\0" + bytes([label_id] * SIZE[1]) for _ in range(SIZE[0]))
+        pixels = chunk(b"IDAT", zlib.compress(rows, 0))
+        return png(ids, 8)[:33] + pixels + chunk(b"tEXt", b"a\0" + bytes([97] * 3000)) + chunk(b"IEND")
+
+    one, other = stored(1), stored(2)
+    assert len(one) == len(other) and one[-2000:] == other[-2000:]
+    assert fingerprint(one) == fingerprint(one) != fingerprint(other)
+    image = root / "val" / "val_1.png"
+    before = fingerprint(one)
+    image.write_bytes((root / "val" / "val_0.png").read_bytes())
+    assert fingerprint(one) != before
+
+
+def test_each_file_is_hashed_once_for_all_subsets(camvid_tree, monkeypatch):
+    opened = []
+    data = camvid_folder(camvid_tree[0], "train")
+    hashed = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda file, name: opened.append(1) or hashed(file, name))
+    assert data.fingerprint() != data.subset(["train_1"]).fingerprint() and len(opened) == 16
 
 
 def test_the_order_does_not_depend_on_the_file_system(camvid_tree, shuffled_folders):
@@ -128,7 +205,7 @@ def remove_folder(folder):
         ),
         (
             lambda root: write_image(root / "trainannot" / "train_4.png"),
-            r"/trainannot/train_4\.png: expected labels in one channel .*, found RGB",
+            r"/trainannot/train_4\.png: expected ids in grey or CamVid's colours, found \(\d+, \d+, \d+\)",
         ),
         (
             lambda root: cut(root / "train" / "train_0.png"),
@@ -200,14 +277,6 @@ def test_a_missing_root_is_refused(tmp_path):
         load_splits("camvid")
 
 
-def test_a_palette_label_is_read_by_its_indices(camvid_tree):
-    root, _ = camvid_tree
-    image = Image.new("P", SIZE[::-1], 9)
-    image.putpalette([200] * 768)
-    image.save(root / "trainannot" / "train_5.png")
-    assert load(camvid_tree).eval_set.labels(torch.tensor([0])).unique().tolist() == [9]
-
-
 @pytest.mark.parametrize(
     ("mode", "pixel", "colour"),
     [
@@ -256,12 +325,25 @@ def test_the_authors_lists_are_in_the_package():
     assert set(lists["d_s"]) <= set(lists["d_v"])
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"d_t": "train_1"}', '{"d_t": [1]}'])
+@pytest.mark.parametrize("content", ["{", "[]", '{"d_t": "train_1"}', '{"d_t": [1]}', "[" * 100_000, "\0"])
 def test_a_file_that_is_no_split_list_is_refused(tmp_path, content):
     path = tmp_path / "lists.json"
     path.write_text(content)
     with pytest.raises(DataError, match=r"lists\.json: expected .*lists? .*|expected a JSON file"):
         read_split_lists("camvid", path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_split_list_is_read_in_its_encoding_not_the_locales(tmp_path, encoding):
+    """As where the locale is ASCII, and as editors of Windows write it."""
+    path, lists = tmp_path / "lists.json", {"d_t": ["caf\xe9"], "d_v": ["b"]}
+    path.write_text(json.dumps(lists, ensure_ascii=False), encoding=encoding)
+    before = locale.setlocale(locale.LC_CTYPE)
+    locale.setlocale(locale.LC_CTYPE, "C")
+    try:
+        assert read_split_lists("camvid", path) == lists
+    finally:
+        locale.setlocale(locale.LC_CTYPE, before)
 
 
 @pytest.mark.parametrize("missing", ["d_t", "d_v"])

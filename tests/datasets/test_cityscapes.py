@@ -60,6 +60,39 @@ def test_train_ids_are_taken_as_they_are_where_label_ids_are_missing(tree):
     assert np.array_equal(load(tree).test_set.labels(torch.tensor([1]))[0].numpy(), EXPECTED)
 
 
+def test_what_systems_leave_in_folders_is_no_city_and_no_image(tree):
+    names = cityscapes_folder(tree[0], "train").names
+    for folder in ("leftImg8bit", "gtFine"):
+        cities = tree[0] / folder / "train"
+        for name in (".ipynb_checkpoints", "__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", ".git"):
+            (cities / name).mkdir()
+        (cities / "Thumbs.db").write_bytes(b"nothing")
+        (cities / "ulm" / "@eaDir").mkdir()
+        (cities / "ulm" / "._ulm_000000_000019_leftImg8bit.png").write_bytes(b"nothing")
+    assert cityscapes_folder(tree[0], "train").load().names == names
+
+
+def test_labels_are_found_whatever_the_case_of_their_suffix(tree):
+    folder = tree[0] / "gtFine" / "val" / "lindau"
+    for path in folder.iterdir():
+        path.rename(path.with_suffix(".PNG"))
+    (folder / "lindau_000001_000019_gtFine_labelIds.PNG").unlink()
+    write_label(folder / "lindau_000001_000019_gtFine_labelTrainIds.png", EXPECTED)
+    (folder / "lindau_000001_000019_gtFine_labelTrainIds.png").rename(
+        folder / "lindau_000001_000019_gtFine_labelTrainIds.PNG"
+    )
+    labels = cityscapes_folder(tree[0], "val").labels(torch.arange(2)).numpy()
+    assert np.array_equal(labels[0], EXPECTED) and np.array_equal(labels[1], EXPECTED)
+
+
+def test_the_fingerprint_tells_how_labels_are_read(tree):
+    """The same bytes under another name are other labels."""
+    before = cityscapes_folder(tree[0], "val").fingerprint()
+    path = tree[0] / "gtFine" / "val" / "lindau" / "lindau_000001_000019_gtFine_labelIds.png"
+    path.rename(path.with_name("lindau_000001_000019_gtFine_labelTrainIds.png"))
+    assert cityscapes_folder(tree[0], "val").fingerprint() != before
+
+
 def test_the_order_does_not_depend_on_the_file_system(tree, shuffled_folders):
     names = [split.names for split in load(tree)]
     shuffled_folders()

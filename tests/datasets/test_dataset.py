@@ -1,3 +1,7 @@
+import copy
+import os
+import pickle
+import signal
 import threading
 import time
 
@@ -175,6 +179,197 @@ def test_a_containers_limit_counts_as_free_memory(monkeypatch):
     assert 0 < free_memory(torch.device("cpu")) < 2**50
     monkeypatch.setattr("ralx.datasets.dataset._container_memory", lambda: 12345)
     assert free_memory(torch.device("cpu")) == 12345
+
+
+def ends(child: int) -> int | None:
+    """The exit status of a forked process; None if it has to be killed."""
+    for _ in range(2000):
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    return None
+
+
+def in_fork(check) -> int | None:
+    """0 where `check` is true in a forked process."""
+    child = os.fork()
+    if child == 0:
+        passed = False
+        try:
+            passed = check()
+        finally:
+            os._exit(0 if passed else 1)
+    return ends(child)
+
+
+@pytest.mark.parametrize("memory_limit", [None, 0])
+def test_a_forked_process_reads_what_its_parent_has_read(memory_limit):
+    source = CountingSource()
+    source.image_size = (120, 100)
+    source.read_image = lambda index: np.full((120, 100, 3), 10 * index, np.uint8)
+    source.read_label = lambda index: np.full((120, 100), index, np.uint8)
+    data, threads = dataset(source, memory_limit=memory_limit), torch.get_num_threads()
+    index = torch.tensor([4, 0, 4, 2])
+
+    def right():
+        images, labels = data.batch(index)
+        return images.numpy()[:, 0, 0, 0].tolist() == [40, 0, 40, 20] and int(labels[3, 0, 0]) == 2
+
+    torch.set_num_threads(2)
+    try:
+        torch.ones(1 << 17).exp()  # OpenMP's threads too are the parent's alone
+        assert right() and in_fork(right) == 0 and right()
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_a_process_may_fork_while_another_thread_decodes():
+    source, parent = CountingSource(), os.getpid()
+    started, go_on, read = threading.Event(), threading.Event(), source.read
+
+    def slow(index):
+        if os.getpid() == parent:
+            started.set()
+            go_on.wait(20)
+        return read(index)
+
+    source.read = slow
+    data = dataset(source)
+    loading = threading.Thread(target=data.load)
+    loading.start()
+    try:
+        assert started.wait(20)
+        assert in_fork(lambda: data.labels(torch.tensor([3])).numpy()[0, 0, 0] == 3) == 0
+    finally:
+        go_on.set()
+        loading.join()
+    assert data.resident
+
+
+def test_workers_of_a_data_loader_read_what_does_not_fit():
+    class Images(torch.utils.data.Dataset):
+        data = dataset(memory_limit=0).load()
+
+        def __len__(self):
+            return COUNT
+
+        def __getitem__(self, index):
+            return self.data.images(torch.tensor([index]))[0]
+
+    loader = torch.utils.data.DataLoader(Images(), num_workers=2, timeout=20)
+    assert [int(image[0, 0, 0, 0]) for image in loader] == [10 * n for n in range(COUNT)]
+
+
+@pytest.mark.parametrize("memory_limit", [None, 0])
+def test_a_source_may_read_another_data_set(memory_limit):
+    """With more images than threads, each of which waits for the other's first use."""
+
+    class Numbers(CountingSource):
+        def __init__(self):
+            super().__init__(40)
+            self.names = tuple(f"image_{n:02d}" for n in range(40))
+
+        def read_image(self, index):
+            return np.full((*SIZE, 3), index, np.uint8)
+
+    class Doubled(Numbers):
+        def read_image(self, index):
+            return 2 * inner.images(torch.tensor([index]))[0].permute(1, 2, 0).numpy()
+
+    inner, outer = (dataset(source(), memory_limit=memory_limit) for source in (Numbers, Doubled))
+    assert outer.images(torch.arange(40))[:, 0, 0, 0].tolist() == list(range(0, 80, 2))
+
+
+def test_the_first_of_several_errors_is_raised():
+    def fail_late(number):
+        time.sleep(0.2 * (number == 0))
+        raise DataError(f"image_{number}")
+
+    with pytest.raises(DataError, match="image_0"):
+        in_threads(fail_late, range(40))
+
+
+def test_an_interrupt_does_not_wait_for_the_rest():
+    done = []
+
+    def decode(number):
+        if threading.current_thread() is threading.main_thread():
+            signal.raise_signal(signal.SIGINT)
+        time.sleep(0.01)
+        done.append(number)
+
+    with pytest.raises(KeyboardInterrupt):
+        in_threads(decode, range(500))
+    time.sleep(0.05)
+    assert len(done) < 100
+
+
+def test_a_program_that_ends_does_not_wait_for_the_rest():
+    """Where a daemon thread decodes: the threads that help it are not daemons."""
+
+    def ended():
+        decoding = threading.Thread(target=in_threads, args=(time.sleep, [0.05] * 5000), daemon=True)
+        decoding.start()
+        time.sleep(0.1)
+        threading._shutdown()  # what the interpreter does first when it ends
+        return decoding.is_alive()
+
+    assert in_fork(ended) == 0
+
+
+def test_no_thread_stays():
+    before = threading.active_count()
+    in_threads(str, range(100))
+    assert threading.active_count() <= before
+
+
+@pytest.mark.parametrize("duplicate", [lambda data: pickle.loads(pickle.dumps(data)), copy.deepcopy])
+def test_a_data_set_can_be_copied_to_another_process(duplicate):
+    data = dataset(PlainSource()).load().subset(["image_1", "image_3"])
+    twin = duplicate(data)
+    assert twin.names == data.names and twin.resident
+    assert torch.equal(twin.images(torch.tensor([1])), data.images(torch.tensor([1])))
+    assert twin.to("cpu")._storage is twin._storage
+    lazy = duplicate(dataset(PlainSource(), memory_limit=0))
+    assert lazy.labels(torch.tensor([5])).unique().tolist() == [5]
+
+
+class PlainSource(CountingSource):
+    """Without a lock, which can't be pickled."""
+
+    def __init__(self):
+        super().__init__()
+        del self._lock
+
+    def read_image(self, index):
+        return np.full((*SIZE, 3), 10 * index, np.uint8)
+
+    def check(self, index):
+        pass
+
+
+def test_another_default_device_changes_nothing():
+    torch.set_default_device("meta")  # stands for "cuda"
+    try:
+        for memory_limit in (None, 0):
+            data = dataset(memory_limit=memory_limit)
+            images, labels = data.batch(torch.tensor([4, 0], device="cpu"))
+            assert images[:, 0, 0, 0].tolist() == [40, 0] and labels[:, 0, 0].tolist() == [4, 0]
+            part = data.subset(torch.tensor([1, 2], device="cpu")).subset(["image_2"])
+            assert part.to("cpu").class_counts().tolist() == [[0, 0, SIZE[0] * SIZE[1], *[0] * 8]]
+            assert data.labels([3]).device.type == part.images([0]).device.type == "cpu"
+    finally:
+        torch.set_default_device(None)
+
+
+def test_names_that_are_not_utf_8_are_refused():
+    source = CountingSource()
+    source.names = ("a", "caf\udce9")
+    with pytest.raises(DataError, match=r"test: expected image names in UTF-8, found 'caf.udce9'"):
+        dataset(source)
 
 
 def test_nothing_more_is_decoded_after_an_error():

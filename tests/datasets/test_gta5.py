@@ -67,6 +67,12 @@ def test_labels_in_colours_and_in_a_palette_mean_the_same(root):
     assert torch.equal(labels[1], expected[0])
 
 
+def test_labels_are_found_whatever_the_case_of_their_suffix(root):
+    (root / "labels" / "00002.png").rename(root / "labels" / "00002.PNG")
+    (root / "labels" / "._00002.png").write_bytes(b"nothing")
+    assert len(gta5_folder(root, CAMVID_CLASSES, TARGET).load()) == 3
+
+
 def test_images_whose_labels_have_another_size_are_left_out(root):
     for name in ("15188", "17705", "20801", "20860"):
         write_image(root / "images" / f"{name}.png", 0, SIZE)

@@ -12,9 +12,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from ralx.run_dir import RunError
+from ralx.run_dir import LostRun
 from ralx.study import store as store_module
 from ralx.study.store import STALE_SECONDS, Store
+from ralx.support.files import RunError
 
 
 @pytest.fixture
@@ -44,6 +45,39 @@ def test_a_claim_has_one_owner_until_it_is_given_up(store):
         assert mine and not theirs and another_cell
     with other.claim("a") as theirs, store.claim("a") as mine:
         assert theirs and not mine
+
+
+def test_an_owner_that_was_taken_for_dead_writes_nothing_more(store):
+    """As one that was suspended for minutes."""
+    with store.claim("a") as mine:
+        run = store.work("a")
+        run.append_step({"step": 0})
+        (claim,) = (store.path / "claims").iterdir()
+        os.utime(claim, (0, 0))
+        with Store(store.path).claim("a") as theirs:
+            assert mine and theirs
+            for write in (lambda: run.append_step({"step": 1}), lambda: store.finish("a", {})):
+                with pytest.raises(LostRun, match="another process has taken over"):
+                    write()
+            store.fail("a", "it was not mine to fail")
+    assert (run.path / "steps.jsonl").read_text() == '{"step": 0}\n'
+    assert not store.finished("a") and store.failure("a") is None
+
+
+@pytest.mark.parametrize("text", ["null", "[]", "{}", "[" * 10**5, "9" * 5000, '{"pid": "x"}'])
+def test_a_claim_of_another_shape_is_somebody_elses(store, text):
+    make_claim(store, age=0)
+    (store.path / "claims" / "a.3").write_text(text)
+    with store.claim("a") as mine:
+        assert not mine
+
+
+def test_a_damaged_cell_is_named(store):
+    store.finish("a", {"miou": 0.5})
+    path = store.path / "cells" / "a.json"
+    path.write_text(path.read_text().replace("0.5", "0.9"))
+    with pytest.raises(RunError, match=r"a.json: was damaged or changed"):
+        store.read("a")
 
 
 def test_many_at_once_have_one_owner(store):

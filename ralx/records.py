@@ -1,4 +1,4 @@
-"""Reads a run directory's files and refuses what is malformed."""
+"""The records of a run: what each file of results holds, read and checked. What is malformed is refused."""
 
 import json
 import math
@@ -25,11 +25,12 @@ class Run:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    # Compared and not converted: an integer of 400 digits is no float.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
 def _is_fraction(value: Any) -> bool:
@@ -106,6 +107,39 @@ _SELECTION: _Fields = {
     "regions": _REGIONS,
 }
 
+# What each file of records holds, and by what its records differ.
+RECORD_FILES: Mapping[str, tuple[_Fields, tuple[str, ...]]] = {
+    "results.json": (_RESULT, ("method", "budget", "seed")),
+    "reference.json": (_REFERENCE, ("method", "seed")),
+}
+
+
+def check_records(records: Any, path: Path) -> list[Record]:
+    """`records`, if they are as the file `path`, one of `RECORD_FILES`, must hold them. ValueError names the
+    record and what is wrong with it."""
+    fields, keys = RECORD_FILES[path.name]
+    if not isinstance(records, list):
+        raise ValueError(f"{path}: must be a JSON list of records, got {_short(records)}")
+    for number, record in enumerate(records, 1):
+        _check(record, fields, f"{path}, record {number}")
+    _check_unique(records, keys, path)
+    _check_classes(records, path)
+    return records
+
+
+def check_step(step: Any, where: str) -> Record:
+    """`step`, if it is as a line of steps.jsonl must be."""
+    _check(step, _STEP, where)
+    return step
+
+
+def check_selection(selection: Any, path: Path) -> Record:
+    """`selection`, if it is as a file of selections/ must be."""
+    _check(selection, _SELECTION, str(path))
+    if "mistaken_pixels" in selection:
+        _check(selection, {"mistaken_pixels": _COUNTS}, str(path))
+    return selection
+
 
 def _check(record: Any, fields: _Fields, where: str) -> None:
     if not isinstance(record, dict):
@@ -158,10 +192,14 @@ def read_run(run_dir: Path) -> Run:
         raise ValueError(f"run_dir must be the folder of a run, got {run_dir}, which is not a folder")
     return Run(
         config=_read_config(run_dir / "config.json"),
-        steps=_read_steps(run_dir / "steps.jsonl"),
-        results=_read_records(run_dir / "results.json", _RESULT, ("method", "budget", "seed")),
-        references=_read_records(run_dir / "reference.json", _REFERENCE, ("method", "seed")),
-        selections=[_read_selection(path) for path in sorted((run_dir / "selections").glob("*.json"))],
+        steps=read_steps(run_dir / "steps.jsonl"),
+        results=_read_records(run_dir / "results.json"),
+        references=_read_records(run_dir / "reference.json"),
+        selections=[
+            check_selection(_parse(_read_text(path), path), path)
+            for path in sorted((run_dir / "selections").glob("*.json"))
+            if not path.name.startswith(".")
+        ],
     )
 
 
@@ -189,19 +227,21 @@ def check_regions(run: Run, names: Sequence[str], image_size: tuple[int, int]) -
 
 def _parse(text: str, path: Path, first_line: int = 1) -> Any:
     def refuse(constant: str) -> Any:
-        raise ValueError(f"{path}, line {first_line}: {constant} is not a JSON number")
+        raise ValueError(f"{constant} is not a JSON number")
 
     try:
         return json.loads(text, parse_constant=refuse)
     except json.JSONDecodeError as error:
         line = first_line + error.lineno - 1
         raise ValueError(f"{path}, line {line}, column {error.colno}: not JSON: {error.msg}") from error
+    except (ValueError, RecursionError) as error:  # too many digits, or nested too deeply
+        raise ValueError(f"{path}, line {first_line}: {error}") from error
 
 
 def _is_json(text: str) -> bool:
     try:
         json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return False
     return True
 
@@ -221,7 +261,9 @@ def _read_config(path: Path) -> Record:
     return config
 
 
-def _read_steps(path: Path) -> list[Record]:
+def read_steps(path: Path) -> list[Record]:
+    """The lines of steps.jsonl, none where the file is missing; a last one that a kill cut short is left out.
+    ValueError names a malformed line."""
     if not path.exists():
         return []
     *lines, unfinished = _read_text(path).split("\n")
@@ -229,28 +271,9 @@ def _read_steps(path: Path) -> list[Record]:
         lines.append(unfinished)
     steps = []
     for number, line in enumerate(lines, 1):
-        step = _parse(line, path, number)
-        _check(step, _STEP, f"{path}, line {number}")
-        steps.append(step)
+        steps.append(check_step(_parse(line, path, number), f"{path}, line {number}"))
     return steps
 
 
-def _read_records(path: Path, fields: _Fields, keys: Sequence[str]) -> list[Record]:
-    if not path.exists():
-        return []
-    records = _parse(_read_text(path), path)
-    if not isinstance(records, list):
-        raise ValueError(f"{path}: must be a JSON list of records, got {_short(records)}")
-    for number, record in enumerate(records, 1):
-        _check(record, fields, f"{path}, record {number}")
-    _check_unique(records, keys, path)
-    _check_classes(records, path)
-    return records
-
-
-def _read_selection(path: Path) -> Record:
-    selection = _parse(_read_text(path), path)
-    _check(selection, _SELECTION, str(path))
-    if "mistaken_pixels" in selection:
-        _check(selection, {"mistaken_pixels": _COUNTS}, str(path))
-    return selection
+def _read_records(path: Path) -> list[Record]:
+    return check_records(_parse(_read_text(path), path), path) if path.exists() else []

@@ -1,0 +1,52 @@
+"""How the commands wait: chosen before torch is loaded, and for the commands alone."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from ralx.support import threads
+
+SHOW = "import os, ralx; print(os.environ.get('GOMP_SPINCOUNT'))"
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "spins"),
+    [
+        ([], {}, "None"),  # a user's own program
+        (["ralx-train"], {}, "1000"),
+        (["/usr/bin/ralx-experiment"], {}, "1000"),
+        (["ralx-train"], {"OMP_WAIT_POLICY": "active"}, "None"),
+        (["ralx-train"], {"GOMP_SPINCOUNT": "7"}, "7"),
+    ],
+)
+def test_the_commands_spin_briefly_unless_told_otherwise(words, environment, spins):
+    clean = {
+        name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    }
+    result = subprocess.run(
+        [sys.executable, "-c", SHOW, *words],
+        capture_output=True,
+        text=True,
+        env=clean | environment,
+        check=True,
+    )
+    assert result.stdout.strip() == spins
+
+
+def test_the_choice_comes_before_torch():
+    code = "import sys, ralx; print([m for m in sys.modules if m in ('torch', 'ralx.support.threads')])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "['ralx.support.threads', 'torch']"
+
+
+@pytest.mark.parametrize(("quota", "wanted"), [(float("inf"), 4), (2.5, 2), (0.3, 1), (64.0, 4)])
+def test_no_more_threads_than_the_container_may_use(monkeypatch, quota, wanted):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(threads, "_cpu_quota", lambda: quota)
+    assert threads.usable_threads() == wanted
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    assert threads.usable_threads() == 4
