@@ -152,6 +152,21 @@ class TestEvaluate:
         ):
             evaluate(segmenter, dataset, batch_size=4)
 
+    def test_a_logit_that_is_no_number_is_an_error_in_whichever_batch_it_is(self, dataset):
+        class NanAtFirst(nn.Module):
+            offsets = iter([torch.nan, 0.0, 0.0])
+
+            def forward(self, images):
+                return images + next(self.offsets)
+
+        with pytest.raises(FloatingPointError, match="the segmenter has diverged"):
+            evaluate(NanAtFirst(), dataset, batch_size=2)
+
+    def test_leaves_out_what_the_data_set_calls_ignored(self, segmenter, dataset):
+        dataset.ignore_index = 2
+        confusion = evaluate(segmenter, dataset, batch_size=4)
+        assert confusion[2].sum() == 0 and confusion.sum() == (dataset.label_data != 2).sum()
+
     def test_a_class_that_is_ruled_out_is_none(self, segmenter, dataset):
         with torch.no_grad():
             segmenter.classifier.bias[1] = float("-inf")
