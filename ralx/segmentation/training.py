@@ -72,6 +72,8 @@ class SegmenterTrainer:
         self.device = device_of(segmenter)
         self.class_weights = None if class_weights is None else class_weights.to(self.device, torch.float32)
         self._parameters = {name: p for name, p in segmenter.named_parameters() if p.requires_grad}
+        if not self._parameters:
+            raise ValueError("segmenter: expected parameters to train, this network has none")
         # One fused update instead of three small operations per parameter.
         self._optimizer = torch.optim.SGD(
             self._parameters.values(), lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True

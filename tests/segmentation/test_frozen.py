@@ -114,6 +114,11 @@ def test_what_an_exported_network_is_part_of_is_trained(segmenter, inputs, datas
     assert second < first and other[0].training and other[0].num_batches_tracked == 2
 
 
+def test_a_frozen_network_has_nothing_to_train(segmenter, inputs):
+    with pytest.raises(ValueError, match="segmenter: expected parameters to train, this network has none"):
+        SegmenterTrainer(frozen(segmenter, inputs), lr=0.1, ignore_index=IGNORE)
+
+
 def test_published_functions_take_an_exported_network(inputs):
     class Published(nn.Module):
         def forward(self, images):
