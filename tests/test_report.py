@@ -457,6 +457,16 @@ def without(record: dict, name: str) -> dict:
         ),
         (
             "steps.jsonl",
+            lines(STEP | {"reward": 1e308}),
+            r"line 1: reward must be a finite number, got 1e\+308",
+        ),
+        (
+            "steps.jsonl",
+            lines(STEP | {"epsilon": 10**400}),
+            "line 1: epsilon must be a finite number, got 10",
+        ),
+        (
+            "steps.jsonl",
             lines(STEP | {"q_mean": "x"}),
             r"line 1: q_mean must be a finite number or null, got 'x'",
         ),
