@@ -7,7 +7,8 @@ take the same options and use those that apply:
 - `num_mc_samples`: passes with dropout on;
 - `generator`: a CPU generator that all randomness comes from (default: torch's own).
 
-`images` are whatever the segmenter takes, [N, ..., H, W]; the logits are upsampled to their size.
+`images` are whatever the segmenter takes, [N, ..., H, W]; the logits are upsampled to their size. It may
+return them as transformers, torchvision and smp do; one channel is a binary logit, two classes.
 """
 
 from contextlib import nullcontext
@@ -24,6 +25,7 @@ from ralx.ops.scores import Score
 from ralx.pool import RegionGrid
 from ralx.segmentation.inference import mc_logits
 from ralx.segmentation.modes import dropout_from, evaluating
+from ralx.segmentation.outputs import logits_of
 
 
 class Acquisition(Protocol):
@@ -50,7 +52,8 @@ def uniform(
 ) -> Tensor:
     """Random scores in [0, 1): every region of a pool is as likely as the others. Runs no network."""
     grid = RegionGrid(len(images), (images.shape[-2], images.shape[-1]), region_size, edge)
-    return torch.rand(len(images), grid.regions_per_image, generator=generator).to(images.device)
+    scores = torch.rand(len(images), grid.regions_per_image, generator=generator, device="cpu")
+    return scores.to(images.device)
 
 
 def entropy(
@@ -81,9 +84,8 @@ def score_sum(score: Score) -> Acquisition:
     ) -> Tensor:
         size = images.shape[-2], images.shape[-1]
         with evaluating(segmenter):
-            logits = segmenter(images)
             features = region_features(
-                logits,
+                logits_of(segmenter(images), segmenter),
                 region_size,
                 cells=(1, 1),
                 size=size,

@@ -47,6 +47,8 @@ def k_centre(step: Step, generator: torch.Generator) -> Tensor:
         place = nearest[pool].argmax()
         places.append(place)
         nearest = torch.minimum(nearest, kl_divergence(predicted, predicted[pool, place][None])[..., 0])
+    if nearest.isnan().any():
+        raise FloatingPointError("class distributions must not be NaN, got a NaN divergence from a centre")
     return torch.stack(places).cpu()
 
 
@@ -55,9 +57,12 @@ def stratified(step: Step, generator: torch.Generator) -> Tensor:
     again; each pool gives a candidate drawn in proportion to the predicted share of the pool's class, or any
     where none shows it."""
     predicted = step.predicted.cpu()
+    if predicted.isnan().any():
+        raise FloatingPointError("class distributions must not be NaN, got NaN among the candidates'")
     pools, _, num_classes = predicted.shape
     rounds = math.ceil(pools / num_classes)
-    turns = torch.cat([torch.randperm(num_classes, generator=generator) for _ in range(rounds)])[:pools]
+    draws = [torch.randperm(num_classes, generator=generator, device="cpu") for _ in range(rounds)]
+    turns = torch.cat(draws)[:pools]
     share = predicted.gather(2, turns[:, None, None].expand(-1, predicted.shape[1], 1)).squeeze(2)
     share = share.where(share.sum(1, keepdim=True) > 0, 1.0)
     return torch.multinomial(share, 1, generator=generator).squeeze(1)

@@ -35,8 +35,8 @@ REPORTED = ("reference.json", "steps.jsonl", "results.json")  # what a report ca
 class Command:
     """Learn which regions to label, then compare the policy with entropy, BALD and uniform sampling.
 
-    OMP_NUM_THREADS sets the CPU threads, which results depend on in their last bits. Threads that wait spin only
-    briefly (GOMP_SPINCOUNT=1000), which suits quiet and busy machines; OMP_WAIT_POLICY=active lets them spin.
+    OMP_NUM_THREADS sets the CPU threads, which results depend on in their last bits. Threads that wait spin
+    only briefly (GOMP_SPINCOUNT=1000), which suits quiet and busy machines; OMP_WAIT_POLICY=active lets them spin.
     """
 
     out: Path | None = None
@@ -156,7 +156,7 @@ def run(command: Command) -> int:
         for name in folder.restore_records():
             Console().print(f"{command.out / name}: was lost or changed; written again", highlight=False)
         if command.stage == "all" and is_finished(folder, config):
-            Console().print(f"{command.out}: finished already", highlight=False)
+            Console().print(f"{command.out}: finished already", highlight=False, markup=False)
             return 0
         _refuse_early_stage(command.stage, folder, config)
         with naming_wrong_input():

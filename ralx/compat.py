@@ -52,6 +52,7 @@ from ralx.ops.arguments import (
     check_rank,
     check_tensor,
 )
+from ralx.segmentation.modes import set_mode
 
 ABSENT = 1e-7  # what a class bin holds where no pixel has the class
 KL_BINS = 32
@@ -90,12 +91,12 @@ def compute_state(
     Raises:
         TypeError, ValueError: naming the argument, the rule and what was given, as every function here does.
     """
-    _check_net(net).eval()
+    set_mode(_check_net(net), False)
     candidates = _sorted_candidates(region_candidates)
     num_groups = check_integer("num_groups", num_groups)
     reg_sz = check_pair("reg_sz", reg_sz, "(width, height)")
     if args.al_algorithm == "random":
-        rows = torch.zeros(len(candidates), 1)
+        rows = torch.zeros(len(candidates), 1, device="cpu")
     elif args.al_algorithm == "entropy":
         rows = _candidate_rows(_mean_entropy, net, candidates, candidate_set, reg_sz)
     elif args.al_algorithm == "bald":
@@ -118,7 +119,7 @@ def compute_state(
     # Candidates come sorted by image: without a shuffle, those of one image would share a pool.
     num_groups = min(num_groups, len(candidates))
     pool_size = len(candidates) // num_groups
-    order = torch.randperm(len(candidates))[: num_groups * pool_size]
+    order = torch.randperm(len(candidates), device="cpu")[: num_groups * pool_size]
     pool = rows[order].unflatten(0, (num_groups, pool_size))
     arranged = candidates[order.numpy()].reshape(num_groups, pool_size, 3)
     subset = None
@@ -160,7 +161,7 @@ def create_feature_vector_3H_region_kl_sim(
     """`create_feature_vector_3H_region_kl`, then the histogram of the KL divergences to the labelled regions,
     `train_set.balance_cl` [L][C + 1]: 32 zeros while nothing is labelled."""
     features = create_feature_vector_3H_region_kl(pred_region, ent_region, num_classes, reg_sz)
-    predicted = torch.tensor(features[: num_classes + 1], dtype=torch.float64)
+    predicted = torch.tensor(features[: num_classes + 1], dtype=torch.float64, device="cpu")
     return features + _kl_bins(predicted, _labelled_rows(train_set.balance_cl, num_classes)).tolist()
 
 
@@ -180,7 +181,7 @@ def compute_entropy_seg(args: Any, im_t: Tensor, net: nn.Module) -> Tensor:
     [N, 3, H, W]. `args` is not used. Leaves `net` in eval mode."""
     if check_tensor("im_t", im_t).dim() not in (3, 4):
         raise ValueError(f"im_t must be [3, H, W] or [N, 3, H, W], got shape {list(im_t.shape)}")
-    _check_net(net).eval()
+    set_mode(_check_net(net), False)
     logits = _logits(net, im_t if im_t.dim() == 4 else im_t.unsqueeze(0))
     pixels = (logits.shape[2], logits.shape[3])
     # One region of one cell per pixel: any of the three pooled maps is the entropy itself.
@@ -298,7 +299,7 @@ def _mean_bald(num_passes: int):
             raise ValueError("net must have dropout for al_algorithm bald, got a network without nn.Dropout")
         with torch.no_grad():
             passes, _ = net(image.unsqueeze(0).to(_device(net)), bayesian=True, n_iter=num_passes)
-        net.eval()
+        set_mode(net, False)
         total = bald(torch.stack(passes), reg_sz[::-1]).region_sum
         assert total is not None  # a region size was given
         return _select(total[0, :, None] / (reg_sz[0] * reg_sz[1]), image, regions, reg_sz).cpu()
@@ -308,10 +309,10 @@ def _mean_bald(num_passes: int):
 
 def _select(rows: Tensor, image: Tensor, regions, reg_sz) -> Tensor:
     """The rows of `regions` [(x, y), ...] out of one row per tile of the image, row-major."""
-    corners = torch.as_tensor(np.asarray(regions, dtype=np.int64).reshape(-1, 2))
-    size, (width, height) = torch.tensor(reg_sz), (image.shape[-1], image.shape[-2])
+    corners = torch.tensor(np.asarray(regions, dtype=np.int64).reshape(-1, 2), device="cpu")
+    size, (width, height) = torch.tensor(reg_sz, device="cpu"), (image.shape[-1], image.shape[-2])
     tile = corners // size
-    inside = (corners >= 0) & (corners + size <= torch.tensor([width, height]))
+    inside = (corners >= 0) & (corners + size <= torch.tensor([width, height], device="cpu"))
     if not (inside & (tile * size == corners)).all():
         raise ValueError(
             f"regions must lie in the {width} x {height} image, x and y multiples of {tuple(reg_sz)}, "
@@ -330,7 +331,8 @@ def _kl_bins(predicted: Tensor, reference: Tensor) -> Tensor:
 
 
 def _labelled_rows(balance_cl: list[list[float]], num_classes: int) -> Tensor:
-    return torch.tensor(np.asarray(balance_cl, dtype=np.float64).reshape(-1, num_classes + 1))
+    rows = np.asarray(balance_cl, dtype=np.float64).reshape(-1, num_classes + 1)
+    return torch.tensor(rows, device="cpu")
 
 
 def _cell_size(reg_sz: tuple[int, int]) -> tuple[int, int]:

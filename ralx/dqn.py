@@ -68,10 +68,11 @@ def td_target(
         done: bool ``[B]``.
 
     Returns:
-        float ``[B]``.
+        float ``[B]``. A NaN of ``next_q_select`` that the mask doesn't hide makes its row NaN.
     """
-    best = next_q_select.masked_fill(~mask, -math.inf).argmax(dim=1, keepdim=True)
-    bootstrap = next_q_evaluate.gather(1, best).squeeze(1)
+    highest, best = next_q_select.masked_fill(~mask, -math.inf).max(dim=1)
+    bootstrap = next_q_evaluate.gather(1, best.unsqueeze(1)).squeeze(1)
+    bootstrap = torch.where(highest.isnan(), highest, bootstrap)
     return torch.where(done, reward, reward + discount * bootstrap)
 
 
@@ -179,18 +180,31 @@ class DQNAgent:
 
         Returns:
             int64 ``[K]`` on the CPU.
+
+        Raises:
+            ValueError: candidates of another shape, or epsilon outside 0..1.
+            FloatingPointError: a Q is NaN: a feature isn't finite, or learning has diverged.
         """
+        if not 0 <= epsilon <= 1:
+            raise ValueError(f"epsilon must be in 0..1, got {epsilon}")
         if candidates.dim() != 3 or candidates.shape[1] < 1:
             raise ValueError(
                 f"candidates must be [K, M, D_a] with M at least 1, got {list(candidates.shape)}"
             )
         num_pools, pool_size = candidates.shape[:2]
-        coins = torch.rand(num_pools if per_sub_action else 1, generator=generator)
-        random = torch.randint(pool_size, (num_pools,), generator=generator)
+        coins = torch.rand(num_pools if per_sub_action else 1, generator=generator, device="cpu")
+        random = torch.randint(pool_size, (num_pools,), generator=generator, device="cpu")
         if bool((coins < epsilon).all()):
             return random
-        q = self.q_values(state, candidates)
-        return torch.where(coins < epsilon, random, q.argmax(dim=1).cpu())
+        q = self.q_values(state, candidates).cpu()  # the one transfer to the host
+        wrong = q.isnan().any(1)
+        if wrong.any():
+            pools = wrong.nonzero().flatten()[:5].tolist()
+            raise FloatingPointError(
+                f"Q must not be NaN, got NaN in pools {pools}: "
+                "a feature was not finite or learning has diverged"
+            )
+        return torch.where(coins < epsilon, random, q.argmax(dim=1))
 
     @torch.no_grad()
     def q_values(self, state: Tensor, candidates: Tensor) -> Tensor:
@@ -232,8 +246,8 @@ class DQNAgent:
             momentum = self.optimizer.state[parameter].get("momentum_buffer")
             if momentum is not None:  # none before the first update
                 tensors[f"momentum.{name}"] = momentum
-        tensors["lr"] = torch.tensor(self.lr, dtype=torch.float64)
-        tensors["learn_calls"] = torch.tensor(self.learn_calls)
+        tensors["lr"] = torch.tensor(self.lr, dtype=torch.float64, device="cpu")
+        tensors["learn_calls"] = torch.tensor(self.learn_calls, device="cpu")
         return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:

@@ -146,7 +146,7 @@ class Experiment:
             stopwatch=stopwatch,
         )
 
-    def _network_sizes(self) -> dict[str, int]:
+    def _network_sizes(self) -> dict[str, Any]:
         featurizer = self._featurizer(nn.Identity())
         return {
             "num_regions": self._grid(self.splits.state_set).num_regions,
@@ -323,7 +323,7 @@ class Experiment:
         """float64 [C]: what a mistaken pixel counts, by its class: more where it is rare in D_T, all the same
         where the loss weighs the classes already."""
         if self.config.loss_weights == "rarity":
-            return torch.ones(len(self.classes), dtype=torch.float64)
+            return torch.ones(len(self.classes), dtype=torch.float64, device="cpu")
         return rarity(self.segmenters.known_pixels)
 
     def _finish(self, method: str, seed: int, budget: int) -> None:
@@ -351,7 +351,7 @@ class Experiment:
         config = self.config
         state, _ = load_tensors(selected.segmenter_path(method, seed, budget))
         if config.final_lr is not None:
-            state["lr"] = torch.tensor(config.final_lr, dtype=torch.float64)
+            state["lr"] = torch.tensor(config.final_lr, dtype=torch.float64, device="cpu")
         game.start(state)
         game.trainer.lr_decay = config.final_lr_decay or config.segmenter_lr_decay
         regions = self._region_indices(selection["regions"][:budget])
@@ -388,11 +388,11 @@ class Experiment:
         pool = RegionPool(self._grid(both))
         per_image = pool.grid.regions_per_image
         place = {name: index for index, name in enumerate(both.names)}
-        known_images = torch.tensor([place[name] for name in known.names])
-        pool.label((known_images[:, None] * per_image + torch.arange(per_image)).flatten())
-        image_of = torch.tensor([place[name] for name in chosen_from.names])
+        known_images = torch.tensor([place[name] for name in known.names], device="cpu")
+        pool.label((known_images[:, None] * per_image + torch.arange(per_image, device="cpu")).flatten())
+        image_of = torch.tensor([place[name] for name in chosen_from.names], device="cpu")
         pool.label(image_of[regions // per_image] * per_image + regions % per_image)
-        crops = torch.ones(len(both), dtype=torch.int64)
+        crops = torch.ones(len(both), dtype=torch.int64, device="cpu")
         crops[known_images] = passes
         return both, pool, crops
 
@@ -414,7 +414,8 @@ class Experiment:
         position = {name: index for index, name in enumerate(data.names)}
         grid = self._grid(data)
         per_image, cols = grid.regions_per_image, grid.cols
-        return torch.tensor([position[name] * per_image + row * cols + col for name, row, col in regions])
+        flat = [position[name] * per_image + row * cols + col for name, row, col in regions]
+        return torch.tensor(flat, device="cpu")
 
     def _selected(self, game: Game, regions: torch.Tensor) -> dict:
         """What the selected regions hold: pixels, and the class distribution without void."""

@@ -20,7 +20,6 @@ from ralx.ops.arguments import (
     check_flag,
     check_floating,
     check_integer,
-    check_logits,
     check_pair,
     check_range,
     check_region_size,
@@ -29,6 +28,7 @@ from ralx.ops.arguments import (
 )
 from ralx.pool import RegionGrid, Regions
 from ralx.segmentation.modes import evaluating
+from ralx.segmentation.outputs import logits_of
 
 # The largest KL divergence of two rows smoothed by 1e-7 is just below ln(1e7) = 16.12 nats.
 KL_RANGE = (0.0, 16.2)
@@ -42,7 +42,8 @@ class Featurizer(nn.Module):
 
     Args:
         segmenter: any module that maps images to logits [N, C, h, w]; h×w may be smaller than the images, the
-            logits are upsampled inside the pass.
+            logits are upsampled inside the pass. It may return them as transformers, torchvision and smp do,
+            see `ralx.segmentation.logits_of`; one channel is a binary logit, two classes.
         region_size: (rh, rw) in pixels of the images.
         cells: (ch, cw), the size of the pooled entropy maps.
         kl_bins: bins of each of the two KL histograms.
@@ -52,7 +53,8 @@ class Featurizer(nn.Module):
         edge: a remainder at the right or bottom is in no region ("drop"), or makes ragged ones ("keep"), see
             `ralx.region_features`.
 
-    No gradient flows, and the segmenter runs in eval mode; the mode of each of its modules is restored after.
+    No gradient flows, and the segmenter runs in eval mode, or, frozen or exported, in the mode that it has;
+    the mode of each of its modules is restored after.
 
     Raises:
         TypeError, ValueError: naming the argument, the rule and what was given, here and in every method.
@@ -91,7 +93,7 @@ class Featurizer(nn.Module):
         size = images.shape[-2], images.shape[-1]
         check_region_size(self.region_size, size)
         with evaluating(self.segmenter):
-            logits = check_logits("the segmenter's output", self.segmenter(images))
+            logits = logits_of(self.segmenter(images), self.segmenter)
             return region_features(
                 logits,
                 self.region_size,
@@ -168,7 +170,7 @@ def _num_pixels(
 ) -> Tensor:
     """int64 [R, 1]: the pixels of each region of an image. Kept per device: a copy to it would be a wait."""
     grid = RegionGrid(1, size, region_size, edge)
-    return grid.num_pixels(torch.arange(grid.num_regions))[:, None].to(device)
+    return grid.num_pixels(torch.arange(grid.num_regions, device="cpu"))[:, None].to(device)
 
 
 def gather_regions(
@@ -192,7 +194,8 @@ def gather_regions(
     distinct, which = image.unique(return_inverse=True)
     # Sorted by image, the candidates of one batch of images are one slice.
     by_image = which.argsort(stable=True)
-    starts = torch.searchsorted(which[by_image], torch.arange(0, len(distinct) + batch_size, batch_size))
+    firsts = torch.arange(0, len(distinct) + batch_size, batch_size, device=which.device)
+    starts = torch.searchsorted(which[by_image], firsts)
     gathered = []
     for batch, images in enumerate(distinct.split(batch_size)):
         members = by_image[starts[batch] : starts[batch + 1]]

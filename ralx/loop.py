@@ -236,7 +236,7 @@ class Observer:
         return Observation(candidates, state, actions)
 
     def _state(self) -> Tensor:
-        batches = torch.arange(len(self.state_set)).split(self.batch_size)
+        batches = torch.arange(len(self.state_set), device="cpu").split(self.batch_size)
         return torch.cat([self.regions(self.state_set.images(i)) for i in batches]).flatten(0, 1)
 
     def _regions(self, images: Tensor) -> Tensor:
@@ -308,7 +308,7 @@ class PolicyLearner:
             self._start_episode(generator)
         episode, step = self.episode, self.step
         epsilon = self.epsilon(episode, self.step_of_run)
-        with watch("select"):
+        with watch("select"), self._naming("dqn_lr"):
             chosen = self.agent.act(
                 self.observation.state,
                 self.observation.actions,
@@ -325,7 +325,7 @@ class PolicyLearner:
         with watch("reward"), self._naming("segmenter_lr"):
             miou = self.measure()
         first_whole = self.whole_first_reward and step == 0
-        gain = torch.tensor(miou - (0.0 if first_whole else self.miou), dtype=torch.float64)
+        gain = torch.tensor(miou - (0.0 if first_whole else self.miou), dtype=torch.float64, device="cpu")
         rewards = self.reward_scale * (gain.expand(len(regions)) if found is None else found)
         done = self.game.pool.num_labelled >= self.budget
         self.replay_buffer.record(chosen, rewards, done)
@@ -449,7 +449,7 @@ def select_regions(
     Returns int64 [L]: of each region, in the order they were labelled, the pixels that the segmenter had
     wrong when it was asked for.
     """
-    mistaken = torch.zeros(0, dtype=torch.int64)
+    mistaken = torch.zeros(0, dtype=torch.int64, device="cpu")
     saved = run.checkpoint.load(piece)
     if saved:
         parts = split_states(saved[0])

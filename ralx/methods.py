@@ -109,12 +109,14 @@ class PolicyChooser:
         self.replay_buffer = ReplayBuffer(setting.replay_capacity)
 
     def __call__(self, game: Game, query_size: int, generator: torch.Generator) -> Tensor:
+        when = f"{game.pool.num_labelled} regions labelled"
         seen = self.observe(game, game.draw(query_size, self.setting.pool_size, generator))
         if self.setting.keep_learning:
             self.replay_buffer.observe(seen.state, seen.actions)
-            with naming_divergence("dqn_lr", f"{game.pool.num_labelled} regions labelled"):
+            with naming_divergence("dqn_lr", when):
                 self.agent.learn(self.replay_buffer, generator)
-        chosen = self.agent.act(seen.state, seen.actions, 0.0, generator)
+        with naming_divergence("dqn_lr", when):
+            chosen = self.agent.act(seen.state, seen.actions, 0.0, generator)
         regions = chosen_regions(seen.candidates, chosen)
         if self.setting.keep_learning:
             mistakes = game.mistakes(regions, self.setting.mistake_weights)
@@ -150,7 +152,7 @@ def choose_by_hidden_labels(setting: Setting) -> Chooser:
     def choose(game: Game, query_size: int, generator: torch.Generator) -> Tensor:
         unlabelled = game.pool.unlabelled.nonzero().squeeze(1)
         mistakes = game.mistaken_pixels(unlabelled).double() @ setting.mistake_weights
-        shuffled = torch.randperm(len(unlabelled), generator=generator)
+        shuffled = torch.randperm(len(unlabelled), generator=generator, device="cpu")
         return unlabelled[shuffled[best(mistakes[shuffled], query_size)]]
 
     return choose

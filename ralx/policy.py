@@ -1,11 +1,14 @@
 """A learned policy as one safetensors file: the query network's weights and the sizes that they belong to."""
 
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
+from ralx.ops.arguments import check_flag, check_integer
 from ralx.query_network import QueryNetwork
 from ralx.support.files import load_tensors, save_tensors
 
@@ -45,38 +48,55 @@ def load_policy(path: Path | str, *, device: torch.device | str = "cpu", **neede
     Raises:
         FileNotFoundError: there is no such file.
         RunError: it can't be read.
-        ValueError: it is no policy, or one for other sizes than ``needed``.
+        ValueError: it is no policy, one for other sizes than ``needed``, or one whose weights aren't finite.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such policy file; `ralx-train` writes one as policy.safetensors")
     tensors, metadata = load_tensors(path)
-    network = _build(path, metadata)
+    network = _without_weights(path, metadata)
+    _check_fit(path, tensors, network.state_dict())
     _check_needed(path, metadata, needed)
-    try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise ValueError(
-            f"{path}: the weights do not fit the sizes in the file's metadata: {error}"
-        ) from None
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{path}: {name!r} must hold finite numbers, got NaN or infinities")
+    network.load_state_dict(tensors, assign=True)
     return Policy(network.to(device).eval(), metadata)
+
+
+def _without_weights(path: Path, metadata: Any) -> QueryNetwork:
+    """The network of the sizes that a file tells, on the meta device: they may be wrong, and of any size."""
+    if not isinstance(metadata, dict) or not metadata.keys() >= set(SIZES):
+        raise ValueError(
+            f"{path}: not a ralx policy: its metadata must give {', '.join(SIZES)}, "
+            f"got {reprlib.repr(metadata)}"
+        )
+    try:
+        sizes = {name: check_integer(name, metadata[name]) for name in SIZES if name != "dueling"}
+        dueling = check_flag("dueling", metadata["dueling"])
+        # The meta device draws nothing, but would ask torch's global generator.
+        return QueryNetwork(**sizes, dueling=dueling, generator=torch.Generator(), device="meta")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: not a ralx policy: {error}") from None
+
+
+def _check_fit(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    wanted, found = (
+        {name: f"{t.dtype} {list(t.shape)}" for name, t in each.items()} for each in (expected, tensors)
+    )
+    for name in wanted | found:
+        if found.get(name) != wanted.get(name):
+            raise ValueError(
+                f"{path}: the weights do not fit the sizes in the file's metadata: {name!r} must be "
+                f"{wanted.get(name, 'absent')}, got {found.get(name, 'nothing')}"
+            )
 
 
 def _check_needed(path: Path, metadata: dict[str, Any], needed: dict[str, Any]) -> None:
     wrong = [name for name, value in needed.items() if metadata.get(name) != value]
     if wrong:
-        has = ", ".join(f"{name}={metadata.get(name, 'nothing')}" for name in wrong)
+        found = {name: metadata.get(name, "nothing") for name in wrong}
+        told = {name: v if isinstance(v, str) else reprlib.repr(v) for name, v in found.items()}
+        has = ", ".join(f"{name}={value}" for name, value in told.items())
         wants = ", ".join(f"{name}={needed[name]}" for name in wrong)
         raise ValueError(f"{path}: this policy has {has}; needed is {wants}")
-
-
-def _build(path: Path, metadata: Any) -> QueryNetwork:
-    try:
-        sizes = {name: metadata[name] for name in SIZES}
-        # The initial weights are about to be replaced: leave torch's global generator alone.
-        return QueryNetwork(**sizes, generator=torch.Generator())
-    except (KeyError, TypeError, ValueError):
-        names = ", ".join(SIZES)
-        raise ValueError(
-            f"{path}: not a ralx policy: its metadata must give {names}, got {metadata}"
-        ) from None

@@ -146,7 +146,7 @@ class RegionGrid(Regions):
 
     def region(self, index: int) -> Region:
         """The region with this flat index."""
-        image, row, col = self.split(torch.tensor(index))
+        image, row, col = self.split(torch.tensor(index, device="cpu"))
         return Region(int(image), int(row), int(col))
 
     def boxes(self, regions: Tensor) -> Boxes:
@@ -185,9 +185,9 @@ class RegionPool:
 
     def __init__(self, grid: Regions) -> None:
         self.grid = grid
-        self.empty = grid.num_pixels(torch.arange(grid.num_regions)) == 0
-        self.labelled = torch.zeros(grid.num_regions, dtype=torch.bool)
-        self.order = torch.zeros(0, dtype=torch.int64)
+        self.empty = grid.num_pixels(torch.arange(grid.num_regions, device="cpu")) == 0
+        self.labelled = torch.zeros(grid.num_regions, dtype=torch.bool, device="cpu")
+        self.order = torch.zeros(0, dtype=torch.int64, device="cpu")
 
     @property
     def unlabelled(self) -> Tensor:
@@ -217,12 +217,12 @@ class RegionPool:
         pool_size = min(pool_size, len(unlabelled) // query_size)
         if few_images:
             unlabelled = self._of_few_images(unlabelled, query_size * pool_size, generator)
-        shuffled = torch.randperm(len(unlabelled), generator=generator)
+        shuffled = torch.randperm(len(unlabelled), generator=generator, device="cpu")
         return unlabelled[shuffled[: query_size * pool_size]].view(query_size, pool_size)
 
     def _of_few_images(self, unlabelled: Tensor, wanted: int, generator: torch.Generator) -> Tensor:
         """Those of `unlabelled` in the first images, in random order, that hold more than `wanted`."""
-        order = torch.randperm(self.grid.num_images, generator=generator)
+        order = torch.randperm(self.grid.num_images, generator=generator, device="cpu")
         per_image = self.unlabelled.view(self.grid.num_images, -1).sum(1)
         images = order[: int((per_image[order].cumsum(0) <= wanted).sum()) + 1]
         return unlabelled[torch.isin(unlabelled // self.grid.regions_per_image, images)]
@@ -250,7 +250,7 @@ class RegionPool:
             found = f"{int(images.min())}..{int(images.max())}"
             raise ValueError(f"images must lie in 0..{self.grid.num_images - 1}, got {found}")
         n, (height, width) = len(images), self.grid.image_size
-        rows, cols = torch.arange(height).expand(n, -1), torch.arange(width).expand(n, -1)
+        rows, cols = (torch.arange(length, device="cpu").expand(n, -1) for length in (height, width))
         return self.grid.mask(self.labelled, images.cpu(), rows, cols).to(images.device)
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -291,7 +291,7 @@ class Oracle:
         """
         regions = self.grid.check(regions).flatten().cpu()
         if not len(regions):
-            return torch.zeros(0, *self.grid.box_size, dtype=torch.uint8)
+            return torch.zeros(0, *self.grid.box_size, dtype=torch.uint8, device="cpu")
         distinct, which = self.grid.boxes(regions).image.unique(return_inverse=True)
         parts, members = [], []
         for first in range(0, len(distinct), _ORACLE_IMAGES):

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ralx.config import Config
-from ralx.datasets import SegmentationDataset, Splits, scaled_crop
+from ralx.datasets import DataError, SegmentationDataset, Splits, scaled_crop
 from ralx.loop import State, fit
 from ralx.metrics import iou, mean_iou, rarity
 from ralx.monitor import Monitor
@@ -108,12 +108,15 @@ class Segmenters:
         return {"miou": mean_iou(confusion), "iou": dict(zip(self.classes, values, strict=True))}
 
     def _confusion(self, trainer: SegmenterTrainer, data: SegmentationDataset) -> torch.Tensor:
-        return evaluate(
+        confusion = evaluate(
             trainer.segmenter,
             data,
             batch_size=self.config.inference_batch_size,
             precision=self.config.precision,
         )
+        if not confusion.any():  # a NaN would never be the best
+            raise DataError(f"{data.name}: no pixel of it has a class, so that it has no mIoU")
+        return confusion
 
 
 class Pretraining:

@@ -2,6 +2,7 @@
 
 import math
 from itertools import pairwise
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,9 +24,9 @@ class RowNorm(nn.BatchNorm1d):
         return super().forward(x)
 
 
-def _linear(inputs: int, outputs: int, generator: torch.Generator | None) -> nn.Linear:
+def _linear(inputs: int, outputs: int, generator: torch.Generator | None, device: str) -> nn.Linear:
     """``nn.Linear`` with its usual initial weights, drawn from ``generator``."""
-    layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
+    layer = nn.utils.skip_init(nn.Linear, inputs, outputs, device=device)
     bound = 1.0 / math.sqrt(inputs)
     with torch.no_grad():
         layer.weight.uniform_(-bound, bound, generator=generator)
@@ -33,12 +34,16 @@ def _linear(inputs: int, outputs: int, generator: torch.Generator | None) -> nn.
     return layer
 
 
-def _layers(dims: tuple[int, ...], generator: torch.Generator | None) -> nn.Sequential:
+def _layers(dims: tuple[int, ...], generator: torch.Generator | None, device: str) -> nn.Sequential:
     """BN, ReLU, linear from each width to the next. A linear map of rows is the authors' 1×1 convolution."""
     steps: list[nn.Module] = []
     for inputs, outputs in pairwise(dims):
-        steps += [RowNorm(inputs), nn.ReLU(), _linear(inputs, outputs, generator)]
+        steps += [RowNorm(inputs, device=device), nn.ReLU(), _linear(inputs, outputs, generator, device)]
     return nn.Sequential(*steps)
+
+
+def _norm_linear(inputs: int, generator: torch.Generator | None, device: str) -> nn.Sequential:
+    return nn.Sequential(RowNorm(inputs, device=device), _linear(inputs, 1, generator, device))
 
 
 class QueryNetwork(nn.Module):
@@ -55,7 +60,8 @@ class QueryNetwork(nn.Module):
         kl_dim: number of KL bins, both histograms together.
         dueling: Q = V(s) + A(s, a) − mean of A over the pool, with V from the encoded state alone and A from
             the published layers.
-        generator: draws the initial weights; None takes torch's global one.
+        generator: draws the initial weights, on the CPU; None takes torch's global one.
+        device: where the weights are made: "cpu", or "meta" for their shapes alone.
 
     Raises:
         ValueError: a size below 1, or ``kl_dim`` not below ``action_dim``.
@@ -70,6 +76,7 @@ class QueryNetwork(nn.Module):
         kl_dim: int = 64,
         dueling: bool = False,
         generator: torch.Generator | None = None,
+        device: Literal["cpu", "meta"] = "cpu",
     ):
         super().__init__()
         for name, size in (("num_regions", num_regions), ("state_dim", state_dim), ("kl_dim", kl_dim)):
@@ -81,14 +88,14 @@ class QueryNetwork(nn.Module):
             )
         self.num_regions, self.state_dim = num_regions, state_dim
         self.action_dim, self.kl_dim, self.dueling = action_dim, kl_dim, dueling
-        self.region_path = _layers((state_dim, 256, 128, 1), generator)
-        self.state_path = _layers((num_regions, ENCODED_STATE), generator)
-        self.action_path = _layers((action_dim - kl_dim, 512, 256, ENCODED_ACTION), generator)
+        self.region_path = _layers((state_dim, 256, 128, 1), generator, device)
+        self.state_path = _layers((num_regions, ENCODED_STATE), generator, device)
+        self.action_path = _layers((action_dim - kl_dim, 512, 256, ENCODED_ACTION), generator, device)
         joined = ENCODED_ACTION + ENCODED_STATE
-        self.head = nn.Sequential(RowNorm(joined), _linear(joined, 1, generator))
-        self.gate = _layers((kl_dim, 1), generator)
+        self.head = _norm_linear(joined, generator, device)
+        self.gate = _layers((kl_dim, 1), generator, device)
         if dueling:
-            self.value = nn.Sequential(RowNorm(ENCODED_STATE), _linear(ENCODED_STATE, 1, generator))
+            self.value = _norm_linear(ENCODED_STATE, generator, device)
 
     def encode_state(self, state: Tensor) -> Tensor:
         """``[B, R, D_s]`` → ``[B, 128]``, independent of the candidates: once per step is enough."""

@@ -133,7 +133,7 @@ class ReplayBuffer:
         total = sum(sizes)
         if total == 0:
             raise ValueError("nothing to sample: no step has been recorded with its successor yet")
-        drawn = torch.randperm(total, generator=generator)[:batch_size].sort().values.tolist()
+        drawn = torch.randperm(total, generator=generator, device="cpu")[:batch_size].sort().values.tolist()
         ends = list(accumulate(sizes))
         step = [bisect.bisect_right(ends, position) for position in drawn]
         pool = [position - (ends[i] - sizes[i]) for position, i in zip(drawn, step, strict=True)]
@@ -153,10 +153,10 @@ class ReplayBuffer:
             state_index=state_index,
             actions=actions,
             mask=mask,
-            chosen=to_device(torch.tensor(chosen), device),
+            chosen=_on(device, chosen),
             reward=to_device(reward.float(), device),
-            discount=to_device(torch.tensor([returns[i][1] for i in step], dtype=torch.float32), device),
-            done=to_device(torch.tensor([returns[i][3] for i in step]), device),
+            discount=_on(device, [returns[i][1] for i in step], torch.float32),
+            done=_on(device, [returns[i][3] for i in step]),
             next_states=next_states,
             next_state_index=next_state_index,
             next_actions=next_actions,
@@ -173,7 +173,7 @@ class ReplayBuffer:
                 tensors[f"{i}.chosen"] = step.chosen
                 assert step.reward is not None
                 tensors[f"{i}.reward"] = step.reward
-                tensors[f"{i}.done"] = torch.tensor(step.done)
+                tensors[f"{i}.done"] = torch.tensor(step.done, device="cpu")
         return tensors
 
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
@@ -234,8 +234,8 @@ class ReplayBuffer:
     def _n_step_return(self, i: int, n_step: int, gamma: float) -> tuple[Tensor, float, int, bool]:
         """Returns ``[K]``, discount, the step to bootstrap from (``i`` where the episode ended), whether it
         ended. Sub-transition k goes on as k modulo K' where a later step has only K' pools."""
-        pools = torch.arange(self._steps[i].candidates.shape[0])
-        total, discount, j = torch.zeros(len(pools), dtype=torch.float64), 1.0, i
+        pools = torch.arange(self._steps[i].candidates.shape[0], device="cpu")
+        total, discount, j = torch.zeros(len(pools), dtype=torch.float64, device="cpu"), 1.0, i
         for _ in range(n_step):
             reward = self._steps[j].reward
             assert reward is not None  # only recorded steps are drawn
@@ -253,7 +253,7 @@ class ReplayBuffer:
         distinct = sorted(set(steps))
         place = {i: n for n, i in enumerate(distinct)}
         states = torch.stack([self._steps[i].state for i in distinct])
-        return states, to_device(torch.tensor([place[i] for i in steps]), states.device)
+        return states, _on(states.device, [place[i] for i in steps])
 
     def _pools(self, steps: list[int], pools: list[int]) -> tuple[Tensor, Tensor]:
         """Pool ``pools[b]`` of step ``steps[b]``, filled up to one length: ``[B, M, D_a]`` and mask."""
@@ -265,8 +265,12 @@ class ReplayBuffer:
             self._steps[i].candidates[k] if m == longest else self._steps[i].candidates[k, column % m]
             for i, k, m in zip(steps, pools, lengths, strict=True)
         ]
-        mask = column < to_device(torch.tensor(lengths), device).unsqueeze(1)
+        mask = column < _on(device, lengths).unsqueeze(1)
         return torch.stack(rows), mask
+
+
+def _on(device: torch.device, values: list, dtype: torch.dtype | None = None) -> Tensor:
+    return to_device(torch.tensor(values, dtype=dtype, device="cpu"), device)
 
 
 def _own(tensor: Tensor) -> Tensor:

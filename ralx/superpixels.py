@@ -19,6 +19,7 @@ One step of active learning with them, K regions a step from pools of M, images 
     trainable = pool.pixel_mask(torch.arange(len(images)))
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ from torch import Tensor
 from ralx.devices import to_device
 from ralx.ops.arguments import check_integer, check_labels, check_rank, check_tensor
 from ralx.pool import Boxes, Regions
+
+_SQUARE = 1e5  # a compactness beside which colour counts nothing
 
 
 class RegionMap(Regions):
@@ -56,7 +59,7 @@ class RegionMap(Regions):
         self.num_images = len(labels)
         self.image_size = labels.shape[1], labels.shape[2]
         measured = [_measure(label_map, regions_per_image) for label_map in labels.cpu()]
-        empty = torch.zeros(5, 0, dtype=torch.int64)
+        empty = torch.zeros(5, 0, dtype=torch.int64, device="cpu")
         self._pixels, *edges = torch.cat([empty, *measured], 1)
         self._top, self._left, self._height, self._width = edges
 
@@ -83,8 +86,8 @@ class RegionMap(Regions):
 
     def cut(self, maps: Tensor, which: Tensor, regions: Tensor, fill: int) -> Tensor:
         boxes, (height, width), size = self.boxes(regions), self.image_size, self.box_size
-        rows = boxes.top[:, None] + torch.arange(size[0])
-        cols = boxes.left[:, None] + torch.arange(size[1])
+        rows = boxes.top[:, None] + torch.arange(size[0], device="cpu")
+        cols = boxes.left[:, None] + torch.arange(size[1], device="cpu")
         inside = (rows < height)[:, :, None] & (cols < width)[:, None]
         rows, cols = rows.clamp(max=height - 1), cols.clamp(max=width - 1)
         inside &= self._at(boxes.image, rows, cols) == (regions % self.regions_per_image)[:, None, None]
@@ -101,12 +104,12 @@ class RegionMap(Regions):
 def _measure(label_map: Tensor, num_regions: int) -> Tensor:
     """int64 [5, R]: pixels, top, left, height and width of each region of a label map [H, W]; 0 if empty."""
     height, width = label_map.shape
-    row, col = torch.arange(height)[:, None], torch.arange(width)
+    row, col = torch.arange(height, device="cpu")[:, None], torch.arange(width, device="cpu")
     label = torch.where(label_map < 0, num_regions, label_map.long())
     pixels = label.flatten().bincount(minlength=num_regions + 1)[:num_regions]
     edges = []
     for position, length in (row, height), (col, width):
-        hit = torch.zeros(num_regions + 1, length, dtype=torch.uint8)
+        hit = torch.zeros(num_regions + 1, length, dtype=torch.uint8, device="cpu")
         hit.view(-1)[label * length + position] = 1
         first, after = hit.argmax(1), length - hit.flip(1).argmax(1)
         edges.append(torch.stack([first, after - first])[:, :num_regions])
@@ -121,9 +124,11 @@ def slic_regions(images: Tensor, regions_per_image: int, *, compactness: float =
 
     Args:
         images: uint8 [N, 3, H, W].
-        regions_per_image: how many are wanted in each image; SLIC gives about as many. The map's
-            `regions_per_image` is that of the image with most.
-        compactness: how much position counts against colour: the higher, the squarer.
+        regions_per_image: how many are wanted in each image; SLIC gives about as many, or one a pixel where
+            there are fewer pixels. The map's `regions_per_image` is that of the image with most.
+        compactness: how much position counts against colour: the higher, the squarer. It is raised for an
+            image that it would give at most half or at least twice as many regions: the crumbs that SLIC
+            makes of noise are merged, in the end into a single region.
 
     Raises:
         ModuleNotFoundError: scikit-image is missing: `pip install 'ralx[superpixels]'`.
@@ -133,13 +138,27 @@ def slic_regions(images: Tensor, regions_per_image: int, *, compactness: float =
     if images.dtype != torch.uint8 or images.shape[1] != 3:
         raise ValueError(f"images must be uint8 [N, 3, H, W], got {images.dtype} {list(images.shape)}")
     check_integer("regions_per_image", regions_per_image)
+    if not images.shape[2] * images.shape[3]:
+        raise ValueError(f"images must have at least one pixel, got {list(images.shape)}")
     if not compactness > 0:
         raise ValueError(f"compactness must be above 0, got {compactness}")
+    if math.isinf(compactness):
+        raise ValueError(f"compactness must be finite, got {compactness}")
     slic = _import_slic()
     labels = np.zeros((len(images), *images.shape[2:]), dtype=np.int32)
     for label_map, image in zip(labels, images.permute(0, 2, 3, 1).cpu().numpy(), strict=True):
-        label_map[:] = slic(image, regions_per_image, compactness, start_label=0, channel_axis=-1)
+        label_map[:] = _superpixels(slic, image, regions_per_image, compactness)
     return RegionMap(torch.from_numpy(labels), int(labels.max(initial=0)) + 1)
+
+
+def _superpixels(slic: Any, image: np.ndarray, wanted: int, compactness: float) -> np.ndarray:
+    """int [H, W], see `slic_regions`."""
+    wanted = min(wanted, image.shape[0] * image.shape[1])
+    while True:
+        labels = slic(image, wanted, compactness, start_label=0, channel_axis=-1)
+        if wanted / 2 < labels.max() + 1 < wanted * 2 or compactness > _SQUARE:
+            return labels
+        compactness *= 4
 
 
 def _import_slic() -> Any:

@@ -74,6 +74,15 @@ def test_k_centre_starts_with_any_where_nothing_is_labelled():
     assert second in (1, 2), "any but the one chosen"
 
 
+@pytest.mark.parametrize("labelled", [None, one_hot(0)])
+@pytest.mark.parametrize("name", BATCH_ACQUISITIONS)
+def test_undefined_class_distributions_are_no_choice(name, labelled):
+    predicted = one_hot([0, 1], [2, 0])
+    predicted[1, 0, 2] = math.nan
+    with pytest.raises(FloatingPointError, match="must not be NaN, got "):
+        BATCH_ACQUISITIONS[name](step(predicted, labelled=labelled), generator())
+
+
 def test_stratified_gives_every_class_its_turn():
     pools = one_hot(0, 1, 2).expand(6, -1, -1)  # a candidate of each class in every pool
     chosen = stratified(step(pools), generator())

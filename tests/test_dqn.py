@@ -74,6 +74,17 @@ def test_td_target_at_the_end_is_the_reward_whatever_the_networks_say():
     assert y.tolist() == [3.0]
 
 
+def test_td_target_of_an_undefined_choice_is_undefined():
+    nan, q = math.nan, torch.tensor([[1.0, 2.0]])
+    rows = {"select": (torch.tensor([[nan, 5.0]]), q), "evaluate": (q, torch.tensor([[1.0, nan]]))}
+    for select, evaluate in rows.values():
+        y = td_target(*torch.ones(2, 1), select, evaluate, torch.ones(1, 2) > 0, torch.zeros(1) > 0)
+        assert y.isnan().all()
+    hidden = torch.tensor([[True, False]])  # neither choice nor value
+    y = td_target(*torch.ones(2, 1), torch.tensor([[5.0, nan]]), q, hidden, torch.zeros(1) > 0)
+    assert y.tolist() == [2.0]
+
+
 def test_td_target_may_be_negative_although_masked_candidates_are_zero():
     q = torch.tensor([[-4.0, -2.0, 0.0]])
     mask, done = torch.tensor([[True, True, False]]), torch.tensor([False])
@@ -283,6 +294,23 @@ def test_without_exploration_each_pool_gives_its_best_candidate():
     best = [int(agent.query_network(state.unsqueeze(0), candidates[k : k + 1]).argmax()) for k in range(20)]
     assert chosen.tolist() == best
     assert len(set(best)) > 1
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.5])
+def test_an_undefined_q_is_no_choice(epsilon):
+    state, candidates = look(generator(), 7, 3)
+    candidates[4, 1, 0] = math.nan
+    with pytest.raises(FloatingPointError, match=r"Q must not be NaN, got NaN in pools \[4\]: a feature was"):
+        make_agent().act(state, candidates, epsilon, generator())
+    state[0, 0] = math.nan
+    with pytest.raises(FloatingPointError, match=r"got NaN in pools \[0, 1, 2, 3, 4\]: "):
+        make_agent().act(state, candidates, epsilon, generator())
+
+
+@pytest.mark.parametrize("epsilon", [math.nan, -0.1, 1.5])
+def test_an_epsilon_that_is_no_share_is_refused(epsilon):
+    with pytest.raises(ValueError, match=rf"epsilon must be in 0\.\.1, got {epsilon}"):
+        make_agent().act(*look(generator(), 2, 3), epsilon, generator())
 
 
 def test_full_exploration_is_uniform():
@@ -535,6 +563,20 @@ def test_a_learn_call_waits_for_the_device_once(make_buffer):
     try:
         with pytest.warns(UserWarning, match="synchronizing CUDA operation") as waits:
             agent.learn(buffer, g)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(waits) == 1, [str(wait.message) for wait in waits]
+
+
+@needs_cuda
+def test_a_choice_waits_for_the_device_once():
+    agent = make_agent(device="cuda")
+    state, candidates = (seen.cuda() for seen in look(generator(), 5, 6))
+    agent.act(state, candidates, 0.0, generator())
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with pytest.warns(UserWarning, match="synchronizing CUDA operation") as waits:
+            agent.act(state, candidates, 0.0, generator())
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert len(waits) == 1, [str(wait.message) for wait in waits]

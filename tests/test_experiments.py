@@ -7,6 +7,7 @@ import torch
 from tiny_experiments import experiment_in
 from torch import nn
 
+from ralx.datasets import DataError, SegmentationDataset
 from ralx.metrics import mean_iou, rarity
 from ralx.pretraining import Segmenters
 from ralx.segmentation import CudaGraph, evaluate
@@ -242,6 +243,18 @@ def five_classes(num_classes):
 def test_what_cannot_work_is_refused_before_anything_is_trained(make, changes, message):
     with pytest.raises(ValueError, match=message):
         make(**changes)
+
+
+def test_images_without_a_labelled_pixel_have_no_miou(make, monkeypatch):
+    segmenters, batch = make().segmenters, SegmentationDataset.batch
+
+    def without_labels(data, index):
+        images, labels = batch(data, index)
+        return images, torch.full_like(labels, data.ignore_index)
+
+    monkeypatch.setattr(SegmentationDataset, "batch", without_labels)
+    with pytest.raises(DataError, match="synthetic D_R: no pixel of it has a class"):
+        segmenters.reward_miou(segmenters.new_trainer(0.1))
 
 
 def test_the_edge_reaches_all_that_counts_regions(make):

@@ -279,7 +279,7 @@ def test_images_are_checked_before_the_segmenter_runs(method, error, images, mes
 @pytest.mark.parametrize(
     ("error", "output", "message"),
     [
-        (TypeError, {"out": IMAGES}, "the segmenter's output must be a torch.Tensor, got builtins.dict"),
+        (TypeError, {"masks": IMAGES}, "the segmenter's output must be .*, got builtins.dict of masks"),
         (ValueError, IMAGES[0], r"the segmenter's output must be \[N, C, h, w\], got shape \[3, 16, 16\]"),
         (TypeError, IMAGES.long(), "the segmenter's output must be float32, .* got torch.int64"),
         (

@@ -406,6 +406,17 @@ def test_a_game_counts_the_pixels_of_its_labels():
     assert not game.labelled_pixels.any()
 
 
+def test_mistakes_are_of_logits_upsampled_with_their_corners_aligned():
+    class Edge(nn.Conv2d):
+        def forward(self, images):
+            row = torch.tensor([3.0, -1.0])  # over 12 columns: 0 at 3/4 of 11
+            return torch.stack([row, -row])[None, :, None].expand(len(images), 2, 2, 2)
+
+    game = make_game()  # columns 0 to 5 are left, 6 to 11 right
+    game.trainer.segmenter = Edge(3, 2, 1)
+    assert game.mistaken_pixels(torch.arange(6)).tolist() == [[0, 0], [0, 8], [0, 4]] * 2
+
+
 def test_mistakes_are_found_with_few_images_at_once(monkeypatch):
     game, seen = make_game(), []
     batch = game.dataset.batch
@@ -524,7 +535,8 @@ def test_a_segmenter_that_diverges_in_training_names_its_rate(run):
 def test_a_query_network_that_diverges_names_its_rate(run):
     learner = make_learner([0.1] * 8)
     learner.agent.optimizer.param_groups[0]["lr"] = 1e30
-    with pytest.raises(RunError, match=r"dqn_lr: td_loss is .*seed 0, episode 0, step"):
+    expected = r"dqn_lr: Q must not be NaN, got NaN in pools \[0, 1\].*seed 0, episode 0, step 1"
+    with pytest.raises(RunError, match=expected):
         learner.run(run, Monitor())
 
 

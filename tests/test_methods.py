@@ -8,6 +8,7 @@ from torch import nn
 from ralx.config import METHODS
 from ralx.methods import CHOOSERS, choose_batch
 from ralx.metrics import rarity
+from ralx.run_dir import RunError
 from ralx.segmentation import predict
 
 
@@ -142,6 +143,14 @@ def test_a_policy_that_keeps_learning_goes_on_from_its_state(make):
     choose.load_state_dict(state)
     game.load_state_dict(game_state)
     assert play(choose, game, range(2, 4)) == whole
+
+
+def test_a_policy_that_diverges_while_it_chooses_names_its_rate(make):
+    choose, game = learning(make)
+    with torch.no_grad():
+        next(choose.agent.query_network.parameters()).fill_(float("nan"))
+    with pytest.raises(RunError, match=r"dqn_lr: Q must not be NaN.*\(0 regions labelled\)"):
+        choose(game, 4, generator())
 
 
 def test_ralis_all_takes_the_highest_q_of_everything(make):

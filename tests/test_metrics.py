@@ -82,12 +82,13 @@ def test_void_may_be_255_or_one_of_the_class_ids():
 
 
 def test_class_distribution_is_of_the_pixels_that_count():
-    labels = torch.tensor([[[0, 1], [1, VOID]], [[VOID, VOID], [VOID, VOID]]], dtype=torch.uint8)
-    distribution = class_distribution(labels, 11, VOID)
+    regions = [[[0, 1], [1, VOID]], [[VOID, VOID], [VOID, VOID]], [[2, 2], [2, 3]]]
+    distribution = class_distribution(torch.tensor(regions, dtype=torch.uint8), 11, VOID)
     assert distribution.dtype == torch.float32
     assert distribution[0, :2].tolist() == pytest.approx([1 / 3, 2 / 3])
     assert distribution[0].sum().item() == pytest.approx(1)
     assert distribution[1].tolist() == [0] * 11
+    assert distribution[2, 2:4].tolist() == [0.75, 0.25]
 
 
 def test_no_regions_give_no_rows():

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from ralx.policy import load_policy, save_policy
 from ralx.query_network import QueryNetwork
@@ -85,6 +86,87 @@ def test_another_kind_of_file_is_refused(tmp_path, metadata):
         ValueError, match="p: not a ralx policy: its metadata must give num_regions, state_dim"
     ):
         load_policy(tmp_path / "p")
+
+
+SIZES = {"num_regions": R, "state_dim": D_S, "action_dim": D_A, "kl_dim": KL, "dueling": False}
+
+
+@pytest.mark.parametrize(
+    ("changed", "found"),
+    [
+        ({"num_regions": 10**12}, r"num_regions must be in 1\.\.2147483647, got 1000000000000"),
+        ({"num_regions": 10**400}, r"num_regions must be in 1\.\.2147483647, got 1000"),
+        ({"state_dim": -1}, r"state_dim must be in 1\.\.2147483647, got -1"),
+        ({"action_dim": True}, "action_dim must be an integer, got True"),
+        ({"action_dim": KL}, r"action_dim must be more than kl_dim = 2, which it counts, got 2"),
+        ({"kl_dim": "2"}, "kl_dim must be an integer, got '2'"),
+        ({"kl_dim": 2.0}, "kl_dim must be an integer, got 2.0"),
+        ({"num_regions": None}, "num_regions must be an integer, got None"),
+        ({"dueling": "no"}, "dueling must be True or False, got 'no'"),
+        ({"dueling": 0}, "dueling must be True or False, got 0"),
+    ],
+)
+def test_sizes_that_are_none_are_refused(tmp_path, changed, found):
+    save_tensors(tmp_path / "p", make_network().state_dict(), SIZES | changed)
+    with pytest.raises(ValueError, match=f"p: not a ralx policy: {found}"):
+        load_policy(tmp_path / "p")
+
+
+def test_sizes_that_the_weights_do_not_have_are_refused_before_anything_is_allocated(tmp_path):
+    sizes = SIZES | {name: 2**31 - 1 for name in ("num_regions", "state_dim", "action_dim")}
+    save_tensors(tmp_path / "p", make_network().state_dict(), sizes)  # 5 TB
+    expected = r"metadata: 'region_path\.0\.weight' must be torch\.float32 \[2147483647\], got .* \[4\]"
+    with pytest.raises(ValueError, match=expected):
+        load_policy(tmp_path / "p")
+
+
+@pytest.mark.parametrize(
+    "note", ["[" * 100_000, '{"num_regions": ' + "1" * 5000 + "}", "{"], ids=["deep", "long", "cut"]
+)
+def test_damaged_metadata_is_refused(tmp_path, note):
+    save_file(make_network().state_dict(), tmp_path / "p", {"note": note})
+    with pytest.raises(RunError, match="p: expected a safetensors file of ralx, got "):
+        load_policy(tmp_path / "p")
+
+
+def test_a_message_shows_little_of_long_metadata(tmp_path):
+    save_tensors(tmp_path / "p", make_network().state_dict(), SIZES | {"cells": ["x"] * 10_000})
+    with pytest.raises(ValueError, match="this policy has cells=") as refused:
+        load_policy(tmp_path / "p", cells=[8, 8])
+    assert len(str(refused.value)) < 500 + len(str(tmp_path))
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["head.1.bias", "gate.0.running_var"])
+def test_weights_that_are_not_finite_are_refused(tmp_path, name, number):
+    network = make_network()
+    network.state_dict()[name][0] = number
+    save_policy(tmp_path / "p", network)
+    with pytest.raises(ValueError, match=f"p: '{name}' must hold finite numbers, got NaN or infinities"):
+        load_policy(tmp_path / "p")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"extra": torch.zeros(1)}, "'extra' must be absent, got torch.float32"),
+        (
+            {"head.1.bias": torch.zeros(1).double()},
+            r"'head\.1\.bias' must be torch\.float32 \[1\], got",
+        ),
+    ],
+)
+def test_tensors_that_no_policy_has_are_refused(tmp_path, change, message):
+    save_tensors(tmp_path / "p", make_network().state_dict() | change, SIZES)
+    with pytest.raises(ValueError, match=message):
+        load_policy(tmp_path / "p")
+
+
+def test_a_loaded_policy_can_go_on_learning(tmp_path):
+    save_policy(tmp_path / "p", make_network())
+    network = load_policy(tmp_path / "p").network
+    network(torch.rand(2, R, D_S), torch.rand(2, 3, D_A)).sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
 
 
 def test_weights_of_other_sizes_than_the_file_says_are_refused(tmp_path):

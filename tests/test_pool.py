@@ -108,6 +108,14 @@ def test_candidates_of_few_images_come_from_no_more_images_than_needed():
     assert len(seen) > 20, "always the same images"
 
 
+def test_candidates_of_few_images_never_take_all_that_the_images_hold():
+    pool = RegionPool(RegionGrid(3, (4, 6), (2, 2)))  # 6 regions an image
+    images = [
+        len((pool.draw_candidates(2, 3, generator(seed), few_images=True) // 6).unique()) for seed in range(9)
+    ]
+    assert set(images) == {2}
+
+
 def test_candidates_of_few_images_when_every_region_is_needed():
     pool = RegionPool(GRID)
     assert pool.draw_candidates(6, 20, generator(), few_images=True).unique().numel() == 120

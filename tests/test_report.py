@@ -1,6 +1,7 @@
 """The report: its numbers and pictures, missing and malformed files, and that it is written whole."""
 
 import html.parser
+import io
 import json
 import re
 import subprocess
@@ -327,6 +328,46 @@ def test_page_escapes_what_comes_from_the_run(tmp_path):
     assert "&lt;script&gt;" in index.read_text(encoding="utf-8")
 
 
+# Formulas that aren't, markup of other programs, what no font has, what no terminal or encoding takes.
+AWKWARD = ["frame_$i_$j", "$_$", r"$\frac$ \alpha", "_hidden", "a\nb\tc", "%s {0} {x}", "[red]x[/]"]
+AWKWARD += ["\a\0\x1b[1m", "caf\udce9", "\ud83d", "x" * 5000, "", " "]
+
+
+@pytest.mark.filterwarnings("ignore:Glyph:UserWarning")  # of names that no font has
+@pytest.mark.parametrize("usetex", [False, True])
+def test_names_are_shown_as_they_are_whatever_they_look_like(tmp_path, usetex):
+    class Awkward(Pictures):
+        names, classes = tuple(AWKWARD), tuple(AWKWARD)
+
+    share = [1 / len(AWKWARD)] * len(AWKWARD)
+    iou = dict.fromkeys(AWKWARD, 0.5)
+    results = [result(name, 24, 0, 0.5, iou=iou, share=share) for name in AWKWARD]
+    chosen = [selection(name, 0, [[image, 0, 0] for image in AWKWARD]) for name in AWKWARD[:3]]
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    (tmp_path / "selections").mkdir()
+    for number, each in enumerate(chosen):
+        (tmp_path / "selections" / f"{number}.json").write_text(json.dumps(each))
+    matplotlib.rcParams["text.usetex"] = usetex
+    try:
+        page = read_page(write_report(tmp_path, pictures=Awkward()))
+        figures = [selections(read_run(tmp_path), Awkward(), 13), miou_vs_budget(read_run(tmp_path), None)]
+        with io.BytesIO() as file:  # as whoever draws a picture alone saves it
+            per_class_iou(read_run(tmp_path)).savefig(file)
+    finally:
+        matplotlib.rcdefaults()
+    assert "frame_$i_$j" in page.table("Test mIoU [%]")[0]
+    drawn = [text.get_text() for figure in figures for text in figure.findobj(matplotlib.text.Text)]
+    shown = ["frame_$i_$j", "$_$", "_hidden", "a b c", "%s {0} {x}", "[red]x[/]", "caf\ufffd", "\ufffd"]
+    assert set(shown) <= set(drawn)
+    assert max(map(len, drawn)) < 60
+
+
+def test_the_legend_has_names_that_begin_with_an_underscore():
+    results = [result("_mine", 24, 0, 0.5), result("ralis", 24, 0, 0.6)]
+    for picture in (miou_vs_budget(run_of(results), None), per_class_iou(run_of(results))):
+        assert [text.get_text() for text in picture.legends[0].get_texts()] == ["ralis", "_mine"]
+
+
 # --- missing parts ----------------------------------------------------------------------------------------
 
 
@@ -413,6 +454,16 @@ def without(record: dict, name: str) -> dict:
             "steps.jsonl",
             lines(STEP | {"step": 1.5}),
             r"line 1: step must be an integer of at least 0, got 1\.5",
+        ),
+        (
+            "steps.jsonl",
+            lines(STEP | {"reward": 1e308}),
+            r"line 1: reward must be a finite number, got 1e\+308",
+        ),
+        (
+            "steps.jsonl",
+            lines(STEP | {"epsilon": 10**400}),
+            "line 1: epsilon must be a finite number, got 10",
         ),
         (
             "steps.jsonl",

@@ -232,6 +232,43 @@ def test_slic_follows_colours(images):
     assert sum(mixed) <= len(mixed) // 4
 
 
+def noise(*size):
+    return torch.randint(256, (1, 3, *size), generator=generator(), dtype=torch.uint8)
+
+
+def half_noise():
+    image = torch.full((1, 3, 64, 96), 90, dtype=torch.uint8)
+    image[..., 48:] = noise(64, 48)
+    return image
+
+
+@pytest.mark.parametrize(
+    ("image", "wanted"),
+    [
+        (noise(64, 96), 30),
+        (noise(64, 96), 2),
+        ((noise(64, 96)[:, :1] > 127).to(torch.uint8).expand(-1, 3, -1, -1) * 255, 30),
+        (half_noise(), 30),
+        (torch.full((1, 3, 64, 96), 90, dtype=torch.uint8), 30),
+        (noise(1, 96), 30),
+        (noise(5, 5), 3),
+    ],
+    ids=["noise", "halves of noise", "black and white", "half noise", "flat", "one row", "tiny"],
+)
+def test_slic_gives_about_as_many_regions_of_what_is_no_photograph(image, wanted):
+    pytest.importorskip("skimage")
+    region_map = slic_regions(image, wanted)
+    pixels = region_map.num_pixels(torch.arange(region_map.num_regions))
+    assert wanted / 2 < len(pixels) < 2 * wanted and (pixels > 0).all()
+    assert pixels.max() < 3 * image[0, 0].numel() / wanted
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 2), (3, 3)])
+def test_slic_of_fewer_pixels_than_regions_gives_one_for_each_pixel(size):
+    pytest.importorskip("skimage")
+    assert slic_regions(noise(*size), 30).regions_per_image == size[0] * size[1]
+
+
 def test_slic_gives_the_same_regions_every_time(images):
     pytest.importorskip("skimage")
     first, again = slic_regions(images, 24), slic_regions(images.clone(), 24)
@@ -256,6 +293,13 @@ def test_slic_of_no_image(images):
         ),
         (ValueError, {"regions_per_image": 0}, r"regions_per_image must be in 1\.\.\d+, got 0"),
         (ValueError, {"compactness": 0}, "compactness must be above 0, got 0"),
+        (ValueError, {"compactness": float("nan")}, "compactness must be above 0, got nan"),
+        (ValueError, {"compactness": float("inf")}, "compactness must be finite, got inf"),
+        (
+            ValueError,
+            {"images": torch.zeros(1, 3, 0, 5, dtype=torch.uint8)},
+            r"images must have at least one pixel, got \[1, 3, 0, 5\]",
+        ),
     ],
 )
 def test_slic_rejects(images, error, change, message):

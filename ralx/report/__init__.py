@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib.style
 from matplotlib.figure import Figure
 
 from ralx.policy import MOSTLY_GREEDY
@@ -15,7 +14,7 @@ from ralx.report.learning import learning_curves, step_seconds
 from ralx.report.page import Section, miou_tables, per_class_table, render_page, selected_tables
 from ralx.report.regions import selections
 from ralx.report.stats import TARGET_TEXT, compared_budget, seeds_text
-from ralx.report.style import STYLE
+from ralx.report.style import in_style
 from ralx.report.summary import summary_table
 from ralx.support.files import sync_files, sync_folder
 
@@ -32,7 +31,7 @@ __all__ = [
 
 def save_figures(folder: Path, figures: Mapping[str, Callable[[], Figure | None]]) -> None:
     """Draws each of `figures`, by file name, into `folder`; one that is None is left out."""
-    with matplotlib.style.context(STYLE, after_reset=True):
+    with in_style():
         for name, draw in figures.items():
             figure = draw()
             if figure is not None:
@@ -58,12 +57,13 @@ def write_report(run_dir: Path, *, pictures: Any | None = None) -> Path:
     shutil.rmtree(fresh, ignore_errors=True)  # what a killed process left
     try:
         fresh.mkdir()
-        with matplotlib.style.context(STYLE, after_reset=True):
+        with in_style():
             sections = _sections(run, pictures)
             for section in sections:
                 if section.figure is not None:
                     section.figure.savefig(fresh / section.file, metadata={"Software": None})
-        (fresh / "index.html").write_text(render_page(run, sections), encoding="utf-8")
+        # A file name that isn't UTF-8 reached the run's files as characters that UTF-8 has not.
+        (fresh / "index.html").write_text(render_page(run, sections), encoding="utf-8", errors="replace")
         sync_files(fresh)
         _replace_folder(fresh, run_dir / "report")
     finally:

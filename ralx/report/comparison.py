@@ -29,9 +29,19 @@ from ralx.report.stats import (
     stat_of,
     stats_of,
 )
-from ralx.report.style import INK, STRIPE, method_handles, method_styles, new_figure
+from ralx.report.style import (
+    INK,
+    STRIPE,
+    draw_legend,
+    method_handles,
+    method_styles,
+    new_figure,
+    plain_text,
+    readable,
+)
 
 
+@plain_text
 def miou_vs_budget(run: Run, pool_pixels: int | None, measured_on: str = "test") -> Figure | None:
     """mIoU [%] against budget: each method's mean, ± std and seeds; θ0′, full supervision and 96 % of it.
 
@@ -43,35 +53,38 @@ def miou_vs_budget(run: Run, pool_pixels: int | None, measured_on: str = "test")
     figure = new_figure(8.6, 4.8)
     axes = figure.add_subplot()
     start = stat_of(run.references, miou_of, "theta0_prime")
-    for method in methods_of(run.results):
-        _draw_method_curve(axes, run.results, method, start)
+    handles = [_draw_method_curve(axes, run.results, method, start) for method in methods_of(run.results)]
     if start:
         label = f"{REFERENCES['theta0_prime']} (start): {start.mean * 100:.1f} %"
-        axes.plot(0, start.mean * 100, color=INK, marker="*", ms=11, ls="", label=label, zorder=4)
+        handles += axes.plot(0, start.mean * 100, color=INK, marker="*", ms=11, ls="", label=label, zorder=4)
         axes.errorbar(0, start.mean * 100, (start.std or 0.0) * 100, fmt="none", ecolor=INK, capsize=3)
     full = stat_of(run.references, miou_of, "full_supervision")
     if full:
-        axes.axhline(full.mean * 100, color=INK, lw=1.2, label=f"full supervision: {full.mean * 100:.1f} %")
+        label = f"full supervision: {full.mean * 100:.1f} %"
+        handles.append(axes.axhline(full.mean * 100, color=INK, lw=1.2, label=label))
         target = full.mean * TARGET_SHARE * 100
-        axes.axhline(target, color=INK, lw=1.2, ls=(0, (5, 3)), label=f"{TARGET_TEXT} of it: {target:.1f} %")
+        label = f"{TARGET_TEXT} of it: {target:.1f} %"
+        handles.append(axes.axhline(target, color=INK, lw=1.2, ls=(0, (5, 3)), label=label))
     _budget_axis(axes, budgets_of(run.results), with_zero=start is not None)
     axes.yaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
     axes.set_ylabel(f"{measured_on} mIoU [%]")
     pixels_per_region = _region_pixels(run)
     if pool_pixels and pixels_per_region:
         _pixel_share_axis(axes, pixels_per_region * 100 / pool_pixels)
-    figure.legend(loc="outside right center")
+    draw_legend(figure, handles, loc="outside right center")
     return figure
 
 
-def _draw_method_curve(axes: Axes, results: Sequence[Record], method: str, start: Stat | None) -> None:
+def _draw_method_curve(axes: Axes, results: Sequence[Record], method: str, start: Stat | None) -> Line2D:
+    """The line of the means."""
     colour, marker = method_styles(methods_of(results))[method]
     budgets = budgets_of(record for record in results if record["method"] == method)
     stats = [stat_of(results, miou_of, method, budget) for budget in budgets]
     mean = np.array([stat.mean * 100 for stat in stats if stat])
     std = np.array([(stat.std or 0.0) * 100 for stat in stats if stat])
     emphasis = 2.4 if method == "ralis" else 1.6
-    axes.plot(budgets, mean, color=colour, marker=marker, ms=6, lw=emphasis, label=method, zorder=3)
+    (line,) = axes.plot(budgets, mean, color=colour, marker=marker, ms=6, lw=emphasis, zorder=3)
+    line.set_label(readable(method))
     axes.fill_between(budgets, mean - std, mean + std, color=colour, alpha=0.13, lw=0)
     if start:
         axes.plot([0, budgets[0]], [start.mean * 100, mean[0]], color=colour, lw=1.0, ls=":", zorder=2)
@@ -79,6 +92,7 @@ def _draw_method_curve(axes: Axes, results: Sequence[Record], method: str, start
     if 1 < len(seeds_of(records)) <= 5:
         place, value = [record["budget"] for record in records], [record["miou"] * 100 for record in records]
         axes.plot(place, value, color=colour, marker=marker, ms=3.5, mew=0, ls="", alpha=0.45, zorder=2)
+    return line
 
 
 def _budget_axis(axes: Axes, budgets: Sequence[int], with_zero: bool) -> None:
@@ -87,7 +101,7 @@ def _budget_axis(axes: Axes, budgets: Sequence[int], with_zero: bool) -> None:
     if len(ticks) < 2 or gaps.min() >= 0.07 * (ticks[-1] - ticks[0]):  # else the labels would overlap
         axes.set_xticks(ticks)
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    axes.set_xlabel("budget [labelled regions of $D_V$]")
+    axes.set_xlabel("budget [labelled regions of $D_V$]", parse_math=True)
 
 
 def _region_pixels(run: Run) -> int | None:
@@ -105,10 +119,11 @@ def _pixel_share_axis(axes: Axes, percent_per_region: float) -> None:
         return share / percent_per_region
 
     top = axes.secondary_xaxis("top", functions=cast(Any, (to_share, to_regions)))  # typed for any array-like
-    top.set_xlabel("share of the pixels of $D_V$ [%]")
+    top.set_xlabel("share of the pixels of $D_V$ [%]", parse_math=True)
     top.spines["top"].set_visible(False)
 
 
+@plain_text
 def per_class_iou(run: Run) -> Figure | None:
     """Per-class IoU [%] of each method, a panel per budget; ticks mark θ0′ and full supervision."""
     if not run.results:
@@ -134,7 +149,7 @@ def per_class_iou(run: Run) -> Figure | None:
         panels[lowest, column].tick_params(labelbottom=True)
     panels[0, 0].set_xlim(left=0)
     handles = method_handles(methods_of(run.results)) + _reference_handles(run.references)
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    draw_legend(figure, handles, loc="outside upper center", ncols=len(handles))
     return figure
 
 
@@ -159,7 +174,7 @@ def _class_rows(axes: Axes, classes: Sequence[str], stats: Mapping[str, Sequence
     for row in range(len(classes)):
         if all(values[row] is None for values in stats.values()):
             axes.text(0.01, row, "–", transform=axes.get_yaxis_transform(), va="center")
-    axes.set_yticks(range(len(classes)), classes)
+    axes.set_yticks(range(len(classes)), [readable(name) for name in classes])
     axes.set_ylim(len(classes) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
@@ -184,6 +199,7 @@ def _reference_handles(references: Sequence[Record]) -> list[Line2D]:
     ]
 
 
+@plain_text
 def selected_classes(run: Run) -> Figure | None:
     """Left: class shares [%] of the selected pixels at one budget. Right: their entropy at every budget."""
     if not run.results:
@@ -204,7 +220,7 @@ def selected_classes(run: Run) -> Figure | None:
     left.set_xlabel("share of the selected pixels [%]")
     left.set_title(f"Classes of the first {budget:,} regions")
     _entropy_panel(right, run.results)
-    figure.legend(handles=method_handles(methods_of(run.results)), loc="outside upper center", ncols=4)
+    draw_legend(figure, method_handles(methods_of(run.results)), loc="outside upper center", ncols=4)
     return figure
 
 

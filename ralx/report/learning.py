@@ -10,9 +10,10 @@ from matplotlib.ticker import MaxNLocator
 
 from ralx.policy import MOSTLY_GREEDY
 from ralx.records import Record, Run
-from ralx.report.style import INK, METHOD_STYLES, PALE, new_figure
+from ralx.report.style import INK, METHOD_STYLES, PALE, new_figure, plain_text, readable
 
 
+@plain_text
 def learning_curves(run: Run) -> Figure | None:
     """The agent over episodes: return, final mIoU on D_R, mIoU within an episode, ε, TD loss and mean Q."""
     if not run.steps:
@@ -155,6 +156,7 @@ def phases_of(steps: Iterable[Record]) -> list[str]:
     return [phase for phase in _PHASES if phase in found] + [phase for phase in found if phase not in _PHASES]
 
 
+@plain_text
 def step_seconds(run: Run) -> Figure | None:
     """Left: mean seconds of a learning step by phase. Right: the same along an episode's steps, stacked."""
     phases = phases_of(run.steps)
@@ -170,7 +172,7 @@ def step_seconds(run: Run) -> Figure | None:
     for place, value in enumerate(mean):
         share = value / total if total else 0.0
         left.text(value, place, f"  {seconds_text(value)} · {share * 100:.1f} %", va="center", fontsize=9)
-    left.set_yticks(range(len(phases)), phases)
+    left.set_yticks(range(len(phases)), [readable(name) for name in phases])
     left.set_ylim(len(phases) - 0.4, -0.6)
     left.set_xlim(right=max(mean.max(), 1e-9) * 1.4)
     left.grid(axis="y", visible=False)

@@ -11,9 +11,10 @@ from matplotlib.patches import Patch, Rectangle
 
 from ralx.records import Record, Run
 from ralx.report.stats import methods_of
-from ralx.report.style import method_styles, new_figure
+from ralx.report.style import draw_legend, method_styles, new_figure, plain_text, readable
 
 
+@plain_text
 def selections(run: Run, pictures: Any, count: int = 3) -> Figure | None:
     """Images with boxes around the regions each method chose first; below each its ground truth inside them.
 
@@ -42,13 +43,14 @@ def selections(run: Run, pictures: Any, count: int = 3) -> Figure | None:
             grid[2 * row + 1, column].imshow(paint(photos[row], labels[row], mask, palette))
             grid[2 * row + 1, column].set_xlabel(regions_text(len(boxes)), fontsize=8.5)
             present.update(np.unique(labels[row][mask]).tolist())
-        grid[0, column].set_title(method, color=styles[method][0], loc="center")
+        grid[0, column].set_title(readable(method), color=styles[method][0], loc="center")
     for row, name in enumerate(names):
         _write_beside(grid[2 * row, 0], name)
     for panel in grid.flat:
         _bare(panel)
     handles = _class_handles(pictures.classes, palette, present)
-    figure.legend(handles=handles, loc="outside lower center", ncols=max(1, 2 * len(chosen) - 1), fontsize=9)
+    columns = max(1, 2 * len(chosen) - 1)
+    draw_legend(figure, handles, loc="outside lower center", ncols=columns, fontsize=9)
     return figure
 
 
@@ -104,7 +106,7 @@ def read_pictures(pictures: Any, names: Sequence[str]) -> tuple[np.ndarray, np.n
     import torch  # only the pictures need it
 
     place = {name: index for index, name in enumerate(pictures.names)}
-    images, labels = pictures.batch(torch.tensor([place[name] for name in names]))
+    images, labels = pictures.batch(torch.tensor([place[name] for name in names], device="cpu"))
     return images.cpu().numpy().transpose(0, 2, 3, 1), labels.cpu().numpy()
 
 
@@ -141,8 +143,8 @@ def _draw_photo(
 
 
 def _write_beside(axes: Axes, name: str) -> None:
-    """The image's name along the photo and the labels below it, without the middle of a long one."""
-    text = name if len(name) <= 30 else f"{name[:14]}…{name[-14:]}"
+    """The image's name along the photo and the labels below it."""
+    text = readable(name)
     axes.set_ylabel(" ", fontsize=8)  # keeps the room, for the name itself spans two rows
     written = axes.annotate(
         text, (-0.03, 0.0), xycoords="axes fraction", rotation=90, ha="right", va="center", fontsize=8
@@ -160,7 +162,7 @@ def _bare(axes: Axes) -> None:
 
 def _class_handles(classes: Sequence[str], palette: np.ndarray, present: set[int]) -> list[Patch]:
     handles = [
-        Patch(color=palette[index] / 255, label=name)
+        Patch(color=palette[index] / 255, label=readable(name))
         for index, name in enumerate(classes)
         if index in present
     ]

@@ -1,9 +1,19 @@
-"""How the report's pictures look: colours, markers, and matplotlib's settings."""
+"""How the report's pictures look: colours, markers, matplotlib's settings, and how names are written."""
 
-from collections.abc import Iterable
+import functools
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, ParamSpec, TypeVar
 
+import matplotlib.style
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # Okabe and Ito's colour-blind-safe palette; each method has its marker as well.
 METHOD_STYLES = {
@@ -26,6 +36,9 @@ INK = "#222222"
 STRIPE = "#F5F5F5"
 PALE = 0.25  # opacity of what lies behind a mean: seeds, bands, raw curves
 
+# Names of images, classes and methods are no formulas.
+PLAIN_TEXT = {"text.parse_math": False, "text.usetex": False}
+
 STYLE = {
     "font.size": 10,
     "axes.titlesize": 10.5,
@@ -44,7 +57,43 @@ STYLE = {
     "ytick.color": "#444444",
     "legend.frameon": False,
     "savefig.dpi": 150,
+    **PLAIN_TEXT,
 }
+
+
+def in_style() -> AbstractContextManager[None]:
+    """matplotlib's settings are these inside, and the user's again after."""
+    return matplotlib.style.context(STYLE, after_reset=True)
+
+
+def plain_text(draw: Callable[P, T]) -> Callable[P, T]:
+    """`draw`, which takes no name for a formula, whatever matplotlib's settings are where it is called."""
+
+    @functools.wraps(draw)
+    def plainly(*args: P.args, **kwargs: P.kwargs) -> T:
+        with matplotlib.style.context(PLAIN_TEXT):
+            return draw(*args, **kwargs)
+
+    return plainly
+
+
+def readable(name: str, longest: int = 30) -> str:
+    """A name as a picture can show it: on one line, without the middle of a long one, and with � for what no
+    font draws, such as the bytes of a file name that isn't UTF-8."""
+    spaced = " ".join(name.split())
+    text = "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cs") else c for c in spaced)
+    part = (longest - 1) // 2
+    return text if len(text) <= longest else f"{text[:part]}…{text[-part:]}"
+
+
+def draw_legend(owner: Figure | Axes, handles: Sequence[Artist], **options: Any) -> None:
+    """A legend of all `handles`: matplotlib by itself may leave out names that begin with an underscore."""
+    names = [str(handle.get_label()) for handle in handles]
+    legend = owner.legend(handles=handles, labels=[f"\u200b{name}" for name in names], **options)
+    for text, handle, name in zip(legend.get_texts(), legend.legend_handles, names, strict=True):
+        text.set_text(name)
+        assert handle is not None  # each artist given has one
+        handle.set_label(name)
 
 
 def method_styles(methods: Iterable[str]) -> dict[str, tuple[str, str]]:
@@ -66,5 +115,5 @@ def new_figure(width: float, height: float) -> Figure:
 def method_handles(methods: Iterable[str]) -> list[Line2D]:
     handles = []
     for method, (colour, marker) in method_styles(methods).items():
-        handles.append(Line2D([], [], color=colour, marker=marker, ls="", label=method))
+        handles.append(Line2D([], [], color=colour, marker=marker, ls="", label=readable(method)))
     return handles

@@ -5,6 +5,7 @@ from ralx.segmentation.cuda_graph import CudaGraph
 from ralx.segmentation.inference import SegmentationData, dropout_layers, evaluate, mc_logits, predict
 from ralx.segmentation.modes import Precision, autocast, normalise
 from ralx.segmentation.networks import FPN
+from ralx.segmentation.outputs import logits_of
 from ralx.segmentation.training import SegmenterTrainer, train_epoch, train_on_regions
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "dropout_layers",
     "evaluate",
     "load_weights",
+    "logits_of",
     "mc_logits",
     "normalise",
     "predict",

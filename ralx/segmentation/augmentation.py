@@ -57,12 +57,12 @@ def crops_around(
 
 def _uniform(low: Tensor, high: Tensor, generator: torch.Generator) -> Tensor:
     """int64, uniform in low..high, both included."""
-    u = torch.rand(len(low), generator=generator, dtype=torch.float64)
+    u = torch.rand(len(low), generator=generator, dtype=torch.float64, device="cpu")
     return low + (u * (high - low + 1)).long()
 
 
 def _coins(n: int, generator: torch.Generator) -> Tensor:
-    return torch.rand(n, generator=generator) < 0.5
+    return torch.rand(n, generator=generator, device="cpu") < 0.5
 
 
 def positions(crops: Crops, crop_size: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -30,12 +30,12 @@ SEGMENTERS: dict[str, Callable[..., nn.Module]] = {
 def build_segmenter(
     name: str, num_classes: int, *, dropout: float | None = None, weights: str | Path | None = None
 ) -> nn.Module:
-    """Make a segmentation network: normalised images [N, 3, H, W] -> logits [N, num_classes, h, w].
+    """Make a segmentation network, on the CPU: normalised images [N, 3, H, W] -> logits [N, C, h, w].
 
     Args:
         name: a key of `SEGMENTERS`, or `package.module:factory`; the factory is called with
             `num_classes=...`.
-        num_classes: C.
+        num_classes: C. A network for two classes may give one channel, see `logits_of`.
         dropout: rate before the classifier, in [0, 1); None keeps the network's own default. An imported
             factory gets it if it has a parameter `dropout`, and else sets its own.
         weights: a safetensors file or a torch file of tensors, see `load_weights`.
@@ -55,7 +55,8 @@ def build_segmenter(
         )
     options = {"dropout": dropout} if dropout is not None and _accepts(factory, "dropout") else {}
     try:
-        segmenter = factory(num_classes=num_classes, **options)
+        with torch.device("cpu"):  # whatever torch's default is: its initial weights don't depend on it
+            segmenter = factory(num_classes=num_classes, **options)
     except TypeError as error:
         raise ValueError(f"segmenter: {name} can't be called with num_classes=...: {error}") from error
     if not isinstance(segmenter, nn.Module):
@@ -96,8 +97,8 @@ def load_weights(segmenter: nn.Module, path: str | Path) -> None:
     the file ever runs.
 
     Raises:
-        ValueError: no such file, not a file of tensors, missing or unknown tensors, tensors of another shape;
-            nothing is loaded.
+        ValueError: no such file, not a file of tensors, missing or unknown tensors, tensors of another shape
+            or with numbers that aren't finite; nothing is loaded.
     """
     path = Path(path)
     loaded = _read_tensors(path)
@@ -145,8 +146,14 @@ def _check_fit(path: Path, loaded: Mapping[str, Tensor], expected: Mapping[str, 
         parts += [f"unknown {unknown[0]!r} ({len(unknown)} in all)"] if unknown else []
         raise ValueError(f"weights: {path} doesn't fit this segmenter: {', '.join(parts)}")
     for name, tensor in loaded.items():
+        odd = tensor.is_nested or tensor.is_quantized or tensor.is_complex() or tensor.is_meta
+        if odd or tensor.layout != torch.strided:
+            raise ValueError(f"weights: {path}: {name!r} should be a dense tensor of real numbers")
         if tensor.shape != expected[name].shape:
             raise ValueError(
                 f"weights: {path}: {name!r} should have shape {list(expected[name].shape)}, "
                 f"got {list(tensor.shape)}"
             )
+        # float64's numbers may be too large for float32, and an integer made of NaN tells nothing.
+        if not all(tensor.to(dtype).isfinite().all() for dtype in (torch.float64, expected[name].dtype)):
+            raise ValueError(f"weights: {path}: {name!r} should hold finite numbers, got NaN or infinities")

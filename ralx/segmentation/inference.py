@@ -11,6 +11,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from ralx.devices import to_device
 from ralx.ops import confusion_matrix
 from ralx.segmentation.modes import Precision, autocast, device_of, evaluating, normalise
+from ralx.segmentation.outputs import logits_of
 
 
 class SegmentationData(Protocol):
@@ -35,10 +36,12 @@ class SegmentationData(Protocol):
 def predict(segmenter: nn.Module, images: Tensor, *, precision: Precision = "auto") -> Tensor:
     """images uint8 [N, 3, H, W] -> logits [N, C, h, w] in eval mode, without gradients, on the segmenter's
     device.
+
+    The segmenter may return all that `logits_of` takes; a binary segmenter's one channel becomes two classes.
     """
-    device = device_of(segmenter)
+    device = device_of(segmenter, images.device)
     with evaluating(segmenter), autocast(device, precision):
-        return segmenter(normalise(to_device(images, device)))
+        return logits_of(segmenter(normalise(to_device(images, device))), segmenter)
 
 
 def dropout_layers(segmenter: nn.Module) -> list[nn.Module]:
@@ -58,7 +61,8 @@ def mc_logits(segmenter: nn.Module, inputs: Tensor, num_samples: int) -> Iterato
         num_samples: T.
 
     Returns:
-        an iterator over T logits [N, C, h, w], made one at a time.
+        an iterator over T logits [N, C, h, w], made one at a time; a binary segmenter's one channel becomes
+        two classes.
 
     Raises:
         ValueError: a network without dropout (its passes would all be equal), num_samples < 1.
@@ -74,8 +78,8 @@ def mc_logits(segmenter: nn.Module, inputs: Tensor, num_samples: int) -> Iterato
 
 def _mc_passes(segmenter: nn.Module, inputs: Tensor, num_samples: int) -> Iterator[Tensor]:
     encode: Callable[[Tensor], Tensor] | None = getattr(segmenter, "encode", None)
-    classify: Callable[[Tensor], Tensor] | None = getattr(segmenter, "classify", None)
-    head: Callable[[Tensor], Tensor] = segmenter
+    classify: Callable[[Tensor], object] | None = getattr(segmenter, "classify", None)
+    head: Callable[[Tensor], object] = segmenter
     if encode is not None and classify is not None:
         with evaluating(segmenter):
             inputs = encode(inputs)
@@ -85,7 +89,7 @@ def _mc_passes(segmenter: nn.Module, inputs: Tensor, num_samples: int) -> Iterat
         with evaluating(segmenter):
             for layer in dropout_layers(segmenter):
                 layer.train()
-            logits = head(inputs)
+            logits = logits_of(head(inputs), segmenter)
         yield logits
 
 
@@ -93,7 +97,7 @@ def evaluate(
     segmenter: nn.Module, dataset: SegmentationData, *, batch_size: int, precision: Precision = "auto"
 ) -> Tensor:
     """Confusion matrix of a whole data set: int64 [C, C] on the segmenter's device, rows are targets, ignored
-    pixels left out.
+    pixels left out. A binary segmenter's one channel is two classes, see `predict`.
 
     Raises:
         FloatingPointError: a logit is NaN or +inf (-inf is a class that the segmenter rules out).
@@ -102,7 +106,7 @@ def evaluate(
     num_classes = len(dataset.classes)
     total = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
     usable = torch.ones((), dtype=torch.bool, device=device)
-    for index in torch.arange(len(dataset)).split(batch_size):
+    for index in torch.arange(len(dataset), device="cpu").split(batch_size):
         images, labels = dataset.batch(index)
         logits = predict(segmenter, images, precision=precision)
         usable &= (logits < math.inf).all()

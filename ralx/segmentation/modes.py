@@ -19,8 +19,8 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 @functools.lru_cache(maxsize=8)
 def _affine(device: torch.device) -> tuple[Tensor, Tensor]:
     # Kept per device: making them at every call would be a copy to the device, and a wait for it.
-    std = torch.tensor(_IMAGENET_STD, dtype=torch.float64).view(3, 1, 1)
-    mean = torch.tensor(_IMAGENET_MEAN, dtype=torch.float64).view(3, 1, 1)
+    std = torch.tensor(_IMAGENET_STD, dtype=torch.float64, device="cpu").view(3, 1, 1)
+    mean = torch.tensor(_IMAGENET_MEAN, dtype=torch.float64, device="cpu").view(3, 1, 1)
     return (1 / (255 * std)).float().to(device), (-mean / std).float().to(device)
 
 
@@ -39,10 +39,13 @@ def normalise(images: Tensor) -> Tensor:
     return torch.addcmul(shift, images.to(torch.float32, memory_format=torch.channels_last), scale)
 
 
-def device_of(segmenter: nn.Module) -> torch.device:
-    """Where the segmenter's weights are; the CPU for a network without any."""
+def device_of(segmenter: nn.Module, otherwise: torch.device | None = None) -> torch.device:
+    """Where the segmenter's weights are; for a network without any, such as a frozen one, `otherwise` or the
+    CPU."""
     tensor = next(segmenter.parameters(), next(segmenter.buffers(), None))
-    return torch.device("cpu") if tensor is None else tensor.device
+    if tensor is None:
+        return otherwise or torch.device("cpu")
+    return tensor.device
 
 
 def check_precision(precision: str) -> None:
@@ -64,22 +67,34 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
+def set_mode(segmenter: nn.Module, training: bool) -> None:
+    """`segmenter.train(training)`, where all that can't change its mode runs in the one that it has."""
+    try:
+        segmenter.train(training)
+    except NotImplementedError:  # a graph of torch.export, or a module that holds one
+        for child in segmenter.children():
+            set_mode(child, training)
+
+
 @contextmanager
 def modes_kept(segmenter: nn.Module) -> Iterator[None]:
-    """Give every submodule back the training or eval mode that it had."""
-    before = [(module, module.training) for module in segmenter.modules()]
+    """Give every submodule back the training or eval mode that it had, if it had one."""
+    before = [(module, getattr(module, "training", None)) for module in segmenter.modules()]
     try:
         yield
     finally:
         for module, training in before:
-            module.training = training
+            if training is not None:
+                module.training = training
+            elif hasattr(module, "training"):  # torch.jit freezes modules without one, but lets it be set
+                del module.training
 
 
 @contextmanager
 def evaluating(segmenter: nn.Module) -> Iterator[None]:
     """Eval mode and no gradients inside, every submodule's own mode restored after."""
     with modes_kept(segmenter), torch.no_grad():
-        segmenter.eval()
+        set_mode(segmenter, False)
         yield
 
 

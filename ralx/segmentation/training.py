@@ -18,7 +18,16 @@ from ralx.devices import to_device
 from ralx.pool import RegionPool
 from ralx.segmentation.augmentation import Crops, LabelledPixels, crops_anywhere, crops_around, cut, positions
 from ralx.segmentation.inference import SegmentationData, dropout_layers
-from ralx.segmentation.modes import Precision, autocast, check_precision, device_of, dropout_from, normalise
+from ralx.segmentation.modes import (
+    Precision,
+    autocast,
+    check_precision,
+    device_of,
+    dropout_from,
+    normalise,
+    set_mode,
+)
+from ralx.segmentation.outputs import logits_of
 
 
 class SegmenterTrainer:
@@ -26,7 +35,8 @@ class SegmenterTrainer:
     `end_epoch`.
 
     Args:
-        segmenter: normalised images [n, 3, H, W] -> logits [n, C, h, w]; trained in place.
+        segmenter: normalised images [n, 3, H, W] -> logits [n, C, h, w]; trained in place. It may return all
+            that `logits_of` takes; one channel is a binary logit, trained by binary cross entropy.
         lr: learning rate of SGD.
         momentum, weight_decay: of SGD.
         clip_norm: largest norm of the whole gradient.
@@ -62,6 +72,8 @@ class SegmenterTrainer:
         self.device = device_of(segmenter)
         self.class_weights = None if class_weights is None else class_weights.to(self.device, torch.float32)
         self._parameters = {name: p for name, p in segmenter.named_parameters() if p.requires_grad}
+        if not self._parameters:
+            raise ValueError("segmenter: expected parameters to train, this network has none")
         # One fused update instead of three small operations per parameter.
         self._optimizer = torch.optim.SGD(
             self._parameters.values(), lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True
@@ -80,11 +92,11 @@ class SegmenterTrainer:
         A batch of one image is too small for batch statistics (a 1×1 map has none at all): batch norm uses
         its running ones.
         """
-        self.segmenter.train()
+        set_mode(self.segmenter, True)
         self._set_modes(single=len(images) == 1)
         self._optimizer.zero_grad()
         with autocast(self.device, self.precision):
-            logits = self.segmenter(normalise(to_device(images, self.device)))
+            logits = logits_of(self.segmenter(normalise(to_device(images, self.device))), self.segmenter)
         loss = segmentation_loss(
             logits, to_device(labels, self.device), self.ignore_index, self.class_weights
         )
@@ -132,7 +144,7 @@ class SegmenterTrainer:
             if momentum is not None:
                 state[f"momentum.{name}"] = momentum
         state = {name: t.detach().clone(memory_format=torch.contiguous_format) for name, t in state.items()}
-        state["lr"] = torch.tensor(self.lr, dtype=torch.float64)
+        state["lr"] = torch.tensor(self.lr, dtype=torch.float64, device="cpu")
         return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -197,7 +209,7 @@ def _upsampling(size: int, upsampled: int, device: torch.device) -> Tensor:
     Two matrix products give what `interpolate` gives, four times as fast with their gradient on the CPU, and
     on CUDA with a gradient that is the same from run to run.
     """
-    identity = torch.eye(size)[None, None]
+    identity = torch.eye(size, device="cpu")[None, None]
     matrix = F.interpolate(identity, size=(upsampled, size), mode="bilinear", align_corners=True)
     return matrix[0, 0].to(device)
 
@@ -229,7 +241,7 @@ def train_on_regions(
     if not len(regions):
         raise ValueError("regions: expected at least one, got none")
     crop_size = fit_crop(crop_size, dataset.image_size)
-    order = torch.randperm(len(regions), generator=generator)
+    order = torch.randperm(len(regions), generator=generator, device="cpu")
     crops = crops_around(regions.cpu()[order], pool.grid, crop_size, generator)
     return _train_pass(trainer, dataset, crops, pool, crop_size, batch_size, generator)
 
@@ -262,7 +274,7 @@ def train_epoch(
     if pool is None:
         if not len(dataset):
             raise ValueError("dataset: expected at least one image, got none")
-        images = torch.randperm(len(dataset), generator=generator)
+        images = torch.randperm(len(dataset), generator=generator, device="cpu")
         places = crops_anywhere(images, dataset.image_size, crop_size, generator)
     else:
         regions = _labelled_regions(pool, crops, generator)
@@ -286,7 +298,7 @@ def _labelled_regions(pool: RegionPool, per_image: Tensor | None, generator: tor
         raise ValueError("pool: expected at least one labelled region, got none")
     if per_image is not None:
         images = images.repeat_interleave(per_image.to(images.device)[images])
-    images = images[torch.randperm(len(images), generator=generator)]
+    images = images[torch.randperm(len(images), generator=generator, device="cpu")]
     within = torch.multinomial(labelled[images].double(), 1, generator=generator).squeeze(1)
     return images * pool.grid.regions_per_image + within
 

@@ -1,5 +1,6 @@
 """A study's tables, as Markdown."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -147,9 +148,14 @@ def _cells(
     return cells
 
 
+def _plain(text: str) -> str:
+    """Names of classes and methods on one line, without a meaning for Markdown."""
+    return re.sub(r"[\\`*<|~]", r"\\\g<0>", " ".join(text.split()))
+
+
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """The table and an empty line; nothing where there are no rows."""
     if not rows:
         return ""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    lines = [map(_plain, head), ["---", *["---:"] * (len(head) - 1)], *(map(_plain, row) for row in rows)]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines) + "\n"

@@ -145,6 +145,49 @@ class TestWeights:
         with pytest.raises(ValueError, match=r"empty\.pth doesn't fit this segmenter: missing"):
             build_segmenter("fpn-small", 2, weights=tmp_path / "empty.pth")
 
+    @pytest.mark.parametrize(
+        ("dtype", "number"),
+        [(torch.float32, float("nan")), (torch.bfloat16, float("inf")), (torch.float64, 1e300)],
+    )
+    @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+    def test_numbers_that_are_not_finite_are_named_and_nothing_is_loaded(
+        self, tmp_path, suffix, dtype, number
+    ):
+        saved = {"weight": torch.ones(2, 3, 4, 4), "bias": torch.tensor([0.0, number], dtype=dtype)}
+        path = tmp_path / f"spoilt{suffix}"
+        torch.save(saved, path) if suffix == ".pth" else save_file(saved, path)
+        segmenter = linear(2)
+        before = segmenter.weight.detach().clone()
+        expected = rf"weights: \S*spoilt{suffix}: 'bias' should hold finite numbers, got NaN or infinities"
+        with pytest.raises(ValueError, match=expected):
+            load_weights(segmenter, path)
+        assert torch.equal(segmenter.weight, before)
+
+    def test_an_encoders_file_may_hold_anything_in_the_classifier_that_is_left_out(self, tmp_path):
+        encoder = ResNet(BasicBlock, (2, 2, 2, 2))
+        state = encoder.state_dict() | {"fc.bias": torch.full((1000,), float("nan"))}
+        torch.save(state, tmp_path / "resnet18.pth")
+        assert same_weights(
+            build_segmenter("fpn-resnet18", 2, weights=tmp_path / "resnet18.pth").encoder, encoder
+        )
+        state["layer1.0.bn1.running_var"][3] = float("inf")
+        torch.save(state, tmp_path / "resnet18.pth")
+        with pytest.raises(ValueError, match=r"'layer1\.0\.bn1\.running_var' should hold finite numbers"):
+            build_segmenter("fpn-resnet18", 2, weights=tmp_path / "resnet18.pth")
+
+    @pytest.mark.parametrize(
+        "odd",
+        [
+            torch.ones(2).to_sparse(),
+            torch.ones(2, device="meta"),
+            torch.ones(2) * 1j,
+        ],
+    )
+    def test_other_than_dense_real_tensors(self, tmp_path, odd):
+        torch.save({"weight": torch.ones(2, 3, 4, 4), "bias": odd}, tmp_path / "x.pth")
+        with pytest.raises(ValueError, match=r"x\.pth: 'bias' should be a dense tensor of real numbers"):
+            load_weights(linear(2), tmp_path / "x.pth")
+
     def test_no_file(self, tmp_path):
         with pytest.raises(ValueError, match=r"weights: no such file: .*absent\.pth"):
             build_segmenter("fpn-small", 2, weights=tmp_path / "absent.pth")

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tiny_segmentation import TinyDataset
 from torch import nn
 
 from ralx.segmentation import build_segmenter, evaluate, mc_logits, normalise, predict
@@ -122,6 +123,20 @@ class TestEvaluate:
         # Where two classes tie to the last bit, the op may choose the other one.
         assert (evaluate(segmenter, dataset, batch_size=6) - expected).abs().sum() <= 2
 
+    def test_corners_are_aligned(self):
+        """One coarse edge: it lies in another column where corners aren't aligned."""
+
+        class Edge(nn.Module):
+            def forward(self, images):
+                row = torch.tensor([3.0, -1.0])
+                return torch.stack([row, -row])[None, :, None].expand(len(images), 2, 2, 2)
+
+        dataset = TinyDataset(image_size=(8, 42), num_classes=2)
+        dataset.label_data = torch.zeros_like(dataset.label_data)
+        confusion = evaluate(Edge(), dataset, batch_size=6)
+        # The first logit is 3 - 4·x/41, above 0 in columns 0..30; unaligned it would be so in 0..25.
+        assert confusion.tolist() == [[6 * 8 * 31, 6 * 8 * 11], [0, 0]]
+
     def test_does_not_depend_on_the_batch_size_or_the_mode(self, segmenter, dataset):
         segmenter.train()
         whole = evaluate(segmenter, dataset, batch_size=len(dataset))
@@ -136,6 +151,21 @@ class TestEvaluate:
             FloatingPointError, match="the segmenter has diverged: its logits hold NaN or inf"
         ):
             evaluate(segmenter, dataset, batch_size=4)
+
+    def test_a_logit_that_is_no_number_is_an_error_in_whichever_batch_it_is(self, dataset):
+        class NanAtFirst(nn.Module):
+            offsets = iter([torch.nan, 0.0, 0.0])
+
+            def forward(self, images):
+                return images + next(self.offsets)
+
+        with pytest.raises(FloatingPointError, match="the segmenter has diverged"):
+            evaluate(NanAtFirst(), dataset, batch_size=2)
+
+    def test_leaves_out_what_the_data_set_calls_ignored(self, segmenter, dataset):
+        dataset.ignore_index = 2
+        confusion = evaluate(segmenter, dataset, batch_size=4)
+        assert confusion[2].sum() == 0 and confusion.sum() == (dataset.label_data != 2).sum()
 
     def test_a_class_that_is_ruled_out_is_none(self, segmenter, dataset):
         with torch.no_grad():

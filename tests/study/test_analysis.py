@@ -149,6 +149,15 @@ def test_table_1_has_a_column_per_class():
     assert "θ0 |" not in text, "it wasn't measured"
 
 
+def test_names_have_no_meaning_for_markdown():
+    odd = r"a|b *c* `d` <e> \f"
+    found = results()
+    for each in (*found.records, *found.references):
+        each["iou"] = {odd + "\n": each["iou"]["road"]}
+    text = iou_table(found._replace(classes=[odd + "\n"]))
+    assert text.startswith(r"| regions | method | a\|b \*c\* \`d\` \<e> \\f | mIoU |" + "\n")
+
+
 def test_what_was_selected_has_a_table_without_any_final_training():
     text = selected_table(results()._replace(records=[], references=[]))
     assert text.startswith("| regions | method | entropy [nats] | mistaken pixels | road |\n")
