@@ -36,7 +36,8 @@ class Command:
     """Learn which regions to label, then compare the policy with entropy, BALD and uniform sampling.
 
     OMP_NUM_THREADS sets the CPU threads, which results depend on in their last bits. Threads that wait spin
-    only briefly (GOMP_SPINCOUNT=1000), which suits quiet and busy machines; OMP_WAIT_POLICY=active lets them spin.
+    only briefly (GOMP_SPINCOUNT=1000), which suits quiet and busy machines; OMP_WAIT_POLICY=active lets them
+    spin.
     """
 
     out: Path | None = None
