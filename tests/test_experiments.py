@@ -7,6 +7,7 @@ import torch
 from tiny_experiments import experiment_in
 from torch import nn
 
+import ralx
 from ralx.datasets import DataError, SegmentationDataset
 from ralx.metrics import mean_iou, rarity
 from ralx.pretraining import Segmenters
@@ -217,6 +218,7 @@ def test_pretraining_is_cached_by_what_it_depends_on(make):
 
     same = key(experiment)
     assert key(make(query_size=3, gamma=0.5, budgets=(4, 5))) == same  # nothing of the game
+    assert experiment.segmenters.numerics["ralx"] == ralx.__version__  # part of the key
     others = [make(seed=1), make(batch_size=3), make(dropout=0.3), make(crop_size=(16, 16))]
     others.append(make(loss_weights="rarity"))
     keys = {same, *map(key, others), key(experiment, splits.full_set), key(experiment, lr=0.2)}

@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+import ralx
 from ralx.cli import exit_code, main, parse
 
 TINY = """
@@ -90,7 +91,7 @@ def test_results_hold_every_method_budget_and_seed_once(finished):
     assert {m for m, _, _ in cells} == set(METHODS)
     for record in results:
         assert 0 <= record["miou"] <= 1 and len(record["iou"]) == 11
-        assert record["labelled_regions"] == record["budget"]
+        assert record["labelled_regions"] == record["budget"] and record["version"] == ralx.__version__
         assert record["labelled_pixels"] == record["budget"] * 16 * 16
         assert len(record["selected_class_fraction"]) == 11
         assert sum(record["selected_class_fraction"]) == pytest.approx(1)
@@ -105,6 +106,7 @@ def test_results_hold_every_method_budget_and_seed_once(finished):
 def test_references_are_kept_apart(finished):
     references = json.loads((finished[0] / "reference.json").read_text())
     assert [r["method"] for r in references] == ["theta0", "theta0_prime", "full_supervision"]
+    assert {r["version"] for r in references} == {ralx.__version__}
 
 
 def test_steps_tell_reward_epsilon_and_seconds(finished):

@@ -169,3 +169,9 @@ def test_published_switches_are_turned_one_by_one():
         assert getattr(arm, name) == getattr(published, name)
         assert dataclasses.replace(arm, **{name: getattr(config, name)}) == arms["ralis"]
     assert dataclasses.replace(arms["all-switches"], published=True, methods=published.methods) == published
+
+
+def test_another_version_of_ralx_computes_every_cell_anew(monkeypatch):
+    before = {kind: cell.key(CONTENT) for kind, cell in KINDS.items()}
+    monkeypatch.setattr("ralx.study.cells.__version__", "99")
+    assert all(cell.key(CONTENT) != before[kind] for kind, cell in KINDS.items())

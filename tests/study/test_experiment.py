@@ -207,7 +207,7 @@ def test_killed_at_any_write_it_ends_in_the_same_bytes(finished, tmp_path, monke
                 raise Killed
             replace(source, target)
 
-        monkeypatch.setattr("ralx.run_dir.os.replace", replace_or_die)
+        monkeypatch.setattr("ralx.support.files.os.replace", replace_or_die)
         with contextlib.suppress(Killed):
             return experiment("budget-curve", out)[0] == 0
         return False
