@@ -211,12 +211,13 @@ class Config:
     # Evaluation
     budgets: tuple[int, ...] = (480, 720, 960, 1200, 1440, 1920)
     """Regions labelled on D_V at which the methods are compared, ascending."""
-    methods: tuple[Method, ...] = PAPER_METHODS
+    methods: tuple[str, ...] = PAPER_METHODS
     """Methods to compare. The paper's: ralis, the learned policy; entropy; bald; uniform. Others that pick
     within pools: margin, least-confidence; ripu, impurity x entropy; class-balanced, entropy x predicted
     classes / sqrt(their share of the known labels); k-centre, a batch far apart in class distribution;
     stratified, random with a turn for every predicted class. Of all that is unlabelled: ralis-all, the
-    highest Q; cheat, a ceiling that sees the hidden labels: most mistaken pixels, weighted as in `reward`."""
+    highest Q; cheat, a ceiling that sees the hidden labels: most mistaken pixels, weighted as in `reward`.
+    Or an acquisition function of your own, package.module:function, see examples/own_method.py."""
     keep_learning: bool = False
     """The learned policy goes on learning on D_V, from the labels that it asked for. Needs `reward` mistakes,
     which any label tells."""
@@ -278,8 +279,8 @@ class Config:
         require(not unknown_features, "hidden_features", f"must be among {', '.join(FEATURES)}")
         require(len(self.methods) > 0, "methods", "needs at least one method")
         require(len(set(self.methods)) == len(self.methods), "methods", "must not repeat")
-        unknown = set(self.methods) - set(METHODS)
-        require(not unknown, "methods", f"must be among {', '.join(METHODS)}")
+        own = all(method in METHODS or ":" in method for method in self.methods)
+        require(own, "methods", f"must be among {', '.join(METHODS)}, or package.module:function")
         self._check_together(require)
 
     def _check_together(self, require: Callable[[bool, str, str], None]) -> None:

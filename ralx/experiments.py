@@ -23,7 +23,7 @@ from ralx.loop import (
     fit,
     select_regions,
 )
-from ralx.methods import CHOOSERS, Setting
+from ralx.methods import Setting, chooser_of
 from ralx.metrics import distribution_entropy, rarity
 from ralx.monitor import Monitor
 from ralx.policy import load_policy, save_policy
@@ -56,6 +56,8 @@ class Experiment:
         # What can be refused is refused before anything is trained.
         if cache.exists() and not cache.is_dir():
             raise ValueError(f"cache: must be a folder, got {cache}")
+        for method in config.methods:
+            chooser_of(method)
         self._refuse_large_budgets()
         self._refuse_unfit_segmenter()
         if config.policy:
@@ -316,7 +318,7 @@ class Experiment:
             replay_capacity=config.replay_capacity,
             policy=lambda: (self._agent(self._own_policy(seed, learned)), self._observer(game, Stopwatch())),
         )
-        return CHOOSERS[method](setting)
+        return chooser_of(method)(setting)
 
     @property
     def _mistake_weights(self) -> torch.Tensor:

@@ -29,6 +29,7 @@ from ralx.ops.arguments import Edge
 from ralx.pool import chosen_regions
 from ralx.replay_buffer import ReplayBuffer
 from ralx.segmentation import Precision, autocast, normalise
+from ralx.support.imports import import_callable
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,14 @@ CHOOSERS: dict[str, Callable[[Setting], Chooser]] = {
     "ralis-all": choose_by_policy_of_all,
     "cheat": choose_by_hidden_labels,
 }
+
+
+def chooser_of(method: str) -> Callable[[Setting], Chooser]:
+    """Of a method by its name, or of a user's own acquisition function by its import path,
+    `package.module:function`. ValueError where there is no such function."""
+    if ":" in method:
+        return choose_scored(import_callable("methods", method))
+    return CHOOSERS[method]
 
 
 def _of_candidates(

@@ -6,10 +6,11 @@ from tiny_experiments import experiment_in
 from torch import nn
 
 from ralx.config import METHODS
+from ralx.features import Featurizer
 from ralx.methods import CHOOSERS, choose_batch
 from ralx.metrics import rarity
 from ralx.run_dir import RunError
-from ralx.segmentation import predict
+from ralx.segmentation import normalise, predict
 
 
 @pytest.fixture
@@ -191,3 +192,42 @@ def test_class_balanced_counts_the_labels_of_d_t_and_of_the_game(make, monkeypat
         assert len(seen[-1].labelled) == len(regions)
     assert seen[0].predicted.shape == (2, 10, 11) and seen[0].entropy.shape == (2, 10)
     assert torch.allclose(seen[0].predicted.sum(-1), torch.ones(2, 10))
+
+
+OWN = "own_acquisition:most_sky"  # in a module that the test writes
+
+
+@pytest.fixture
+def own_acquisition(tmp_path, monkeypatch):
+    (tmp_path / "own_acquisition.py").write_text(
+        "import ralx\n"
+        "def most_sky(segmenter, images, region_size, **options):\n"
+        "    return ralx.Featurizer(segmenter, region_size, cells=(1, 1))(images).class_hist[..., 0]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def test_an_acquisition_function_of_the_users_is_a_method(make, own_acquisition):
+    experiment = make(methods=(OWN,), pool_size_other=4)
+    game = game_of(experiment)
+    chosen = experiment._chooser(OWN, 0, game)(game, 2, generator())
+    pools = game.draw(2, 4, generator())
+    featurizer = Featurizer(game.trainer.segmenter, experiment.region_size, cells=(1, 1))
+    sky = featurizer(normalise(game.dataset.images(torch.arange(6)))).class_hist[..., 0].flatten()
+    assert chosen.tolist() == [pool[sky[pool].argmax()].item() for pool in pools]
+    experiment.select(OWN, 0, learned=experiment.run, wanted=())
+    assert len(experiment.run.read_selection(OWN, 0)["regions"]) == 6
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ("no_such_module:f", "methods: can't import 'no_such_module'"),
+        ("ralx:no_such_name", "methods: module 'ralx' has no function or class 'no_such_name'"),
+        (":f", "methods: expected an import path package.module:name, got ':f'"),
+        ("entropie", r"methods: must be among ralis, .*, or package.module:function, got"),
+    ],
+)
+def test_a_method_that_is_none_is_refused_at_the_start(make, method, message):
+    with pytest.raises(ValueError, match=message):
+        make(methods=(method,))

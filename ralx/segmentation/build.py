@@ -1,6 +1,5 @@
 """A segmenter from its name or import path, with weights from a file."""
 
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from ralx.segmentation.networks import (
     fpn_resnet50,
     fpn_small,
 )
+from ralx.support.imports import import_callable
 
 SEGMENTERS: dict[str, Callable[..., nn.Module]] = {
     "fpn-resnet50": fpn_resnet50,
@@ -47,7 +47,7 @@ def build_segmenter(
         raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
     if dropout is not None and not 0 <= dropout < 1:
         raise ValueError(f"dropout: expected a rate in [0, 1), got {dropout}")
-    factory = _import_factory(name) if ":" in name else SEGMENTERS.get(name)
+    factory = import_callable("segmenter", name) if ":" in name else SEGMENTERS.get(name)
     if factory is None:
         raise ValueError(
             f"segmenter: expected one of {', '.join(SEGMENTERS)} or an import path package.module:factory, "
@@ -68,20 +68,6 @@ def build_segmenter(
     # Convolutions on small maps run a quarter to a third faster this way on the CPU, and need it for tensor
     # cores on CUDA.
     return segmenter.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-
-
-def _import_factory(path: str) -> Callable[..., nn.Module]:
-    module_name, _, attribute = path.partition(":")
-    if not module_name or not attribute:
-        raise ValueError(f"segmenter: expected an import path package.module:factory, got {path!r}")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ValueError(f"segmenter: can't import {module_name!r} of {path!r}: {error}") from error
-    factory = getattr(module, attribute, None)
-    if not callable(factory):
-        raise ValueError(f"segmenter: module {module_name!r} has no function or class {attribute!r}")
-    return factory
 
 
 def _accepts(factory: Callable[..., nn.Module], parameter: str) -> bool:

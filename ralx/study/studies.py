@@ -33,7 +33,7 @@ class Arm(NamedTuple):
     config: Config  # its i-th budget is shown at the study's i-th
 
 
-def arm(label: str, method: Method, config: Config, **changes: Any) -> Arm:
+def arm(label: str, method: str, config: Config, **changes: Any) -> Arm:
     """`config` with `changes`, comparing this method alone."""
     policy = config.policy if method in POLICY_METHODS else None
     changed = dataclasses.replace(config, methods=(method,), policy=policy, **changes)
