@@ -12,6 +12,7 @@ from torch import nn
 
 from ralx.config import Config
 from ralx.datasets import DataError, SegmentationDataset, Splits, scaled_crop
+from ralx.dependencies import Pretrained, depends_on
 from ralx.loop import State, fit
 from ralx.metrics import iou, mean_iou, rarity
 from ralx.monitor import Monitor
@@ -156,7 +157,7 @@ class Pretraining:
             seed=seed,
         )
 
-    def _on_source(self, name: str, noted: bool = True) -> State:
+    def _on_source(self, name: Pretrained, noted: bool = True) -> State:
         assert self.splits.pretrain_set
         return self._pretrained(
             name,
@@ -167,14 +168,14 @@ class Pretraining:
             noted=noted,
         )
 
-    def _on_target(self, name: str, data: SegmentationDataset, start: State | None) -> State:
+    def _on_target(self, name: Pretrained, data: SegmentationDataset, start: State | None) -> State:
         return self._pretrained(
             name, data, start=start, lr_option="target_lr", patience=self.config.target_patience
         )
 
     def _pretrained(
         self,
-        name: str,
+        name: Pretrained,
         data: SegmentationDataset,
         *,
         start: State | None,
@@ -189,7 +190,7 @@ class Pretraining:
         """
         lr = getattr(self.config, lr_option)
         seed = self.config.seed if seed is None else seed
-        piece = f"{name}-{self._fingerprint(data, start, lr, patience, seed)}"
+        piece = f"{name}-{self._fingerprint(name, data, start, lr, patience, seed)}"
         path = self.cache / f"{piece}.safetensors"
         if path.exists():
             weights, record = load_tensors(path)
@@ -228,6 +229,7 @@ class Pretraining:
 
     def _fingerprint(
         self,
+        kind: Pretrained,
         data: SegmentationDataset,
         start: State | None,
         lr: float,
@@ -237,7 +239,7 @@ class Pretraining:
         """A hash of everything that the trained weights and their record depend on."""
         config, segmenters = dataclasses.replace(self.config, seed=seed), self.segmenters
         digest = hashlib.sha256()
-        settings = {name: value for name, value in config.to_json().items() if name in _PRETRAINING_FIELDS}
+        settings = depends_on(config, kind)
         digest.update(
             json.dumps([settings, segmenters.numerics, segmenters.crop_size, lr, patience]).encode()
         )
@@ -253,11 +255,3 @@ class Pretraining:
     def _weights(state: State) -> State:
         prefix = "weights."
         return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-
-
-# What the weights of a pretraining depend on, beside its data, start, learning rate and patience.
-_PRETRAINING_FIELDS = frozenset(
-    {"segmenter", "dropout", "train_dropout", "precision", "batch_size", "inference_batch_size"}
-    | {"compile", "max_epochs", "seed", "loss_weights"}
-    | {"segmenter_momentum", "segmenter_weight_decay", "segmenter_clip_norm", "segmenter_lr_decay"}
-)

@@ -214,7 +214,7 @@ def test_pretraining_is_cached_by_what_it_depends_on(make):
     splits = experiment.splits
 
     def key(experiment, data=splits.train_set, lr=0.1):
-        return experiment.pretraining._fingerprint(data, None, lr, 3, experiment.config.seed)
+        return experiment.pretraining._fingerprint("theta0_prime", data, None, lr, 3, experiment.config.seed)
 
     same = key(experiment)
     assert key(make(query_size=3, gamma=0.5, budgets=(4, 5))) == same  # nothing of the game
@@ -223,6 +223,18 @@ def test_pretraining_is_cached_by_what_it_depends_on(make):
     others.append(make(loss_weights="rarity"))
     keys = {same, *map(key, others), key(experiment, splits.full_set), key(experiment, lr=0.2)}
     assert len(keys) == 8
+
+
+def test_an_option_that_nobody_thought_of_counts(make, monkeypatch):
+    """An option that is not listed costs a training; a list of what counts would serve a stale result."""
+    experiment = make()
+
+    def key():
+        return experiment.pretraining._fingerprint("theta0", experiment.splits.state_set, None, 0.1, 3, 0)
+
+    before, to_json = key(), type(experiment.config).to_json
+    monkeypatch.setattr(type(experiment.config), "to_json", lambda self: to_json(self) | {"new_option": 1})
+    assert key() != before
 
 
 def no_dropout(num_classes):

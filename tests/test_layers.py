@@ -38,6 +38,7 @@ LAYERS = {
     "dqn": 2,
     "config": 2,
     "randomness": 2,
+    "dependencies": 2,
     "records": 2,
     "run_dir": 2,
     "monitor": 2,

@@ -9,37 +9,11 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from ralx.config import POLICY_METHODS, Config
+from ralx.dependencies import Kind, depends_on
 from ralx.version import __version__
-
-Kind = Literal["theta0", "theta0_prime", "full_supervision", "learn", "select", "final"]
-
-# Options that results don't depend on: names of others, paths, whose content counts, and what is compared.
-_NEVER = {"preset", "published", "data", "gta5", "split_lists", "weights", "policy", "device"}
-_NEVER |= {"methods", "num_seeds"}
-
-_EVALUATION = {"budgets", "num_mc_samples", "final_lr", "final_lr_decay", "final_patience"}
-_EVALUATION |= {"final_max_epochs", "rehearsal", "keep_learning", "pool_size_ralis"}
-_EVALUATION |= {"pool_size_entropy", "pool_size_bald", "pool_size_uniform", "pool_size_other"}
-_POLICY = {"pool_size", "budget", "episodes", "cells", "kl_bins", "kl_range", "kl_max", "class_features"}
-_POLICY |= {
-    "reward",
-    "reward_scale",
-    "first_reward",
-    "dueling",
-    "updates_per_step",
-    "gamma",
-    "n_step",
-    "double_dqn",
-}
-_POLICY |= {"dqn_lr", "dqn_momentum", "dqn_weight_decay", "dqn_batch_size", "dqn_lr_schedule", "dqn_lr_decay"}
-_POLICY |= {"dqn_loss", "target_update", "tau", "replay_capacity", "epsilon_schedule", "epsilon_end"}
-_POLICY |= {"epsilon_span", "epsilon_coin", "cuda_graph", "hidden_features", "kl_summary"}
-_GAME = {"query_size", "candidate_sampling", "region_size", "edge", "segmenter_lr"}
-_THETA0_PRIME = {"target_lr", "target_patience"}
-_FULL = {"full_patience"}
 
 
 class Content(NamedTuple):
@@ -90,33 +64,7 @@ class Cell:
 
     def depends_on(self) -> dict[str, Any]:
         """The options that the cell depends on."""
-        left_out = _NEVER | self._irrelevant()
-        return {name: value for name, value in self.config.to_json().items() if name not in left_out}
-
-    def _irrelevant(self) -> set[str]:
-        pretraining = _EVALUATION | _POLICY | _GAME
-        after_theta0 = _THETA0_PRIME if self.config.gta5 else set()  # else θ0 is trained on D_S as θ0′ on D_T
-        if self.kind == "theta0":
-            return pretraining | _FULL | after_theta0
-        if self.kind == "theta0_prime":
-            return pretraining | _FULL
-        if self.kind == "full_supervision":  # trained as θ0′ is, but for its patience
-            return pretraining | (after_theta0 - {"target_lr"})
-        if self.kind == "learn":
-            return _EVALUATION | _FULL | after_theta0
-        # What is selected doesn't depend on the final training, but the segmenters that wait for it are
-        # deleted after it: no other final training could have them.
-        return _FULL | self._irrelevant_to_choosing()
-
-    def _irrelevant_to_choosing(self) -> set[str]:
-        choosing = {name for name in _EVALUATION if name.startswith("pool_size")}
-        choosing |= {"num_mc_samples", "keep_learning"}
-        own = f"pool_size_{self.method}"
-        used = {own if own in choosing else "pool_size_other"}
-        if self.method in ("ralis-all", "cheat"):  # look at everything
-            used = set()
-        used |= {"bald": {"num_mc_samples"}, "ralis": {"keep_learning"}}.get(self.method, set())
-        return (choosing - used) | (set() if self.method in POLICY_METHODS else _POLICY)
+        return depends_on(self.config, self.kind, self.method)
 
 
 def with_needs(cells: Iterable[Cell]) -> list[Cell]:

@@ -14,7 +14,7 @@ from ralx.records import Record
 from ralx.study.cells import Cell, with_needs
 from ralx.study.studies import Arm, Study, cells_of
 from ralx.study.worker import Workshop, unique
-from ralx.support.files import write_json, write_whole
+from ralx.support.files import write_json, write_sealed, write_whole
 
 Split = Literal["test", "validation"]
 
@@ -149,7 +149,7 @@ def write_files(results: Results, config: Config, folder: Path) -> None:
         if path.name not in chosen:  # of a method that is no longer compared
             path.unlink()
     for name, selection in chosen.items():
-        write_json(folder / "selections" / name, selection)
+        write_sealed(folder / "selections" / name, selection)
 
 
 # They tell where things lie on this machine.
