@@ -104,8 +104,9 @@ class Cell:
             return pretraining | (after_theta0 - {"target_lr"})
         if self.kind == "learn":
             return _EVALUATION | _FULL | after_theta0
-        # What is selected doesn't depend on the final training, but the segmenters that wait for it are
-        # deleted after it: no other final training could have them.
+        # The chosen regions don't depend on the options of the final training. But a selection also stores
+        # the segmenters that the final trainings begin from, and these delete them: final trainings with
+        # other options would find the selection without its segmenters. So those options count too.
         return _FULL | self._irrelevant_to_choosing()
 
     def _irrelevant_to_choosing(self) -> set[str]:
