@@ -2,8 +2,8 @@
 
 python examples/featurizer.py [IMAGE ...]
 
-Without images it makes four street scenes. The segmenter stands in for yours and has learned nothing: any module
-will do that maps images [N, 3, H, W] to logits [N, C, h, w].
+Without images it makes four street scenes. The segmenter stands in for yours and has learned nothing: any
+module will do that maps images [N, 3, H, W] to logits [N, C, h, w].
 """
 
 import sys
