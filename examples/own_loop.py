@@ -3,8 +3,8 @@
 python examples/own_loop.py
 
 Street scenes stand in for your images, and their masks for the people who label. Each round asks for the
-labels of 32 regions and trains on all labels so far. Two ways to choose are compared: random regions, and those
-where the segmenter's two best classes are closest ("margin"). The first round is random in both.
+labels of 32 regions and trains on all labels so far. Two ways to choose are compared: random regions, and
+those where the segmenter's two best classes are closest ("margin"). The first round is random in both.
 """
 
 import torch
