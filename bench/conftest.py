@@ -55,8 +55,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if not item.config.getoption("run_benchmarks"):
-        # Not switched off, but asked for by name: --benchmark is the command of the README, and CI runs it; a
-        # plain `pytest` over the whole tree shouldn't spend minutes on timing.
+        # Not switched off, but asked for by name: --benchmark is the command of docs/speed.md, and CI runs
+        # it; a plain `pytest` over the whole tree shouldn't spend minutes on timing.
         pytest.skip("run with --benchmark")
 
 

@@ -1,4 +1,4 @@
-"""The cases that have a bar, and the bars, as Markdown for the README.
+"""The cases that have a bar, and the bars, as Markdown: the first table is the one of docs/speed.md.
 
 python bench/readme.py bench/results/cpu.json
 """

@@ -157,9 +157,10 @@ class Config:
     """The divergences from the labelled and from the unlabelled regions as two histograms, or each as its
     largest or summed divergence in the place of the first bin (the paper's alternatives)."""
     reward: Literal["miou", "mistakes"] = "miou"
-    """What a sub-action is rewarded for. miou: the step's gain in mIoU on D_R, the same for all K (paper).
-    mistakes: what its own label tells: the share of its region's pixels that the segmenter got wrong, each
-    weighted by 1 / sqrt(C x its class's share of D_T), unless the loss weighs the classes already."""
+    """What a sub-action, the choice of one region, is rewarded for. miou: the whole step's gain in mIoU on
+    D_R, one number for all K sub-actions (paper). mistakes: the share of the region's pixels that the
+    segmenter predicted wrongly before it saw their label; each pixel is weighted by 1 / sqrt(C x its class's
+    share of D_T), unless the loss weighs the classes already."""
     reward_scale: float = 100.0
     """The reward is this times the gain or the share, which are fractions: 100 counts points."""
     first_reward: Literal["gain", "whole"] = "gain"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ["bench", "csrc", "ralx", "tests"]
+FOLDERS = ["bench", "csrc", "docs", "examples", "ralx", "tests"]
 FILES = ["CMakeLists.txt", "LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.py"]
 
 
