@@ -1,4 +1,4 @@
-"""A report's tables: one value, rendered as Markdown, for the terminal and, by the page's template, as HTML."""
+"""A report's tables: one value, rendered as Markdown, in the terminal and, by the template, as HTML."""
 
 import re
 from collections.abc import Callable, Sequence
