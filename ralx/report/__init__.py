@@ -7,15 +7,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from ralx.policy import MOSTLY_GREEDY
-from ralx.records import Run, check_regions, read_run
+from ralx.records import check_regions, read_run
 from ralx.report.comparison import miou_vs_budget, per_class_iou, selected_classes
-from ralx.report.learning import learning_curves, step_seconds
-from ralx.report.page import Section, miou_tables, per_class_table, render_page, selected_tables
+from ralx.report.page import render_page, sections_of
 from ralx.report.regions import selections
-from ralx.report.stats import TARGET_TEXT, compared_budget, seeds_text
 from ralx.report.style import in_style
-from ralx.report.summary import summary_table
+from ralx.report.tables import summary_table
 from ralx.support.files import sync_files, sync_folder
 
 __all__ = [
@@ -58,7 +55,7 @@ def write_report(run_dir: Path, *, pictures: Any | None = None) -> Path:
     try:
         fresh.mkdir()
         with in_style():
-            sections = _sections(run, pictures)
+            sections = sections_of(run, pictures)
             for section in sections:
                 if section.figure is not None:
                     section.figure.savefig(fresh / section.file, metadata={"Software": None})
@@ -85,70 +82,3 @@ def _replace_folder(fresh: Path, target: Path) -> None:
         raise
     sync_folder(target.parent)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _sections(run: Run, pictures: Any | None) -> list[Section]:
-    spread = seeds_text(run.results) if run.results else ""
-    budget = f"{compared_budget(run.results):,}" if run.results else ""
-    return [
-        Section(
-            "mIoU against budget",
-            "miou_vs_budget.png",
-            miou_vs_budget(run, _pool_pixels(pictures)),
-            f"Test mIoU after training on the regions that each method had labelled ({spread}). All "
-            "methods start from θ0′ (dotted); the solid line is full supervision, the dashed one "
-            f"{TARGET_TEXT} of it. Here and below, ± is the sample standard deviation over seeds.",
-            "results.json",
-            miou_tables(run),
-        ),
-        Section(
-            "IoU by class",
-            "per_class_iou.png",
-            per_class_iou(run),
-            f"Test IoU of each class ({spread}). A class that the test set lacks has –.",
-            "results.json",
-            per_class_table(run),
-        ),
-        Section(
-            "Which classes were selected",
-            "selected_classes.png",
-            selected_classes(run),
-            f"Left: ground-truth classes of the pixels in the first {budget} regions ({spread}), the "
-            "most frequent class on top; void pixels are left out, the axis is logarithmic above 0.1 %."
-            " Right: entropy of that distribution at each budget; higher is more even.",
-            "results.json",
-            selected_tables(run),
-        ),
-        Section(
-            "Chosen regions",
-            "selections.png",
-            selections(run, pictures),
-            "The regions that each method chose up to its smallest budget, and below each image its "
-            "ground truth inside them only. Shown are the images of which the first method chose most "
-            "regions, so the others tend to have fewer here.",
-            "selections/ and the images",
-        ),
-        Section(
-            "How the agent learned",
-            "learning_curves.png",
-            learning_curves(run),
-            "Pale: each seed. Bold: their mean, smoothed over a tenth of the points. The star marks the"
-            f" episode whose policy is kept: the best on D_R with ε at most {MOSTLY_GREEDY:g}, or the last "
-            "where none is. Shading on the upper right: ± std over episodes.",
-            "steps.jsonl",
-        ),
-        Section(
-            "Where the time goes",
-            "step_seconds.png",
-            step_seconds(run),
-            "Wall-clock seconds of a learning step by phase: the mean of all steps, and along an episode.",
-            "steps.jsonl",
-        ),
-    ]
-
-
-def _pool_pixels(pictures: Any | None) -> int | None:
-    if pictures is None:
-        return None
-    height, width = pictures.image_size
-    return len(pictures) * height * width

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from ralx.records import Record, Run
-from ralx.report.stats import (
+from ralx.report.statistics import (
     REFERENCES,
     TARGET_SHARE,
     TARGET_TEXT,

@@ -77,11 +77,16 @@ def plain_text(draw: Callable[P, T]) -> Callable[P, T]:
     return plainly
 
 
-def readable(name: str, longest: int = 30) -> str:
-    """A name as a picture can show it: on one line, without the middle of a long one, and with � for what no
-    font draws, such as the bytes of a file name that isn't UTF-8."""
+def on_one_line(name: str) -> str:
+    """A name on one line, with � for what no font draws and no terminal prints, such as the bytes of a file
+    name that isn't UTF-8."""
     spaced = " ".join(name.split())
-    text = "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cs") else c for c in spaced)
+    return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cs") else c for c in spaced)
+
+
+def readable(name: str, longest: int = 30) -> str:
+    """A name as a picture can show it: on one line, and without the middle of a long one."""
+    text = on_one_line(name)
     part = (longest - 1) // 2
     return text if len(text) <= longest else f"{text[:part]}…{text[-part:]}"
 

@@ -5,16 +5,18 @@ from statistics import fmean
 from typing import Any
 
 from ralx.records import Record
-from ralx.report.stats import TARGET_SHARE, budgets_of, mean_std
-from ralx.study.results import Results
-from ralx.study.statistics import (
+from ralx.report.statistics import (
+    TARGET_SHARE,
     area_under,
+    budgets_of,
     comparison,
+    mean_std,
     regions_to_reach,
     share_of_way,
     standard_error,
     summary,
 )
+from ralx.study.results import Results
 
 FLOOR, CEILING = "uniform", "cheat"
 

@@ -14,10 +14,11 @@ from ralx.report import (
     selections,
     write_report,
 )
+from ralx.report.tables import iou_table
 from ralx.study.analysis import analyse
 from ralx.study.results import Results, Split, gather, write_files
 from ralx.study.studies import STUDIES, StudyName
-from ralx.study.tables import MEASURED_ON, iou_table, miou_table, selected_table
+from ralx.study.tables import MEASURED_ON, miou_table, selected_table
 from ralx.study.worker import Workshop
 from ralx.support.files import write_json, write_whole
 
@@ -36,8 +37,8 @@ def write_study(name: StudyName, config: Config, workshop: Workshop, folder: Pat
     write_json(folder / "statistics.json", analysis)
     tables = [miou_table(analysis) if STUDIES[name].trains else selected_table(results)]
     if name == "per-class" and split == "test":  # IoU by class is measured there alone
-        tables.append(iou_table(results))
-    text = "\n".join([f"# {STUDIES[name].title}\n", *tables])
+        tables.append(iou_table(results.records, results.references))
+    text = "\n".join([f"# {STUDIES[name].title}\n", *(table.markdown() for table in tables)])
     write_whole(folder / "table.md", text.encode())
     pictures = workshop.experiment(config).splits.eval_set
     save_figures(folder, _figures(name, results, config, pictures))

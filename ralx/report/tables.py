@@ -1,0 +1,181 @@
+"""A report's tables: one value, rendered as Markdown, in the terminal and, by the template, as HTML."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from rich import box
+from rich.table import Table as TerminalTable
+from rich.text import Text
+
+from ralx.records import Record
+from ralx.report.statistics import (
+    REFERENCES,
+    TARGET_SHARE,
+    TARGET_TEXT,
+    Stat,
+    best_of,
+    budgets_of,
+    class_iou,
+    classes_of,
+    entropy_of,
+    methods_at,
+    methods_of,
+    miou_of,
+    seeds_text,
+    stat_of,
+)
+from ralx.report.style import on_one_line
+
+
+class Cell(NamedTuple):
+    """A number as it is written; `best` is set in bold where the medium has it."""
+
+    mean: str
+    std: str = ""
+    best: bool = False
+
+    @property
+    def text(self) -> str:
+        return f"{self.mean} ± {self.std}" if self.std else self.mean
+
+
+class Row(NamedTuple):
+    labels: Sequence[str]
+    cells: Sequence[Cell]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text, under `labels`, and numbers, under `columns`; a line sets groups of rows apart."""
+
+    caption: str
+    labels: Sequence[str]
+    columns: Sequence[str]
+    groups: Sequence[Sequence[Row]]
+    notes: Sequence[str] = ()
+    wide: bool = False  # set smaller on the page
+
+    def markdown(self) -> str:
+        """The rows, where there are any, and below them the caption and the notes. It is read as text too, so
+        that nothing is bold."""
+        lines = [[*row.labels, *(cell.text for cell in row.cells)] for group in self.groups for row in group]
+        rows = ""
+        if lines:
+            head = [*self.labels, *self.columns]
+            lines = [_escaped(head), ["---", *["---:"] * (len(head) - 1)], *map(_escaped, lines)]
+            rows = "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n"
+        return rows + "".join(f"{line}\n" for line in (self.caption, *self.notes))
+
+    def terminal(self) -> TerminalTable:
+        table = TerminalTable(
+            title=Text(self.caption),
+            caption=Text("\n".join(self.notes)),
+            title_justify="left",
+            caption_justify="left",
+            title_style="bold",
+            caption_style="",
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
+        )
+        for place, name in enumerate([*self.labels, *self.columns]):
+            table.add_column(Text(on_one_line(name)), justify="right" if place else "left", no_wrap=True)
+        for group in self.groups:
+            for row in group:
+                cells = [Text(cell.text, style="bold" if cell.best else "") for cell in row.cells]
+                table.add_row(*(Text(on_one_line(label)) for label in row.labels), *cells)
+            table.add_section()
+        return table
+
+
+def _escaped(texts: Sequence[str]) -> list[str]:
+    """Names of classes and methods without a meaning for Markdown."""
+    return [re.sub(r"[\\`*<|~]", r"\\\g<0>", on_one_line(text)) for text in texts]
+
+
+class Quantity(NamedTuple):
+    """A number of a record: its name and how it is written."""
+
+    name: str
+    value: Callable[[Record], float | None]
+    scale: float = 100.0
+    digits: int = 1
+    ranked: bool = True  # a higher value is better
+
+    def cell(self, stat: Stat | None, *, best: bool = False) -> Cell:
+        if stat is None:
+            return Cell("–")
+        mean, std = (
+            "" if value is None else f"{value * self.scale:.{self.digits}f}"
+            for value in (stat.mean, stat.std)
+        )
+        return Cell(mean, std, best)
+
+    def cells(self, stats: dict[str, Stat | None]) -> dict[str, Cell]:
+        """By method; the best is marked."""
+        best = best_of(stats, self.scale, self.digits) if self.ranked else ()
+        return {method: self.cell(stat, best=method in best) for method, stat in stats.items()}
+
+
+MIOU = Quantity("mIoU", miou_of)
+ENTROPY = Quantity("entropy [nats]", entropy_of, scale=1.0, digits=2)
+
+
+def budget_rows(results: Sequence[Record], quantity: Quantity) -> list[Row]:
+    """Budgets down, methods across: mean ± std over seeds."""
+    rows = []
+    for budget in budgets_of(results):
+        stats = {method: stat_of(results, quantity.value, method, budget) for method in methods_of(results)}
+        rows.append(Row([f"{budget:,}"], list(quantity.cells(stats).values())))
+    return rows
+
+
+def method_rows(records: Sequence[Record], quantities: Sequence[Quantity], budget: int) -> list[Row]:
+    """Methods down, quantities across, at one budget."""
+    methods = methods_at(records, budget)
+    columns = [q.cells({m: stat_of(records, q.value, m, budget) for m in methods}) for q in quantities]
+    return [Row([f"{budget:,}", method], [column[method] for column in columns]) for method in methods]
+
+
+def iou_table(results: Sequence[Record], references: Sequence[Record]) -> Table:
+    """A row per budget and method, a column per class (Table 1); below them where all start and could end."""
+    quantities = [*(Quantity(name, class_iou(name)) for name in classes_of(results or references)), MIOU]
+    groups = [method_rows(results, quantities, budget) for budget in budgets_of(results)]
+    measured = {record["method"] for record in references}
+    groups.append(
+        [
+            Row(["", label], [q.cell(stat_of(references, q.value, name)) for q in quantities])
+            for name, label in REFERENCES.items()
+            if name in measured
+        ]
+    )
+    caption = f"Test IoU by class [%], {seeds_text(results or references)}"
+    return Table(caption, ["regions", "method"], [q.name for q in quantities], groups, wide=True)
+
+
+def summary_table(results: Sequence[Record], references: Sequence[Record]) -> TerminalTable:
+    """The methods side by side, for a terminal of 80 columns.
+
+    `results` and `references` are the records of results.json and reference.json. A row is a budget, a
+    column a method. The upper half is the test mIoU in %, the lower half the entropy of the selected
+    pixels' classes in nats, the best in bold; θ0′, full supervision and 96 % of it stand below.
+    """
+    caption = "No results"
+    if results:
+        caption = f"Test mIoU [%] and entropy H of the selected classes [nats], {seeds_text(results)}"
+    groups = []
+    for name, quantity in ("mIoU", MIOU), ("H(classes)", ENTROPY):
+        rows = budget_rows(results, quantity)
+        groups.append(
+            [Row(["" if place else name, *row.labels], row.cells) for place, row in enumerate(rows)]
+        )
+    notes = []
+    start = stat_of(references, miou_of, "theta0_prime")
+    full = stat_of(references, miou_of, "full_supervision")
+    if start:
+        notes.append(f"{REFERENCES['theta0_prime']}, before the first region: {MIOU.cell(start).text} %")
+    if full:
+        notes.append(f"{REFERENCES['full_supervision']}: {MIOU.cell(full).text} %")
+        notes.append(f"{TARGET_TEXT} of it: {full.mean * TARGET_SHARE * 100:.1f} %")
+    return Table(caption, ["", "regions"], methods_of(results), groups, notes).terminal()
