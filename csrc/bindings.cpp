@@ -4,6 +4,7 @@
 
 #include "bald/bald.h"
 #include "common/isa.h"
+#include "common/pixel_math.h"
 #include "common/tensor_view.h"
 #include "confusion_matrix/confusion_matrix.h"
 #include "kl_histogram/kl_histogram.h"
@@ -139,6 +140,8 @@ PYBIND11_MODULE(_C, m) {
 
   m.def("bald", RALX_KERNEL(bald), without_gil());
   m.def("bald_update", RALX_KERNEL(bald_update), without_gil());
+  m.def("bald_carry", RALX_KERNEL(bald_carry), without_gil());
+  m.attr("PASSES_AT_ONCE") = ralx::baseline::kPassesAtOnce;
   m.def("bald_compute", RALX_KERNEL(bald_compute), without_gil());
   m.def("confusion_matrix", RALX_KERNEL(confusion_matrix), without_gil());
   m.def("kl_histogram", RALX_KERNEL(kl_histogram), without_gil());
@@ -152,6 +155,7 @@ PYBIND11_MODULE(_C, m) {
   cuda.def("bald", ralx::cuda::bald, without_gil());
   cuda.def("bald_scratch", ralx::cuda::bald_scratch);
   cuda.def("bald_update", ralx::cuda::bald_update, without_gil());
+  cuda.def("bald_carry", ralx::cuda::bald_carry, without_gil());
   cuda.def("bald_compute", ralx::cuda::bald_compute, without_gil());
   cuda.def("confusion_matrix", ralx::cuda::confusion_matrix, without_gil());
   cuda.def("kl_histogram", ralx::cuda::kl_histogram, without_gil());

@@ -18,6 +18,7 @@ def bald(
 def bald_update(
     logits: Tensor, align_corners: bool, sum_p: Tensor, sum_entropy: Tensor, threads: int
 ) -> None: ...
+def bald_carry(sums: Tensor, totals: Tensor, threads: int) -> None: ...
 def bald_compute(
     sum_p: Tensor,
     sum_entropy: Tensor,
@@ -59,6 +60,7 @@ def label_map_features(
     *outputs_and_threads: Tensor | int,
 ) -> tuple[str, int, int]: ...
 
+PASSES_AT_ONCE: int
 compiler: str
 
 class Isa(Enum):

@@ -56,8 +56,9 @@ def _irrelevant(config: Config, kind: Kind | Pretrained, method: str) -> set[str
         return pretraining | (after_theta0 - {"target_lr"})
     if kind == "learn":
         return _EVALUATION | _FULL | after_theta0
-    # A selection doesn't depend on the final training. But the segmenters that wait for the final training
-    # are deleted after it: another final training would not find them.
+    # The chosen regions don't depend on the options of the final training. But a selection also stores the
+    # segmenters that the final trainings begin from, and these delete them: final trainings with other
+    # options would find the selection without its segmenters. So those options count too.
     return _FULL | _irrelevant_to_choosing(method)
 
 

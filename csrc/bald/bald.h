@@ -22,6 +22,10 @@ using BaldKernel = void(const TensorView& logits /* [T, N, C, h, w] */, Extent r
 using BaldUpdateKernel = void(const TensorView& logits /* [N, C, h, w] */, bool align_corners,
                               const TensorView& sum_p, const TensorView& sum_entropy, int threads);
 
+// Before every 32nd pass but the first (kPassesAtOnce in common/pixel_math.h) each of both sums is carried into
+// a total of its shape, which is 0 at first; bald_compute then wants what sum and total make together.
+using BaldCarryKernel = void(const TensorView& sums, const TensorView& totals, int threads);
+
 using BaldComputeKernel = void(const TensorView& sum_p, const TensorView& sum_entropy, int64_t passes,
                                Extent region_size, bool keep_edge, const TensorView& bald_map,
                                const TensorView& region_sum, const TensorView& class_hist, int threads);
@@ -30,7 +34,8 @@ using BaldComputeKernel = void(const TensorView& sum_p, const TensorView& sum_en
 // bit. scratch: uint8 [bald_scratch(...)], 8-byte aligned, of any content; it must be left alone until the
 // stream has come past.
 namespace cuda {
-int64_t bald_scratch(int64_t images, int64_t classes, Extent size, Extent region_size, bool keep_edge);
+int64_t bald_scratch(int64_t passes, int64_t images, int64_t classes, Extent size, Extent region_size,
+                     bool keep_edge);
 
 void bald(const TensorView& logits, Extent region_size, bool keep_edge, bool align_corners,
           const TensorView& bald_map, const TensorView& region_sum, const TensorView& class_hist,
@@ -38,6 +43,8 @@ void bald(const TensorView& logits, Extent region_size, bool keep_edge, bool ali
 
 void bald_update(const TensorView& logits, bool align_corners, const TensorView& sum_p,
                  const TensorView& sum_entropy, Stream stream);
+
+void bald_carry(const TensorView& sums, const TensorView& totals, Stream stream);
 
 void bald_compute(const TensorView& sum_p, const TensorView& sum_entropy, int64_t passes, Extent region_size,
                   bool keep_edge, const TensorView& bald_map, const TensorView& region_sum,
@@ -48,4 +55,5 @@ void bald_compute(const TensorView& sum_p, const TensorView& sum_entropy, int64_
 
 RALX_DECLARE_KERNEL(bald, BaldKernel)
 RALX_DECLARE_KERNEL(bald_update, BaldUpdateKernel)
+RALX_DECLARE_KERNEL(bald_carry, BaldCarryKernel)
 RALX_DECLARE_KERNEL(bald_compute, BaldComputeKernel)

@@ -2,6 +2,7 @@
 
 #include <omp.h>
 
+#include "common/plain_floats.h"
 #include "common/region_grid.h"
 #include "common/region_totals.h"
 
@@ -27,8 +28,8 @@ class BlockPass {
       : classes_(classes), e_(arena.take<Real>(classes * kBlock<Real>)) {}
 
   // Σp [C, kBlock<Real>] and ΣH [kBlock<Real>] += those of a block of logits.
-  void add(const LogitBlock<Real>& block, Real* sum_p, int64_t class_stride, Real* sum_entropy,
-           int64_t count) {
+  inline __attribute__((always_inline)) void add(const LogitBlock<Real>& block, Real* sum_p,
+                                                 int64_t class_stride, Real* sum_entropy, int64_t count) {
     BlockSums<Real> sums;
     V entropy[kVectorsPerBlock], one_over_z[kVectorsPerBlock];
     block_softmax(block, classes_, sums,
@@ -110,6 +111,12 @@ __attribute__((noinline, noclone)) void mutual_information(Block<Real> sum_p, co
   }
 }
 
+template <typename Real>
+void carry_all(Real* __restrict sums, Real* __restrict totals, int64_t count) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) carry(sums[i], totals[i]);
+}
+
 // Rows of the images, shared out in groups; the rows of one region are those of whole groups.
 struct RowGroups {
   struct Rows {
@@ -169,16 +176,18 @@ template <typename Real>
 class StackedRows {
  public:
   StackedRows(const LogitSource<Real>& source, int64_t passes, int64_t most_rows, Arena& arena)
-      : source_(source), passes_(passes), blocks_(blocks_in<Real>(source.width)), reader_(source, arena),
-        pass_(source.classes, arena),
-        sum_p_(arena.take<Real>(most_rows * blocks_ * source.classes * kBlock<Real>)),
-        sum_entropy_(arena.take<Real>(most_rows * blocks_ * kBlock<Real>)) {}
+      : source_(source), passes_(passes), blocks_(blocks_in<Real>(source.width)),
+        of_block_((source.classes + 1) * kBlock<Real>), reader_(source, arena), pass_(source.classes, arena),
+        sums_(arena.take<Real>(most_rows * blocks_ * of_block_)),
+        totals_(arena.take<Real>(passes > kPassesAtOnce ? most_rows * blocks_ * of_block_ : 0)) {}
 
   void gather(int64_t image, RowGroups::Rows rows) {
-    const int64_t count = (rows.end - rows.begin) * blocks_;
-    for (int64_t i = 0; i < count * source_.classes * kBlock<Real>; ++i) sum_p_[i] = 0;
-    for (int64_t i = 0; i < count * kBlock<Real>; ++i) sum_entropy_[i] = 0;
+    const int64_t count = (rows.end - rows.begin) * blocks_ * of_block_;
+    for (int64_t i = 0; i < count; ++i) sums_[i] = 0;
+    if (passes_ > kPassesAtOnce)
+      for (int64_t i = 0; i < count; ++i) totals_[i] = 0;
     for (int64_t t = 0; t < passes_; ++t) {
+      if (t > 0 && t % kPassesAtOnce == 0) carry_all(sums_, totals_, count);
       int64_t block = 0;
       for (int64_t y = rows.begin; y < rows.end; ++y) {
         reader_.seek(t * source_.images + image, y);
@@ -186,6 +195,8 @@ class StackedRows {
           pass_.add(reader_.read(x), sum_p(block), kBlock<Real>, sum_entropy(block), kBlock<Real>);
       }
     }
+    if (passes_ > kPassesAtOnce)
+      for (int64_t i = 0; i < count; ++i) sums_[i] += totals_[i];
   }
 
   // Row y of the rows gathered, counted from the first.
@@ -196,15 +207,15 @@ class StackedRows {
   }
 
  private:
-  Real* sum_p(int64_t block) { return sum_p_ + block * source_.classes * kBlock<Real>; }
-  Real* sum_entropy(int64_t block) { return sum_entropy_ + block * kBlock<Real>; }
+  Real* sum_p(int64_t block) { return sums_ + block * of_block_; }
+  Real* sum_entropy(int64_t block) { return sum_p(block) + source_.classes * kBlock<Real>; }
 
   const LogitSource<Real>& source_;
-  const int64_t passes_, blocks_;
+  const int64_t passes_, blocks_, of_block_;
   LogitReader<Real> reader_;
   BlockPass<Real> pass_;
-  Real* const sum_p_;        // [rows, blocks, C, kBlock<Real>]
-  Real* const sum_entropy_;  // [rows, blocks, kBlock<Real>]
+  Real* const sums_;    // [rows, blocks, C + 1, kBlock<Real>]: of p, and last of the entropy
+  Real* const totals_;  // the same, where there are so many passes that they are needed
 };
 
 // The passes have gone by: their sums lie in memory.
@@ -258,6 +269,7 @@ void compute(const LogitSource<Real>& source, Extent region_size, bool keep_edge
   });
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
+    const PlainFloats plain;
     Arena arena = scratch.arena(omp_get_thread_num());
     auto rows = make_rows(groups.rows_per_group, arena);
     RowSink<Real> sink(grid, source.width, source.classes, arena);
@@ -320,6 +332,7 @@ void bald_update(const TensorView& logits, bool align_corners, const TensorView&
     });
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
+      const PlainFloats plain;
       Arena arena = scratch.arena(omp_get_thread_num());
       LogitReader<Real> reader(source, arena);
       BlockPass<Real> pass(source.classes, arena);
@@ -331,6 +344,23 @@ void bald_update(const TensorView& logits, bool align_corners, const TensorView&
           pass.add(reader.read(x), p + image * source.classes * pixels + y * source.width + x, pixels,
                    entropy + row * source.width + x, min_of(kBlock<Real>, source.width - x));
       }
+    }
+  });
+}
+
+void bald_carry(const TensorView& sums, const TensorView& totals, int threads) {
+  constexpr int64_t kPiece = 1 << 14;
+  int64_t count = 1;
+  for (int i = 0; i < sums.ndim; ++i) count *= sums.sizes[i];
+  dispatch_real(sums.dtype, [&](auto real) {
+    using Real = decltype(real);
+    Real *const from = static_cast<Real*>(sums.data), *const to = static_cast<Real*>(totals.data);
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+      const PlainFloats plain;
+#pragma omp for schedule(static)
+      for (int64_t first = 0; first < count; first += kPiece)
+        carry_all(from + first, to + first, min_of(kPiece, count - first));
     }
   });
 }

@@ -169,6 +169,24 @@ struct RegisterSums {
     }
   }
 
+  // `totals` are this thread's part of RegisterTotals.
+  __device__ void carry_into(float* totals) {
+    RALX_UNROLL
+    for (int i = 0; i < kPixels; ++i) {
+      RALX_UNROLL
+      for (int c = 0; c < kMost; ++c) carry(sum_p[c][i], totals[(c * kPixels + i) * kFewThreads]);
+      carry(sum_entropy[i], totals[(kMost * kPixels + i) * kFewThreads]);
+    }
+  }
+  __device__ void add(const float* totals) {
+    RALX_UNROLL
+    for (int i = 0; i < kPixels; ++i) {
+      RALX_UNROLL
+      for (int c = 0; c < kMost; ++c) sum_p[c][i] += totals[(c * kPixels + i) * kFewThreads];
+      sum_entropy[i] += totals[(kMost * kPixels + i) * kFewThreads];
+    }
+  }
+
   __device__ bool is_nan() const {
     bool any = false;
     RALX_UNROLL
@@ -200,7 +218,12 @@ struct RegisterSums {
 // So many that Σp, a pass's logits and what else a thread needs just find room; addresses of a layout that
 // isn't simple take more.
 template <int kMost, int kPixels>
-constexpr int kFewBlocks = 65536 / kFewThreads / (2 * kMost * kPixels + (kPixels > 1 ? 52 : 124));
+constexpr int kFewBlocks = 65536 / kFewThreads / (2 * kMost * kPixels + (kPixels > 1 ? 52 : kMost > 12 ? 124 : 104));
+
+// What a block keeps in shared memory where the passes are so many that their sums are carried into totals:
+// [kMost + 1, kPixels, kFewThreads], the entropy's last.
+template <int kMost, int kPixels>
+constexpr int kTotals = (kMost + 1) * kPixels * kFewThreads;
 
 // Whether the next pass is asked for while one is worked on: where there are registers for it, one a class.
 template <int kMost, int kLeast, typename Source>
@@ -210,7 +233,10 @@ template <int kMost, int kLeast, typename Source>
 __global__ void __launch_bounds__(kFewThreads, kFewBlocks<kMost, Source::kPixels>)
     score_few_classes(Source source, PixelGroups<Source::kPixels> groups, PixelOutputs out) {
   constexpr int kPixels = Source::kPixels;
-  float* const warp = warp_memory(source, 0);
+  const bool many_passes = source.view.passes > kPassesAtOnce;
+  constexpr int kOfBlock = kTotals<kMost, kPixels>;
+  float* const totals = dynamic_shared<float>() + threadIdx.x;
+  float* const warp = warp_memory(source, many_passes ? sizeof(float) * kOfBlock : 0);
   const int classes = source.view.classes;
   groups.each([&](int64_t n, int64_t y, int64_t x, bool wanted) {
     RegisterSums<kMost, kLeast, kPixels> sums;
@@ -227,8 +253,10 @@ __global__ void __launch_bounds__(kFewThreads, kFewBlocks<kMost, Source::kPixels
     const auto add_passes = [&](auto careful, bool mine) {
       constexpr bool kReadAhead = kAhead<kMost, kLeast, Source>;
       const auto passes = static_cast<int32_t>(source.view.passes);
+      for (int i = 0; many_passes && i < kOfBlock; i += kFewThreads) totals[i] = 0;
       if (kReadAhead) read(0);
       for (int32_t t = 0; t < passes; ++t) {
+        if (t > 0 && t % kPassesAtOnce == 0) sums.carry_into(totals);
         if (!kReadAhead) read(t);
         float logits[kMost][kPixels];
         RALX_UNROLL
@@ -236,6 +264,7 @@ __global__ void __launch_bounds__(kFewThreads, kFewBlocks<kMost, Source::kPixels
         if (kReadAhead && t + 1 < passes) read(t + 1);
         if (mine) sums.template add_pass<careful>(logits, classes);
       }
+      if (many_passes) sums.add(totals);
     };
     add_passes(std::false_type{}, wanted);
     const bool again = wanted && sums.is_nan();
@@ -270,10 +299,22 @@ struct MemorySums {
     });
     RALX_UNROLL
     for (int i = 0; i < kPixels; ++i) softmax[i].settle();
-    each_class<kAhead>(source, at, [&](int, const float (&x)[kPixels]) {
+    float total_z[kPixels] = {}, total_tz[kPixels] = {};
+    const bool many = source.view.classes > kFewClasses;
+    each_class<kAhead>(source, at, [&](int c, const float (&x)[kPixels]) {
       RALX_UNROLL
-      for (int i = 0; i < kPixels; ++i) softmax[i].add(x[i] - softmax[i].lowered_by);
+      for (int i = 0; i < kPixels; ++i) {
+        softmax[i].add(x[i] - softmax[i].lowered_by);
+        if (!many || (c + 1) % kClassesAtOnce != 0) continue;
+        carry(softmax[i].z, total_z[i]);
+        carry(softmax[i].tz, total_tz[i]);
+      }
     });
+    RALX_UNROLL
+    for (int i = 0; i < kPixels; ++i) {
+      softmax[i].z += total_z[i];
+      softmax[i].tz += total_tz[i];
+    }
     float one_over_z[kPixels];
     RALX_UNROLL
     for (int i = 0; i < kPixels; ++i) {
@@ -282,6 +323,16 @@ struct MemorySums {
     }
     for (int begin = 0; begin < source.view.classes; begin += kAhead)
       add_classes(at, begin, source.view.classes, softmax, one_over_z);
+  }
+
+  // Into totals [C + 1] that lie behind the sums, the entropy's last.
+  __device__ void carry_all(int classes, float (&sum_entropy)[kPixels]) const {
+    for (int c = 0; c < classes; ++c) {
+      RALX_UNROLL
+      for (int i = 0; i < kPixels; ++i) carry(of(c).of[i], of(classes + c).of[i]);
+    }
+    RALX_UNROLL
+    for (int i = 0; i < kPixels; ++i) carry(sum_entropy[i], of(2 * classes).of[i]);
   }
 
   template <typename At>
@@ -314,28 +365,35 @@ struct MemorySums {
 };
 
 // Few pixels find room, so each must ask for many logits to keep enough in flight.
-constexpr int kManyAhead = 16;
+template <typename Source>
+constexpr int kManyAhead = Source::kInterpolates ? 12 : 16;
 
-// A block's pixels are few enough that Σp of this many classes fits in any GPU's shared memory; beyond, it
-// lies in scratch.
+// A block's pixels are few enough that Σp of some hundred classes fits in any GPU's shared memory, with a total
+// beside it where the passes are many; beyond, it lies in scratch.
 constexpr int64_t kManyPixels = 64;
-constexpr int64_t kMostInShared = (96 << 10) / (sizeof(float) * kManyPixels);
+constexpr int64_t kMostInShared = (96 << 10) / sizeof(float);
 constexpr int64_t kScratchBlocks = 256;
+
+RALX_HD int64_t numbers_of_block(int64_t passes, int64_t classes) {
+  return kManyPixels * (passes > kPassesAtOnce ? 2 * classes + 1 : classes);
+}
 
 template <typename Source>
 __global__ void __launch_bounds__(kManyPixels / Source::kPixels, 5)
     score_many_classes(Source source, PixelGroups<Source::kPixels> groups, PixelOutputs out, float* scratch) {
   constexpr int kPixels = Source::kPixels;
-  using Sums = MemorySums<kManyAhead, kPixels>;
+  using Sums = MemorySums<kManyAhead<Source>, kPixels>;
   const int classes = source.view.classes;
-  const int64_t of_block = kManyPixels * classes;
+  const bool many_passes = source.view.passes > kPassesAtOnce;
+  const int64_t of_block = numbers_of_block(source.view.passes, classes);
   float* const warp = warp_memory(source, scratch == nullptr ? sizeof(float) * of_block : 0);
   float* const first = scratch == nullptr ? dynamic_shared<float>() : scratch + blockIdx.x * of_block;
   const Sums sums{reinterpret_cast<typename Sums::Numbers*>(first) + threadIdx.x, kManyPixels / kPixels};
   groups.each([&](int64_t n, int64_t y, int64_t x, bool wanted) {
     float sum_entropy[kPixels] = {};
-    for (int c = 0; c < classes; ++c) sums.of(c) = {};
+    for (int c = 0; c < (many_passes ? 2 * classes + 1 : classes); ++c) sums.of(c) = {};
     for (int64_t t = 0; t < source.view.passes; ++t) {
+      if (t > 0 && t % kPassesAtOnce == 0) sums.carry_all(classes, sum_entropy);
       const auto at = source.at(t, n, y, x, wanted, warp);
       if (wanted) sums.add_pass(source, at, sum_entropy);
     }
@@ -343,8 +401,13 @@ __global__ void __launch_bounds__(kManyPixels / Source::kPixels, 5)
     PixelScore score[kPixels];
     for (int c = 0; c < classes; ++c) {
       RALX_UNROLL
-      for (int i = 0; i < kPixels; ++i) score[i].add(c, sums.of(c).of[i], out.one_over_passes);
+      for (int i = 0; i < kPixels; ++i) {
+        const float total = many_passes ? sums.of(classes + c).of[i] : 0;
+        score[i].add(c, total + sums.of(c).of[i], out.one_over_passes);
+      }
     }
+    RALX_UNROLL
+    for (int i = 0; i < kPixels; ++i) sum_entropy[i] += many_passes ? sums.of(2 * classes).of[i] : 0;
     out.write(n, y, x, score, sum_entropy);
   });
 }
@@ -390,6 +453,11 @@ __global__ void __launch_bounds__(kStreamThreads)
     const float entropy[1] = {sum_entropy[(n * out.rows + y) * out.columns + x]};
     out.write(n, y, x, score, entropy);
   });
+}
+
+__global__ void __launch_bounds__(kStreamThreads) carry_sums(float* sums, float* totals, int64_t count) {
+  const int64_t i = blockIdx.x * static_cast<int64_t>(kStreamThreads) + threadIdx.x;
+  if (i < count) carry(sums[i], totals[i]);
 }
 
 // ---- regions ----
@@ -497,15 +565,16 @@ __global__ void __launch_bounds__(kRegionThreads)
 
 // Where what lies in scratch, the widest numbers first.
 struct Scratch {
-  Scratch(const Slices& slices, void* data) : data_(static_cast<unsigned char*>(data)) {
+  Scratch(int64_t passes, const Slices& slices, void* data) : data_(static_cast<unsigned char*>(data)) {
     totals.sums = take<double>(slices.count());
-    if (slices.classes > kMostInShared) sum_p = take<float>(kScratchBlocks * kManyPixels * slices.classes);
+    const int64_t of_block = numbers_of_block(passes, slices.classes);
+    if (of_block > kMostInShared) sum_p = take<float>(kScratchBlocks * of_block);
     label = take<int32_t>(slices.images * slices.grid.image.height * slices.grid.image.width);
     totals.counts = take<uint32_t>(slices.count() * slices.classes);
   }
 
   SliceTotals totals;
-  float* sum_p = nullptr;  // [kScratchBlocks, C, kManyPixels], where C is too large for shared memory
+  float* sum_p = nullptr;  // [kScratchBlocks, numbers_of_block()], where shared memory is too small
   int32_t* label;          // [N, H, W]
   int64_t bytes = 0;
 
@@ -537,14 +606,16 @@ template <int kMost, int kLeast, typename Source>
 void launch_few(const Source& source, const PixelOutputs& out, Stream stream) {
   const PixelGroups<Source::kPixels> groups{source.view.images, out.rows, out.columns / Source::kPixels};
   launch(score_few_classes<kMost, kLeast, Source>, blocks_for(groups.count(), kFewThreads), kFewThreads,
-         kFewThreads / kWarp * source.warp_bytes(), as_cuda(stream), source, groups, out);
+         (source.view.passes > kPassesAtOnce ? sizeof(float) * kTotals<kMost, Source::kPixels> : 0) +
+             kFewThreads / kWarp * source.warp_bytes(),
+         as_cuda(stream), source, groups, out);
 }
 
 template <typename Source>
 void launch_many(const Source& source, const PixelOutputs& out, float* sum_p, Stream stream) {
   constexpr int kThreads = kManyPixels / Source::kPixels;
   const PixelGroups<Source::kPixels> groups{source.view.images, out.rows, out.columns / Source::kPixels};
-  const size_t shared = sizeof(float) * kManyPixels * static_cast<size_t>(source.view.classes);
+  const size_t shared = sizeof(float) * numbers_of_block(source.view.passes, source.view.classes);
   const int64_t blocks = blocks_for(groups.count(), kThreads);
   launch(score_many_classes<Source>,
          static_cast<unsigned>(sum_p == nullptr ? blocks : min_of(blocks, kScratchBlocks)), kThreads,
@@ -570,9 +641,10 @@ void score_passes(const Source& source, const PixelOutputs& out, float* sum_p, S
 
 }  // namespace
 
-int64_t bald_scratch(int64_t images, int64_t classes, Extent size, Extent region_size, bool keep_edge) {
+int64_t bald_scratch(int64_t passes, int64_t images, int64_t classes, Extent size, Extent region_size,
+                     bool keep_edge) {
   const Slices slices(RegionGrid(size, region_size, keep_edge), images, classes);
-  return Scratch(slices, nullptr).bytes;
+  return Scratch(passes, slices, nullptr).bytes;
 }
 
 void bald(const TensorView& logits, Extent region_size, bool keep_edge, bool align_corners,
@@ -581,7 +653,7 @@ void bald(const TensorView& logits, Extent region_size, bool keep_edge, bool ali
   const OnDevice here(bald_map.device);
   const Extent size{bald_map.sizes[1], bald_map.sizes[2]};
   const Slices slices(RegionGrid(size, region_size, keep_edge), logits.sizes[1], logits.sizes[2]);
-  const Scratch parts(slices, scratch.data);
+  const Scratch parts(logits.sizes[0], slices, scratch.data);
   const PixelOutputs out{static_cast<float*>(bald_map.data), parts.label, size.height, size.width,
                          1 / static_cast<float>(logits.sizes[0])};
   dispatch_source(LogitView(logits, size, align_corners),
@@ -602,13 +674,21 @@ void bald_update(const TensorView& logits, bool align_corners, const TensorView&
   });
 }
 
+void bald_carry(const TensorView& sums, const TensorView& totals, Stream stream) {
+  const OnDevice here(sums.device);
+  int64_t count = 1;
+  for (int i = 0; i < sums.ndim; ++i) count *= sums.sizes[i];
+  launch(carry_sums, blocks_for(count, kStreamThreads), kStreamThreads, 0, as_cuda(stream),
+         static_cast<float*>(sums.data), static_cast<float*>(totals.data), count);
+}
+
 void bald_compute(const TensorView& sum_p, const TensorView& sum_entropy, int64_t passes, Extent region_size,
                   bool keep_edge, const TensorView& bald_map, const TensorView& region_sum,
                   const TensorView& class_hist, const TensorView& scratch, Stream stream) {
   const OnDevice here(bald_map.device);
   const Extent size{sum_p.sizes[2], sum_p.sizes[3]};
   const Slices slices(RegionGrid(size, region_size, keep_edge), sum_p.sizes[0], sum_p.sizes[1]);
-  const Scratch parts(slices, scratch.data);
+  const Scratch parts(1, slices, scratch.data);
   const PixelOutputs out{static_cast<float*>(bald_map.data), parts.label, size.height, size.width,
                          1 / static_cast<float>(passes)};
   const PixelGroups<1> groups{sum_p.sizes[0], size.height, size.width};

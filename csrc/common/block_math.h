@@ -93,21 +93,36 @@ struct BlockSums {
 // visit(c, v, x, 2^t) sees vector v of each class on the way: once or, where some pixels need the other way,
 // twice, and the second time counts. A pixel's numbers don't depend on its neighbours.
 template <typename Real, typename Visit>
-inline void block_softmax(const LogitBlock<Real>& block, int64_t classes, BlockSums<Real>& sums,
-                          const Visit& visit) {
+inline __attribute__((always_inline)) void block_softmax(const LogitBlock<Real>& block, int64_t classes,
+                                                         BlockSums<Real>& sums, const Visit& visit) {
   using V = Vector<Real>;
   const auto logit = [&](int64_t c, int v) {
     return load(block.pixels + c * block.class_stride + v * kLanes<Real>);
   };
-  const auto add = [&](const auto& step) {
-    for (int v = 0; v < kVectorsPerBlock; ++v) sums.z[v] = sums.tz[v] = V{};
-    for (int64_t c = 0; c < classes; ++c)
+  const auto add_some = [&](const auto& step, int64_t first, int64_t last) __attribute__((always_inline)) {
+    for (int64_t c = first; c < last; ++c)
       for (int v = 0; v < kVectorsPerBlock; ++v) {
         const V x = logit(c, v), t = step(x, v), e = exp2_nonpositive(t);
         sums.z[v] += e;
         sums.tz[v] += t * e;
         visit(c, v, x, e);
       }
+  };
+  const auto add = [&](const auto& step) __attribute__((always_inline)) {
+    for (int v = 0; v < kVectorsPerBlock; ++v) sums.z[v] = sums.tz[v] = V{};
+    if (classes <= kFewClasses) return add_some(step, 0, classes);
+    V z[kVectorsPerBlock] = {}, tz[kVectorsPerBlock] = {};
+    for (int64_t first = 0; first < classes; first += kClassesAtOnce) {
+      add_some(step, first, min_of(first + kClassesAtOnce, classes));
+      for (int v = 0; v < kVectorsPerBlock; ++v) {
+        carry(sums.z[v], z[v]);
+        carry(sums.tz[v], tz[v]);
+      }
+    }
+    for (int v = 0; v < kVectorsPerBlock; ++v) {
+      sums.z[v] = z[v];
+      sums.tz[v] = tz[v];
+    }
   };
   for (int v = 0; v < kVectorsPerBlock; ++v) sums.largest[v] = block.largest[v];
   for (int v = 0; v < kVectorsPerBlock; ++v) sums.shift[v] = sums.largest[v] * -sums.kLog;
@@ -119,7 +134,8 @@ inline void block_softmax(const LogitBlock<Real>& block, int64_t classes, BlockS
 // entropy[i] = Shannon entropy in nats of pixel i's softmax; visit(v, sums, 1 / z, entropy) sees each vector
 // of them and the sums they were made from.
 template <typename Real, typename Visit>
-inline void block_entropy(const LogitBlock<Real>& block, int64_t classes, Real* entropy, const Visit& visit) {
+inline __attribute__((always_inline)) void block_entropy(const LogitBlock<Real>& block, int64_t classes,
+                                                         Real* entropy, const Visit& visit) {
   using V = Vector<Real>;
   BlockSums<Real> sums;
   block_softmax(block, classes, sums, [](int64_t, int, V, V) {});

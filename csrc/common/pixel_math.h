@@ -75,6 +75,18 @@ RALX_HD void argmax_step(T x, IntOf<T> c, T& best, IntOf<T>& label) {
   label = better ? c : label;
 }
 
+// A float32 sum loses a little with each number that it takes, so it takes a few at a time: then carry() moves
+// it into a total, and leaves in it what rounding took from the total (Kahan 1965).
+template <typename T>
+RALX_HD void carry(T& sum, T& total) {
+  const T before = total;
+  total = before + sum;
+  sum -= total - before;
+}
+
+// So many passes; all classes where they are few, else so many.
+constexpr int kPassesAtOnce = 32, kFewClasses = 32, kClassesAtOnce = 16;
+
 // a · b, rounded, whatever it is added to.
 RALX_HD float rounded_product(float a, float b) {
 #if defined(__CUDA_ARCH__)

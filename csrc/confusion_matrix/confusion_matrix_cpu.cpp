@@ -4,6 +4,7 @@
 
 #include "common/block_math.h"
 #include "common/label_rows.h"
+#include "common/plain_floats.h"
 
 namespace ralx::RALX_ISA {
 namespace {
@@ -56,6 +57,7 @@ BadLabel count_all(const TensorView& target, const TensorView& counts, int64_t i
   BadLabel bad{BadLabel::none, 0, 0};
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
+    const PlainFloats plain;
     const int thread = omp_get_thread_num();
     Arena arena = scratch.arena(thread);
     int64_t* row_target = arena.take<int64_t>(2 * width);

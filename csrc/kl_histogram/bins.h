@@ -7,6 +7,9 @@
 
 namespace ralx::RALX_ISA {
 
+// A row whose sum is too large for float64 is taken times this, which changes no share of it.
+constexpr double kOfHugeRow = 0x1p-64;
+
 // Equal bins over low..high.
 struct Bins {
   double low = 0, unit = 1, scale = 1, last = 0;

@@ -19,6 +19,7 @@
 
 #include "common/buffer.h"
 #include "common/pixel_math.h"
+#include "common/plain_floats.h"
 #include "common/scalar.h"
 #include "common/simd.h"
 #include "kl_histogram/bins.h"
@@ -68,16 +69,30 @@ template <int kCount>
 void read_rows(const TensorView& view, int64_t first, double eps, double* __restrict x,
                double* __restrict ln) {
   const int64_t classes = view.sizes[1], stride = view.strides[1];
-  dispatch_floating(view.dtype, [&](auto scalar) {
-    for (int i = 0; i < kCount; ++i) {
-      const int64_t row = min_of(first + i, view.sizes[0] - 1);
-      const auto* in = static_cast<const decltype(scalar)*>(view.data) + row * view.strides[0];
-      for (int64_t c = 0; c < classes; ++c) x[c * kCount + i] = to_real(in[c * stride]) + eps;
+  double scale[kCount], sum[kCount];
+  const auto read = [&] {
+    dispatch_floating(view.dtype, [&](auto scalar) {
+      for (int i = 0; i < kCount; ++i) {
+        const int64_t row = min_of(first + i, view.sizes[0] - 1);
+        const auto* in = static_cast<const decltype(scalar)*>(view.data) + row * view.strides[0];
+        const double scaled_eps = eps * scale[i];
+        for (int64_t c = 0; c < classes; ++c)
+          x[c * kCount + i] = to_real(in[c * stride]) * scale[i] + scaled_eps;
+      }
+    });
+    for (double& of_row : sum) of_row = 0;
+    for (int64_t c = 0; c < classes; ++c)
+      for (int i = 0; i < kCount; ++i) sum[i] += x[c * kCount + i];
+  };
+  for (double& of_row : scale) of_row = 1;
+  read();
+  bool huge = false;
+  for (int i = 0; i < kCount; ++i)
+    if (!__builtin_isfinite(sum[i])) {
+      huge = true;
+      scale[i] = kOfHugeRow;
     }
-  });
-  double sum[kCount] = {};
-  for (int64_t c = 0; c < classes; ++c)
-    for (int i = 0; i < kCount; ++i) sum[i] += x[c * kCount + i];
+  if (huge) read();
   bool plain = true;
   for (int64_t c = 0; c < classes; ++c)
     for (int i = 0; i < kCount; ++i) {
@@ -130,6 +145,7 @@ class Reference {
     const int64_t first = number * span, tiles = round_up(min_of(span, length - first), kTile) / kTile;
 #pragma omp parallel num_threads(threads_) if (threads_ > 1) reduction(|| : special) reduction(max : greatest)
     {
+      const PlainFloats plain;
       double* rows = rows_.data() + omp_get_thread_num() * classes * kTile;
 #pragma omp for schedule(static)
       for (int64_t t = 0; t < tiles; ++t) {
@@ -512,6 +528,7 @@ void kl_histogram(const TensorView& p, const TensorView& q, const TensorView& ou
     const auto each_block = [&](const auto& step) {
 #pragma omp parallel num_threads(threads) if (threads > 1)
       {
+        const PlainFloats plain;
         Arena arena = scratch.arena(omp_get_thread_num());
         Worker worker = make_worker(arena);
 #pragma omp for schedule(dynamic)
@@ -539,7 +556,7 @@ void kl_histogram(const TensorView& p, const TensorView& q, const TensorView& ou
     } else {
       if (own_range) {
         each_pair([&](Worker& worker, int64_t, BlockState& state) { worker.measure<false>(state); });
-        for (int64_t k = 0; k < here / kRows; ++k) states[k].use_limits(num_bins);
+        each_block([&](Worker&, int64_t, BlockState& state) { state.use_limits(num_bins); });
       }
       each_pair([&](Worker& worker, int64_t i, BlockState& state) {
         worker.count<false>(state, &counts[i * num_bins]);

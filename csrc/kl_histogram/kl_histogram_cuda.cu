@@ -191,10 +191,20 @@ __global__ void prepare(Work work, Matrix p, Matrix q, double eps) {
   if (row < (is_p ? work.rows : work.columns())) {
     const Matrix& in = is_p ? p : q;
     double* out = (is_p ? work.p : work.ln_q) + row * work.classes;
-    double sum = 0;
-    for (int64_t c = 0; c < work.classes; ++c) sum += in.at(row, c) + eps;
+    double scale = 1;
+    const auto number = [&](int64_t c) { return in.at(row, c) * scale + eps * scale; };
+    const auto add_up = [&] {
+      double sum = 0;
+      for (int64_t c = 0; c < work.classes; ++c) sum += number(c);
+      return sum;
+    };
+    double sum = add_up();
+    if (!(fabs(sum) < __builtin_inf())) {
+      scale = kOfHugeRow;
+      sum = add_up();
+    }
     for (int64_t c = 0; c < work.classes; ++c) {
-      const double share = (in.at(row, c) + eps) / sum, ln = natural_log(share);
+      const double share = number(c) / sum, ln = natural_log(share);
       out[c] = is_p ? share : ln;
       if (share != 0) self = multiply_add(share, ln, self);
       least = lower(ln, least);

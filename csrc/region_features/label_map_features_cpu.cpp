@@ -1,6 +1,7 @@
 #include <omp.h>
 
 #include "common/label_rows.h"
+#include "common/plain_floats.h"
 #include "region_features/fixed_point.h"
 #include "region_features/pixel_rows.h"
 
@@ -120,6 +121,7 @@ BadLabel compute(const LogitSource<Real>& source, const LabelRows& map, int64_t 
   BadLabel bad{BadLabel::none, 0, 0};
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
+    const PlainFloats plain;
     const int thread = omp_get_thread_num(), team = omp_get_num_threads();  // maybe fewer than asked for
     Arena arena = scratch.arena(thread);
     Worker<Real> worker = make_worker(arena);

@@ -2,6 +2,7 @@
 
 #include <omp.h>
 
+#include "common/plain_floats.h"
 #include "common/region_grid.h"
 #include "common/region_totals.h"
 #include "region_features/pixel_rows.h"
@@ -206,6 +207,7 @@ class Pass {
     ThreadScratch scratch(threads, make_worker);
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
+      const PlainFloats plain;
       Arena arena = scratch.arena(omp_get_thread_num());
       auto worker = make_worker(arena);
       worker.prepare();

@@ -107,7 +107,8 @@ def _bald_of_passes(
 class BaldAccumulator:
     """`bald` for passes that come one after another: `update` with each, `compute` at any time.
 
-    Holds the sums over the passes of p [N, C, H, W] and of its entropy [N, H, W], whatever their number.
+    Holds the sums over the passes of p [N, C, H, W] and of its entropy [N, H, W]; after 32 passes, however
+    many follow, as much again, which keeps float32 from losing what later passes add.
     Arguments and errors are those of `bald`.
     """
 
@@ -136,17 +137,20 @@ class BaldAccumulator:
                 f"logits of all passes must have the same shape, dtype and device, got {list(logits.shape)} "
                 f"{logits.dtype} on {logits.device} after {list(shape)} {dtype} on {device}"
             )
-        _update_op(logits, self.align_corners, self._sum_p, self._sum_entropy)
+        if self.passes > 0 and self.passes % _C.PASSES_AT_ONCE == 0:
+            self._carry()
+        _update_op(logits, self.align_corners, *self._sums)
         self.passes += 1
 
     def compute(self) -> BaldScores:
         """The scores of the passes so far. Changes nothing: more passes may follow."""
         if self.passes == 0:
             raise ValueError("compute() needs at least one pass, got none: call update() first")
-        size = self._sum_p.shape[2], self._sum_p.shape[3]
-        region = self.region_size or size
-        outputs = _compute_op(self._sum_p, self._sum_entropy, self.passes, region, self.keep_edge)
-        return _scores(outputs, self.region_size)
+        sums = self._sums
+        if self._totals is not None:
+            sums = self._totals[0] + sums[0], self._totals[1] + sums[1]
+        region = self.region_size or (sums[0].shape[2], sums[0].shape[3])
+        return _scores(_compute_op(*sums, self.passes, region, self.keep_edge), self.region_size)
 
     def _start(self, logits: Tensor) -> None:
         size = check_size(self.size, logits)
@@ -154,7 +158,17 @@ class BaldAccumulator:
             check_region_size(self.region_size, size)
         self._like = logits.shape, logits.dtype, logits.device
         with torch.inference_mode(False):  # a later pass may come outside inference mode
-            self._sum_p, self._sum_entropy = _zero_sums(logits, size)
+            self._sums = _zero_sums(logits, size)
+        self._totals: tuple[Tensor, Tensor] | None = None
+
+    def _carry(self) -> None:
+        """Moves the sums into the totals, and leaves in them what rounding takes from the totals."""
+        if self._totals is None:
+            with torch.inference_mode(False):
+                self._totals, self._sums = self._sums, tuple(torch.zeros_like(x) for x in self._sums)
+            return
+        for sums, totals in zip(self._sums, self._totals, strict=True):
+            _carry_op(sums, totals)
 
 
 def bald_ref(
@@ -165,15 +179,17 @@ def bald_ref(
     keep_edge: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same in plain torch, for stacked passes."""
-    sum_p, sum_entropy = _zero_sums(logits[0], size or (logits.shape[-2], logits.shape[-1]))
+    sums = _zero_sums(logits[0], size or (logits.shape[-2], logits.shape[-1]), torch.float64)
     for one_pass in logits:
-        _update_ref(one_pass, align_corners, sum_p, sum_entropy)
-    return _compute_ref(sum_p, sum_entropy, len(logits), region_size, keep_edge)
+        _update_ref(one_pass, align_corners, *sums)
+    return _compute_ref(*sums, len(logits), region_size, keep_edge)
 
 
-def _zero_sums(logits: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def _zero_sums(
+    logits: Tensor, size: tuple[int, int], dtype: torch.dtype | None = None
+) -> tuple[Tensor, Tensor]:
     images, classes = logits.shape[:2]
-    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    dtype = dtype or (torch.float64 if logits.dtype == torch.float64 else torch.float32)
     return logits.new_zeros(images, classes, *size, dtype=dtype), logits.new_zeros(images, *size, dtype=dtype)
 
 
@@ -234,8 +250,9 @@ def _cuda(
 
 
 def _scratch(logits: Tensor, size: tuple[int, int], region_size: tuple[int, int], keep_edge: bool) -> Tensor:
+    passes = logits.shape[0] if logits.dim() == 5 else 1
     images, classes = logits.shape[-4:-2]
-    needed = cuda_kernels.bald_scratch(images, classes, size, region_size, keep_edge)
+    needed = cuda_kernels.bald_scratch(passes, images, classes, size, region_size, keep_edge)
     return logits.new_empty(needed, dtype=torch.uint8)
 
 
@@ -262,6 +279,27 @@ def _update_cuda(logits: Tensor, align_corners: bool, sum_p: Tensor, sum_entropy
 
 def _update_fake(logits: Tensor, align_corners: bool, sum_p: Tensor, sum_entropy: Tensor) -> None:
     """Only the sums change."""
+
+
+def _carry_cpu(sums: Tensor, totals: Tensor) -> None:
+    _C.bald_carry(sums, totals, threads_for(sums.numel()))
+
+
+def _carry_cuda(sums: Tensor, totals: Tensor) -> None:
+    if sums.dtype == torch.float64:
+        _carry_ref(sums, totals)
+    else:
+        cuda_kernels.bald_carry(sums, totals, stream_of(sums))
+
+
+def _carry_ref(sums: Tensor, totals: Tensor) -> None:
+    before = totals.clone()
+    totals += sums
+    sums -= totals - before
+
+
+def _carry_fake(sums: Tensor, totals: Tensor) -> None:
+    """Only their numbers change."""
 
 
 def _compute_cpu(
@@ -298,6 +336,14 @@ _update_op = register(
     cuda=_update_cuda,
     ref=_update_ref,
     fake=_update_fake,
+)
+
+_carry_op = register(
+    "bald_carry(Tensor(a!) sums, Tensor(b!) totals) -> ()",
+    cpu=_carry_cpu,
+    cuda=_carry_cuda,
+    ref=_carry_ref,
+    fake=_carry_fake,
 )
 
 _compute_op = register(

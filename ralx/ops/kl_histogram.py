@@ -21,6 +21,9 @@ from ralx.ops.registration import cuda_kernels, register, stream_of
 # The reference holds this many numbers of [rows, L, C] at a time: 32 MiB in float64.
 _REF_CHUNK = 2**22
 
+# A row whose sum is too large for float64 is taken times this, which changes no share of it.
+_OF_HUGE_ROW = 2.0**-64
+
 
 def kl_histogram(
     p: Tensor,
@@ -33,7 +36,8 @@ def kl_histogram(
     """For each row of p, the histogram of its KL divergences (in nats) to all rows of q, divided by L.
 
     The divergence features of "Reinforced Active Learning for Image Segmentation" (ICLR 2020), section 3.2.
-    Every row of p and q is first smoothed and normalised, (x + eps) / Σ (x + eps).
+    Every row of p and q is first smoothed and normalised, (x + eps) / Σ (x + eps), also where the sum itself
+    would be too large for float64.
 
     Args:
         p: [..., C] distributions or counts; float32, float16, bfloat16 or float64, any strides.
@@ -88,7 +92,9 @@ def kl_histogram_ref(
 
 
 def _smoothed(x: Tensor, eps: float) -> Tensor:
-    x = x.double() + eps
+    x = x.double()
+    huge = ~(x + eps).sum(-1, keepdim=True).isfinite()
+    x = torch.where(huge, x * _OF_HUGE_ROW + eps * _OF_HUGE_ROW, x + eps)
     return x / x.sum(-1, keepdim=True)
 
 

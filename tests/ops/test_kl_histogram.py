@@ -435,3 +435,14 @@ GOOD = torch.rand(4, 3)
 def test_rejections(arguments, error, message) -> None:
     with pytest.raises(error, match=message):
         kl_histogram(**({"p": GOOD, "q": GOOD} | arguments))
+
+
+@pytest.mark.parametrize("large", [1e308, 1.7e308])
+def test_rows_whose_sum_is_too_large_for_float64(large) -> None:
+    p = torch.tensor([[large, large, large], [large, 0.0, 0.0]], dtype=torch.float64)
+    shares = torch.tensor([[1 / 3, 1 / 3, 1 / 3], [1.0, 0.0, 0.0]], dtype=torch.float64)
+    for eps in (0.0, 1e-7):
+        found = kl_histogram(p, p, bins=4, range=(0.0, 20.0), eps=eps)
+        expected = kl_histogram(shares, shares, bins=4, range=(0.0, 20.0), eps=0.0)
+        assert torch.equal(found, expected)
+        assert torch.equal(kl_histogram_ref(p, p, 4, (0.0, 20.0), eps).float(), expected)

@@ -31,7 +31,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from ralx import _C
 from ralx.ops import RegionFeatures, region_features
 from ralx.ops._reference import split_regions, upsample_ref
-from ralx.ops.region_features import region_features_ref
+from ralx.ops.region_features import _empty, region_features_ref
 
 POOLED = ("entropy_min", "entropy_avg", "entropy_max")
 
@@ -456,5 +456,13 @@ def test_a_negated_view_is_read_as_negated() -> None:
 
 
 def test_wrong_tensors_do_not_reach_the_kernel() -> None:
-    with pytest.raises(TypeError, match="incompatible function arguments"):
-        _C.region_features(X.numpy(), (8, 8), (16, 16), False, X, X, X, X, X, 1)
+    outputs = _empty(X, (8, 8), (4, 4), (16, 16), False, False, [0, 0, 0])
+    right = [X, (8, 8), False, (16, 16), False, [0, 0, 0], *outputs, 1]
+    _C.region_features(*right)
+    assert torch.equal(outputs[0], region_features(X, (8, 8), cells=(4, 4)).class_hist)
+    places = [place for place, argument in enumerate(right) if isinstance(argument, torch.Tensor)]
+    for place in places:
+        wrong = [*right[:place], right[place].numpy(), *right[place + 1 :]]
+        with pytest.raises(TypeError, match="incompatible function arguments"):
+            _C.region_features(*wrong)
+    assert len(places) > 5
