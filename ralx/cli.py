@@ -20,7 +20,7 @@ from ralx.config import Config, preset
 from ralx.datasets import DataError, SyntheticSizes, check_data, load_splits
 from ralx.experiments import Experiment
 from ralx.monitor import Monitor
-from ralx.report import summary_table, write_report
+from ralx.report import has_report, summary_table, write_report
 from ralx.run_dir import RunDirectory, open_run
 from ralx.support.files import RunError, load_tensors
 from ralx.support.terminal import fit_to_terminal
@@ -217,11 +217,13 @@ def is_finished(folder: RunDirectory, config: Config) -> bool:
             if not policy.exists():
                 return False
             load_tensors(policy)
+            if config.policy is None and folder.num_steps(seed) != config.steps_to_learn:
+                return False
         for method in config.methods:
             if not folder.selection_path(method, seed).exists():
                 return False
             folder.read_selection(method, seed)
-    return report.exists() and report.stat().st_mtime_ns >= results.stat().st_mtime_ns
+    return has_report(folder.path) and report.stat().st_mtime_ns >= results.stat().st_mtime_ns
 
 
 def data_options(config: Config) -> dict[str, Any]:

@@ -284,7 +284,7 @@ class PolicyLearner:
         """
         piece = f"learn-seed{self.seed}"
         saved = run.checkpoint.load(piece)
-        if saved:
+        if saved and run.num_steps(self.seed) >= saved[1]["step_of_run"]:  # else lines were lost
             self._restore(*saved)
         run.cut_steps(self._is_before)
         monitor.forget(piece, self.step_of_run + 1)
