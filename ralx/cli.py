@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 the run failed, 2 wrong options or data, 130 interrupted (
 import contextlib
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +22,7 @@ from ralx.monitor import Monitor
 from ralx.report import has_report, summary_table, write_report
 from ralx.run_dir import RunDirectory, open_run
 from ralx.support.files import RunError, load_tensors
-from ralx.support.terminal import fit_to_terminal
+from ralx.support.terminal import fit_to_terminal, heeds_interrupts
 from ralx.support.threads import usable_threads
 
 Stage = Literal["pretrain", "learn", "evaluate", "report"]
@@ -89,17 +88,18 @@ def exit_code(program: str, command: Callable[[], int], *, interrupted: str) -> 
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Yields what tells whether Ctrl-C was pressed. It raises KeyboardInterrupt as ever."""
+    """Yields what tells whether Ctrl-C was pressed. It raises KeyboardInterrupt as ever; pressed again, it
+    ends the process by the signal."""
     pressed = False
 
     def note(number: int, frame: Any) -> None:
         nonlocal pressed
         pressed = True
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.default_int_handler(number, frame)
 
-    before = signal.getsignal(signal.SIGINT)
-    ours = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
-    if ours:  # a shell's background jobs ignore it, and only the main thread may choose
+    before, ours = signal.getsignal(signal.SIGINT), heeds_interrupts()
+    if ours:
         signal.signal(signal.SIGINT, note)
     try:
         yield lambda: pressed

@@ -502,6 +502,22 @@ def test_a_terminal_of_few_letters_is_enough(finished, tmp_path, encoding):
     assert "theta0" in result.stdout.decode(encoding)
 
 
+def test_a_second_interrupt_ends_by_the_signal(capsys):
+    def pressed_once():
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+        return 0
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert exit_code("ralx-train", pressed_once, interrupted="") == 0
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_an_interrupt_that_a_library_turns_into_another_error_is_one(capsys):
     def interrupted_inside_a_library():
         try:

@@ -16,8 +16,8 @@ COMMANDS = ("ralx-train", "ralx-experiment", "ralx.cli", "ralx.study.cli")  # as
 _CHOSEN_BY_USER = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
 # Other programs that import ralx have their own wishes.
-_IS_COMMAND = any(Path(word).name in COMMANDS for word in sys.orig_argv)
-if _IS_COMMAND and not any(name in os.environ for name in _CHOSEN_BY_USER):
+IS_COMMAND = any(Path(word).name in COMMANDS for word in sys.orig_argv)
+if IS_COMMAND and not any(name in os.environ for name in _CHOSEN_BY_USER):
     os.environ["GOMP_SPINCOUNT"] = "1000"
 
 

@@ -36,6 +36,22 @@ def test_the_commands_spin_briefly_unless_told_otherwise(words, environment, spi
     assert result.stdout.strip() == spins
 
 
+@pytest.mark.parametrize(("words", "handler"), [([], "default_int_handler"), (["ralx-train"], "SIG_DFL")])
+def test_a_command_that_is_interrupted_while_it_loads_ends_by_the_signal(words, handler):
+    code = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
+class Look:
+    def find_spec(name, path, target=None):
+        if name == "torch":
+            print(repr(signal.getsignal(signal.SIGINT)))
+sys.meta_path.insert(0, Look)
+import ralx
+"""
+    result = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    assert handler in result.stdout
+
+
 def test_the_choice_comes_before_torch():
     code = "import sys, ralx; print([m for m in sys.modules if m in ('torch', 'ralx.support.threads')])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
