@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 the run failed, 2 wrong options or data, 130 interrupted (
 import contextlib
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +19,10 @@ from ralx.config import Config, preset
 from ralx.datasets import DataError, SyntheticSizes, check_data, load_splits
 from ralx.experiments import Experiment
 from ralx.monitor import Monitor
-from ralx.report import summary_table, write_report
+from ralx.report import has_report, summary_table, write_report
 from ralx.run_dir import RunDirectory, open_run
 from ralx.support.files import RunError, load_tensors
-from ralx.support.terminal import fit_to_terminal
+from ralx.support.terminal import fit_to_terminal, heeds_interrupts
 from ralx.support.threads import usable_threads
 
 Stage = Literal["pretrain", "learn", "evaluate", "report"]
@@ -89,17 +88,18 @@ def exit_code(program: str, command: Callable[[], int], *, interrupted: str) -> 
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Yields what tells whether Ctrl-C was pressed. It raises KeyboardInterrupt as ever."""
+    """Yields what tells whether Ctrl-C was pressed. It raises KeyboardInterrupt as ever; pressed again, it
+    ends the process by the signal."""
     pressed = False
 
     def note(number: int, frame: Any) -> None:
         nonlocal pressed
         pressed = True
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.default_int_handler(number, frame)
 
-    before = signal.getsignal(signal.SIGINT)
-    ours = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
-    if ours:  # a shell's background jobs ignore it, and only the main thread may choose
+    before, ours = signal.getsignal(signal.SIGINT), heeds_interrupts()
+    if ours:
         signal.signal(signal.SIGINT, note)
     try:
         yield lambda: pressed
@@ -217,11 +217,13 @@ def is_finished(folder: RunDirectory, config: Config) -> bool:
             if not policy.exists():
                 return False
             load_tensors(policy)
+            if config.policy is None and folder.num_steps(seed) != config.steps_to_learn:
+                return False
         for method in config.methods:
             if not folder.selection_path(method, seed).exists():
                 return False
             folder.read_selection(method, seed)
-    return report.exists() and report.stat().st_mtime_ns >= results.stat().st_mtime_ns
+    return has_report(folder.path) and report.stat().st_mtime_ns >= results.stat().st_mtime_ns
 
 
 def data_options(config: Config) -> dict[str, Any]:

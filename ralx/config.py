@@ -319,6 +319,11 @@ class Config:
         """Whether a method among `methods` chooses by the learned policy."""
         return not set(self.methods).isdisjoint(POLICY_METHODS)
 
+    @property
+    def steps_to_learn(self) -> int:
+        """Steps of all episodes of one seed."""
+        return self.episodes * math.ceil(self.budget / self.query_size)
+
     def pool_size_of(self, method: str) -> int:
         return getattr(self, f"pool_size_{method}", self.pool_size_other)
 

@@ -100,9 +100,8 @@ class Experiment:
 
     def learn_policy(self, seed: int) -> None:
         """A policy as a file of the run; the one that the config names where it does."""
-        path = self._policy_path(seed)
-        if not path.exists():
-            given = self.config.policy
+        path, given = self._policy_path(seed), self.config.policy
+        if not path.exists() or not (given or self.run.num_steps(seed) == self.config.steps_to_learn):
             network = self._load_policy(given) if given else self._learned(seed)
             self._save_policy(path, network)
         self.run.checkpoint.clear(f"learn-seed{seed}")

@@ -34,10 +34,10 @@ from ralx.segmentation import (
     Precision,
     SegmenterTrainer,
     autocast,
-    normalise,
     predict,
     train_on_regions,
 )
+from ralx.segmentation.modes import inputs_for
 from ralx.support.files import RunError
 
 State = dict[str, Tensor]
@@ -241,7 +241,7 @@ class Observer:
 
     def _regions(self, images: Tensor) -> Tensor:
         """uint8 [n, 3, H, W] → [n, R, Ds]"""
-        return self.featurizer.regions(normalise(images))
+        return self.featurizer.regions(inputs_for(self.featurizer.segmenter, images))
 
 
 @dataclass
@@ -284,7 +284,7 @@ class PolicyLearner:
         """
         piece = f"learn-seed{self.seed}"
         saved = run.checkpoint.load(piece)
-        if saved:
+        if saved and run.num_steps(self.seed) >= saved[1]["step_of_run"]:  # else lines were lost
             self._restore(*saved)
         run.cut_steps(self._is_before)
         monitor.forget(piece, self.step_of_run + 1)

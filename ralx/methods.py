@@ -28,7 +28,8 @@ from ralx.loop import (
 from ralx.ops.arguments import Edge
 from ralx.pool import chosen_regions
 from ralx.replay_buffer import ReplayBuffer
-from ralx.segmentation import Precision, autocast, normalise
+from ralx.segmentation import Precision, autocast
+from ralx.segmentation.modes import inputs_for
 from ralx.support.imports import import_callable
 
 
@@ -184,7 +185,7 @@ def _of_candidates(
     segmenter = game.trainer.segmenter
     with autocast(game.dataset.device, setting.precision):
         rows = gather_regions(
-            lambda images: compute(segmenter, normalise(images)),
+            lambda images: compute(segmenter, inputs_for(segmenter, images)),
             game.dataset.images,
             game.grid,
             candidates,

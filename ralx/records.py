@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ralx.support.files import read_bytes
+
 Record = dict[str, Any]
 
 
@@ -247,7 +249,7 @@ def _is_json(text: str) -> bool:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_bytes(path).decode()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: must be UTF-8 text, got other bytes at offset {error.start}") from error
 

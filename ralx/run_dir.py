@@ -166,6 +166,11 @@ class RunDirectory:
                 kept = [json.dumps(step) + "\n" for step in read_steps(path) if keep(step)]
             write_whole(path, "".join(kept).encode())
 
+    def num_steps(self, seed: int) -> int:
+        """How many steps of learning with `seed` steps.jsonl has. RunError where it is damaged."""
+        with _naming_damage():
+            return sum(step["seed"] == seed for step in read_steps(self.path / "steps.jsonl"))
+
     # What each stage leaves for the next.
     def policy_path(self, seed: int, first_seed: int) -> Path:
         return self.path / ("policy.safetensors" if seed == first_seed else f"policy-seed{seed}.safetensors")
@@ -285,7 +290,8 @@ def _refuse_foreign(path: Path, config_path: Path, config: dict[str, Any], resum
     if not config_path.exists():
         foreign = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
         if foreign and foreign != ["cache"]:
-            raise RunError(f"--out {path}: must be empty or hold a run, got {', '.join(foreign[:3])}")
+            found = ", ".join(foreign[:3])
+            raise RunError(f"--out {path}: must be empty or hold a run, got {found}, but no config.json")
         return
     if not resume:
         raise RunError(f"--out {path}: holds a run already; go on with --resume or choose another folder")

@@ -18,7 +18,8 @@ import torch
 from PIL import Image
 
 import ralx
-from ralx.cli import exit_code, main, parse
+from ralx.cli import exit_code, is_finished, main, parse
+from ralx.run_dir import RunDirectory
 
 TINY = """
     --synthetic-image-size 48 64 --region-size 16 16 --crop-size 32 32 --synthetic-images 2 4 6 2 2
@@ -183,6 +184,12 @@ def kill_after_writes(process: subprocess.Popen, out: Path, wanted: int) -> bool
     return False
 
 
+def steps_of(out: Path) -> list[dict]:
+    """The lines of steps.jsonl without their times."""
+    lines = (out / "steps.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+
+
 def test_killed_again_and_again_it_ends_in_the_same_bytes(finished, tmp_path):
     out = tmp_path / "killed"
     rng = random.Random(0)
@@ -197,11 +204,7 @@ def test_killed_again_and_again_it_ends_in_the_same_bytes(finished, tmp_path):
     for name in ("results.json", "reference.json", "policy.safetensors", "policy-seed1.safetensors"):
         assert (out / name).read_bytes() == (whole / name).read_bytes(), name
     assert contents(out / "selections") == contents(whole / "selections")
-    steps = [
-        [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in text.splitlines()]
-        for text in ((out / "steps.jsonl").read_text(), (whole / "steps.jsonl").read_text())
-    ]
-    assert steps[0] == steps[1]
+    assert steps_of(out) == steps_of(whole)
 
 
 def test_interrupted_it_says_how_to_go_on(tmp_path):
@@ -431,7 +434,7 @@ def test_what_was_lost_of_a_finished_run_is_made_again(finished, tmp_path, capsy
     assert main(options) == 0
     assert "results.json: was lost or changed; written again" in " ".join(capsys.readouterr().out.split())
     lost = ["results.json", "checkpoint/records.json", "selections/entropy-seed0.json", "policy.safetensors"]
-    for name in lost:
+    for name in [*lost, "steps.jsonl"]:
         (out / name).unlink()
     records = json.loads((finished[0] / "results.json").read_text())
     kept = [record for record in records if record["method"] != "entropy"]
@@ -441,6 +444,38 @@ def test_what_was_lost_of_a_finished_run_is_made_again(finished, tmp_path, capsy
         assert (out / name).read_bytes() == (finished[0] / name).read_bytes(), name
     again = json.loads((out / "results.json").read_text())
     assert sorted(again, key=str) == sorted(records, key=str)
+    assert steps_of(out) == steps_of(finished[0])
+
+
+@pytest.mark.parametrize(
+    "name", ["steps.jsonl", "policy-seed1.safetensors", "selections/bald-seed0.json", "report/selections.png"]
+)
+def test_a_run_that_lost_a_part_is_not_called_finished(finished, tmp_path, name):
+    options = copy_of(finished, tmp_path / "run")
+    folder, config = RunDirectory(tmp_path / "run"), parse(options).config
+    assert is_finished(folder, config)
+    (folder.path / name).unlink()
+    assert not is_finished(folder, config)
+
+
+def test_a_lost_line_of_learning_or_the_end_of_the_page_is_missed(finished, tmp_path):
+    options = copy_of(finished, tmp_path / "run")
+    folder, config = RunDirectory(tmp_path / "run"), parse(options).config
+    for name, cut in (("steps.jsonl", -500), ("report/index.html", -9)):
+        content = (folder.path / name).read_bytes()
+        (folder.path / name).write_bytes(content[:cut])
+        assert not is_finished(folder, config), name
+        (folder.path / name).write_bytes(content)
+    assert is_finished(folder, config)
+
+
+def test_a_pipe_in_the_place_of_a_file_is_refused_instead_of_waited_for(finished, tmp_path, capsys):
+    out = tmp_path / "run"
+    options = copy_of(finished, out)
+    (out / "config.json").unlink()
+    os.mkfifo(out / "config.json")
+    assert main(options) == 1
+    assert "config.json: must be a file, got a folder, pipe or device" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("pattern", ["cache/theta0_prime-*", "selections/bald-seed1*", "policy-seed1*"])
@@ -467,6 +502,22 @@ def test_a_terminal_of_few_letters_is_enough(finished, tmp_path, encoding):
     result = subprocess.run(command, capture_output=True, timeout=120, env=environment)
     assert result.returncode == 0, result.stderr
     assert "theta0" in result.stdout.decode(encoding)
+
+
+def test_a_second_interrupt_ends_by_the_signal(capsys):
+    def pressed_once():
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+        return 0
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert exit_code("ralx-train", pressed_once, interrupted="") == 0
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_an_interrupt_that_a_library_turns_into_another_error_is_one(capsys):

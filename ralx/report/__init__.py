@@ -1,5 +1,6 @@
 """The report of a run: a page of pictures and tables made from its folder, and the terminal's summary."""
 
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from ralx.report.tables import summary_table
 from ralx.support.files import sync_files, sync_folder
 
 __all__ = [
+    "has_report",
     "miou_vs_budget",
     "per_class_iou",
     "save_figures",
@@ -66,6 +68,14 @@ def write_report(run_dir: Path, *, pictures: Any | None = None) -> Path:
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return run_dir / "report" / "index.html"
+
+
+def has_report(run_dir: Path) -> bool:
+    """Whether run_dir/report is there, with the pictures that its page shows."""
+    page = run_dir / "report" / "index.html"
+    content = page.read_bytes() if page.is_file() else b""
+    pictures = re.findall(rb'<img src="(.+?)"', content)
+    return content.endswith(b"</html>\n") and all((page.parent / p.decode()).is_file() for p in pictures)
 
 
 def _replace_folder(fresh: Path, target: Path) -> None:

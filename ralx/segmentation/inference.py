@@ -10,7 +10,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from ralx.devices import to_device
 from ralx.ops import confusion_matrix
-from ralx.segmentation.modes import Precision, autocast, device_of, evaluating, normalise
+from ralx.segmentation.modes import Precision, autocast, device_of, evaluating, inputs_for
 from ralx.segmentation.outputs import logits_of
 
 
@@ -41,7 +41,7 @@ def predict(segmenter: nn.Module, images: Tensor, *, precision: Precision = "aut
     """
     device = device_of(segmenter, images.device)
     with evaluating(segmenter), autocast(device, precision):
-        return logits_of(segmenter(normalise(to_device(images, device))), segmenter)
+        return logits_of(segmenter(inputs_for(segmenter, images)), segmenter)
 
 
 def dropout_layers(segmenter: nn.Module) -> list[nn.Module]:

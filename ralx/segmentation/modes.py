@@ -10,6 +10,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from ralx.devices import to_device
+
 Precision = Literal["auto", "float32", "bfloat16"]
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -46,6 +48,13 @@ def device_of(segmenter: nn.Module, otherwise: torch.device | None = None) -> to
     if tensor is None:
         return otherwise or torch.device("cpu")
     return tensor.device
+
+
+def inputs_for(segmenter: nn.Module, images: Tensor) -> Tensor:
+    """`images` normalised, on the segmenter's device and in its weights' dtype; float32 where it has none."""
+    device = device_of(segmenter, images.device)
+    floating = (p.dtype for p in segmenter.parameters() if p.is_floating_point())
+    return normalise(to_device(images, device)).to(next(floating, torch.float32))
 
 
 def check_precision(precision: str) -> None:

@@ -24,7 +24,7 @@ from ralx.segmentation.modes import (
     check_precision,
     device_of,
     dropout_from,
-    normalise,
+    inputs_for,
     set_mode,
 )
 from ralx.segmentation.outputs import logits_of
@@ -96,7 +96,7 @@ class SegmenterTrainer:
         self._set_modes(single=len(images) == 1)
         self._optimizer.zero_grad()
         with autocast(self.device, self.precision):
-            logits = logits_of(self.segmenter(normalise(to_device(images, self.device))), self.segmenter)
+            logits = logits_of(self.segmenter(inputs_for(self.segmenter, images)), self.segmenter)
         loss = segmentation_loss(
             logits, to_device(labels, self.device), self.ignore_index, self.class_weights
         )

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a part failed, 2 wrong options or data, 130 interrupted (t
 
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ from ralx.study.studies import STUDIES, StudyName, cells_of
 from ralx.study.worker import Workshop, failures, unique, work_on
 from ralx.support.files import RunError, read_sealed
 from ralx.support.threads import usable_threads
+
+INTERRUPTED = "interrupted; the same command goes on"
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,7 @@ class Command:
 def main(arguments: list[str] | None = None) -> int:
     """Run `ralx-experiment`; returns its exit code."""
     given = sys.argv[1:] if arguments is None else arguments
-    return exit_code(
-        "ralx-experiment", lambda: run(parse(given)), interrupted="interrupted; the same command goes on"
-    )
+    return exit_code("ralx-experiment", lambda: run(parse(given)), interrupted=INTERRUPTED)
 
 
 def parse(arguments: list[str]) -> Command:
@@ -135,9 +136,17 @@ def _compute(command: Command, cells: list[Cell], workshop: Workshop) -> None:
         return
     context = multiprocessing.get_context("spawn")
     first = _rank() * command.jobs
-    processes = [context.Process(target=_work, args=(command, first + job)) for job in range(command.jobs)]
-    for process in processes:
-        process.start()
+    heeds = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+    processes = [
+        context.Process(target=_work, args=(command, first + job, heeds)) for job in range(command.jobs)
+    ]
+    # They inherit that Ctrl-C is ignored: in the middle of torch's import it would be a page of traceback.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        for process in processes:
+            process.start()
+    finally:
+        signal.signal(signal.SIGINT, before)
     try:
         for process in processes:
             process.join()
@@ -150,14 +159,18 @@ def _compute(command: Command, cells: list[Cell], workshop: Workshop) -> None:
         raise RunError(f"--jobs: {sum(1 for p in processes if p.exitcode)} of the processes ended early")
 
 
-def _work(command: Command, rank: int) -> None:
-    """One of several processes, which ends with the one that started it."""
+def _work(command: Command, rank: int, heeds: bool) -> None:
+    """One of several processes, which ends with the one that started it; `heeds` Ctrl-C or not, as that."""
+    if heeds:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
+
+    def work() -> int:
         _, cells, workshop = prepare(command, rank)
         work_on(cells, workshop)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        return 0
+
+    sys.exit(exit_code("ralx-experiment", work, interrupted=INTERRUPTED))
 
 
 def _end_with_parent() -> None:

@@ -15,6 +15,7 @@ two owners both hold the highest number.
 import contextlib
 import json
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -26,12 +27,14 @@ from ralx.support.files import (
     RunError,
     clear_torn,
     make_folder,
+    read_bytes,
     read_sealed,
     write_sealed,
 )
 
 FRESH_SECONDS = 10.0  # between two signs of life
 STALE_SECONDS = 120.0  # without one: shared folders may show a change a minute late
+_NUMBERED = re.compile(r"\.[0-9]{1,18}", re.ASCII)  # else an editor's copy, or a stranger's
 
 
 class Store:
@@ -137,17 +140,18 @@ class Store:
 
     def _claims(self, key: str) -> list[Path]:
         """The claims of a cell, the one that counts last."""
-        return sorted((self.path / "claims").glob(f"{key}.*"), key=_number)
+        found = (self.path / "claims").glob(f"{key}.*")
+        return sorted((path for path in found if _NUMBERED.fullmatch(path.suffix)), key=_number)
 
     def _is_dead(self, claim: Path) -> bool:
         """Whether a claim's owner has given it up, died here, or shown no sign of life for too long."""
         try:
             age = self._now() - claim.stat().st_mtime
-            text = claim.read_text()
+            content = read_bytes(claim)
         except FileNotFoundError:  # finished just now
             return False
         try:
-            owner = json.loads(text)
+            owner = json.loads(content)
         except (ValueError, RecursionError):  # being written, or cut short by a kill
             owner = None
         return age > STALE_SECONDS or _died_here(owner)

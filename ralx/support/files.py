@@ -114,6 +114,16 @@ def clear_torn(folder: Path) -> None:
                 path.unlink()
 
 
+# Reading
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file. RunError where something else has its name: a pipe would be waited for."""
+    if path.exists() and not path.is_file():
+        raise RunError(f"{path}: must be a file, got a folder, pipe or device")
+    return path.read_bytes()
+
+
 # JSON
 
 
@@ -125,7 +135,7 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file; RunError names the file where it is damaged."""
     try:
-        return json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+        return json.loads(read_bytes(path), parse_constant=_refuse_constant)
     # Too many digits are a ValueError, too deep nesting is a RecursionError.
     except (ValueError, RecursionError) as error:
         raise RunError(f"{path}: expected JSON, got {error}") from error
@@ -182,7 +192,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], note: Any = None) ->
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
     """Read what `save_tensors` wrote; RunError names a file that is something else, or that was damaged."""
-    content = path.read_bytes()
+    content = read_bytes(path)
     place = _place_of_sum(content)
     if place is None:
         raise RunError(f"{path}: expected a safetensors file of ralx, got one without its checksum")

@@ -15,9 +15,22 @@ from pathlib import Path
 COMMANDS = ("ralx-train", "ralx-experiment", "ralx.cli", "ralx.study.cli")  # as a command line names them
 _CHOSEN_BY_USER = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
-# Other programs that import ralx have their own wishes.
-_IS_COMMAND = any(Path(word).name in COMMANDS for word in sys.orig_argv)
-if _IS_COMMAND and not any(name in os.environ for name in _CHOSEN_BY_USER):
+
+def _program() -> str:
+    """What Python was started to run: the name of a script, or of a module."""
+    words = iter(sys.orig_argv[1:])
+    for word in words:
+        if word == "-m":
+            return next(words, "")
+        if word in ("-X", "-W"):
+            next(words, "")
+        elif not word.startswith("-"):
+            return Path(word).name
+    return ""
+
+
+IS_COMMAND = _program() in COMMANDS  # other programs that import ralx have their own wishes
+if IS_COMMAND and not any(name in os.environ for name in _CHOSEN_BY_USER):
     os.environ["GOMP_SPINCOUNT"] = "1000"
 
 

@@ -236,3 +236,14 @@ def test_a_featurizer_can_be_compiled_and_exported(wrap):
     exported = torch.export.export(featurizer, (images,)).module()
     for found in (compiled(images), exported(images)):
         torch.testing.assert_close(list(found), list(expected))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_weights_of_any_float_are_run_and_trained(dtype):
+    segmenter, data = TinySegmenter(3).to(dtype), TinyDataset()
+    images, labels = data.batch(torch.arange(len(data)))
+    assert predict(segmenter, images).dtype == dtype
+    whole = evaluate(segmenter, data, batch_size=2, precision="float32").sum()
+    assert whole == (labels != IGNORE).sum()
+    loss = SegmenterTrainer(segmenter, lr=0.01, ignore_index=IGNORE, precision="float32").step(images, labels)
+    assert loss.isfinite()

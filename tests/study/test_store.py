@@ -47,6 +47,18 @@ def test_a_claim_has_one_owner_until_it_is_given_up(store):
         assert theirs and not mine
 
 
+def test_foreign_files_and_other_bytes_among_the_claims_are_no_claims(store):
+    with store.claim("a"):
+        pass
+    (claim,) = (store.path / "claims").iterdir()
+    claim.write_bytes(b"\xff\xfe")
+    os.utime(claim, (0, 0))
+    for name in ("a.0~", "a.0.swp", "a.", "a.\N{SUPERSCRIPT TWO}"):
+        (store.path / "claims" / name).write_text("")
+    with store.claim("a") as mine:
+        assert mine
+
+
 def test_an_owner_that_was_taken_for_dead_writes_nothing_more(store):
     """As one that was suspended for minutes."""
     with store.claim("a") as mine:

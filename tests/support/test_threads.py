@@ -15,14 +15,15 @@ SHOW = "import os, ralx; print(os.environ.get('GOMP_SPINCOUNT'))"
 @pytest.mark.parametrize(
     ("words", "environment", "spins"),
     [
-        ([], {}, "None"),  # a user's own program
+        (["own.py"], {}, "None"),
+        (["own.py", "ralx-train"], {}, "None"),  # a user's program of any arguments
         (["ralx-train"], {}, "1000"),
-        (["/usr/bin/ralx-experiment"], {}, "1000"),
+        (["-X", "dev", "-u", "ralx-experiment", "own.py"], {}, "1000"),
         (["ralx-train"], {"OMP_WAIT_POLICY": "active"}, "None"),
         (["ralx-train"], {"GOMP_SPINCOUNT": "7"}, "7"),
     ],
 )
-def test_the_commands_spin_briefly_unless_told_otherwise(words, environment, spins):
+def test_the_commands_spin_briefly_unless_told_otherwise(tmp_path, words, environment, spins):
     clean = {
         name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
     }
@@ -34,6 +35,22 @@ def test_the_commands_spin_briefly_unless_told_otherwise(words, environment, spi
         check=True,
     )
     assert result.stdout.strip() == spins
+
+
+@pytest.mark.parametrize(("words", "handler"), [([], "default_int_handler"), (["ralx-train"], "SIG_DFL")])
+def test_a_command_that_is_interrupted_while_it_loads_ends_by_the_signal(words, handler):
+    code = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
+class Look:
+    def find_spec(name, path, target=None):
+        if name == "torch":
+            print(repr(signal.getsignal(signal.SIGINT)))
+sys.meta_path.insert(0, Look)
+import ralx
+"""
+    result = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    assert handler in result.stdout
 
 
 def test_the_choice_comes_before_torch():
