@@ -165,7 +165,8 @@ class BaldAccumulator:
         """Moves the sums into the totals, and leaves in them what rounding takes from the totals."""
         if self._totals is None:
             with torch.inference_mode(False):
-                self._totals, self._sums = self._sums, tuple(torch.zeros_like(x) for x in self._sums)
+                sum_p, sum_entropy = self._totals = self._sums
+                self._sums = torch.zeros_like(sum_p), torch.zeros_like(sum_entropy)
             return
         for sums, totals in zip(self._sums, self._totals, strict=True):
             _carry_op(sums, totals)

@@ -24,21 +24,21 @@ SHOW = "import os, ralx; print(os.environ.get('GOMP_SPINCOUNT'))"
     ],
 )
 def test_the_commands_spin_briefly_unless_told_otherwise(tmp_path, words, environment, spins):
-    clean = {
-        name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
-    }
+    chosen = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    environment = {name: value for name, value in os.environ.items() if name not in chosen} | environment
+    for name in ("own.py", "ralx-train", "ralx-experiment"):
+        (tmp_path / name).write_text(SHOW)
+    command = [sys.executable, *words]
     result = subprocess.run(
-        [sys.executable, "-c", SHOW, *words],
-        capture_output=True,
-        text=True,
-        env=clean | environment,
-        check=True,
+        command, cwd=tmp_path, capture_output=True, text=True, env=environment, check=True
     )
     assert result.stdout.strip() == spins
 
 
-@pytest.mark.parametrize(("words", "handler"), [([], "default_int_handler"), (["ralx-train"], "SIG_DFL")])
-def test_a_command_that_is_interrupted_while_it_loads_ends_by_the_signal(words, handler):
+@pytest.mark.parametrize(
+    ("program", "handler"), [("own.py", "default_int_handler"), ("ralx-train", "SIG_DFL")]
+)
+def test_a_command_that_is_interrupted_while_it_loads_ends_by_the_signal(tmp_path, program, handler):
     code = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
@@ -49,7 +49,9 @@ class Look:
 sys.meta_path.insert(0, Look)
 import ralx
 """
-    result = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    (tmp_path / program).write_text(code)
+    command = [sys.executable, str(tmp_path / program)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert handler in result.stdout
 
 
