@@ -3,6 +3,11 @@
 import os
 from pathlib import Path
 
+if (
+    "PYTEST_XDIST_WORKER" in os.environ
+):  # one of several processes: a thread each, chosen before torch is loaded
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 

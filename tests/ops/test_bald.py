@@ -403,3 +403,13 @@ def test_scores_in_between_change_no_sum() -> None:
         watched.update(one)
         watched.compute()
     assert torch.equal(plain.compute().bald_map, watched.compute().bald_map)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("classes", [33, 150, 1000])
+def test_many_classes_lose_no_accuracy(classes, isa) -> None:
+    x = random_logits(4, 1, classes, 2, 9)
+    expected = BaldScores(*bald_ref(x.double(), (2, 9), (2, 9), False))
+    with instruction_set(isa):
+        found = bald(x, (2, 9))
+    torch.testing.assert_close(found.bald_map, expected.bald_map.float(), atol=tolerances.BALD, rtol=0)

@@ -466,3 +466,15 @@ def test_wrong_tensors_do_not_reach_the_kernel() -> None:
         with pytest.raises(TypeError, match="incompatible function arguments"):
             _C.region_features(*wrong)
     assert len(places) > 5
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("classes", [33, 150, 1000, 20000])
+def test_many_equal_classes_lose_no_accuracy(classes, isa) -> None:
+    """All classes but one are equal: each adds to a float32 sum that it is ever smaller beside."""
+    x = torch.zeros(1, classes, 2, 9)
+    x[:, 0] = 1.0
+    with instruction_set(isa):
+        found = region_features(x, (2, 9), cells=(1, 1)).entropy_avg.item()
+    expected = torch.distributions.Categorical(logits=x[0, :, 0, 0].double()).entropy().item()
+    assert found == pytest.approx(expected, abs=2e-6 * math.log(classes))

@@ -50,7 +50,8 @@ def test_the_largest_logit_may_be_subnormal(flushed, dtype, size, count, isa) ->
         assert region_features(x, (8, 8), size=size).class_hist[0, 0].tolist() == expected
         in_map = region_features(x, None, regions=label_map, num_regions=1, size=size)
         assert in_map.class_hist[0, 0].tolist() == expected
-        assert bald(x.expand(3, *SHAPE), (8, 8), size=size).class_hist[0, 0].shape == (3,)
+        if dtype == torch.float16:  # else exp of it is 1, and the mean probabilities are equal
+            assert bald(x.expand(3, *SHAPE), (8, 8), size=size).class_hist[0, 0].tolist() == expected
         counts = confusion_matrix(x, target, 3, size=size)
         assert counts[1].tolist() == [0, pixels[0] * pixels[1], 0]
 
