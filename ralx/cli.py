@@ -155,9 +155,10 @@ def run(command: Command) -> int:
     torch.set_num_threads(usable_threads())
     with open_run(command.out, config.to_json(), resume=command.resume) as folder:
         for name in folder.restore_records():
-            Console().print(f"{command.out / name}: was lost or changed; written again", highlight=False)
+            say = f"{command.out / name}: was lost or changed; written again"
+            Console().print(say, highlight=False, markup=False, soft_wrap=True)
         if command.stage == "all" and is_finished(folder, config):
-            Console().print(f"{command.out}: finished already", highlight=False, markup=False)
+            Console().print(f"{command.out}: finished already", highlight=False, markup=False, soft_wrap=True)
             return 0
         _refuse_early_stage(command.stage, folder, config)
         with naming_wrong_input():
