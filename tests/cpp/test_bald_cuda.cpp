@@ -4,9 +4,11 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "bald/bald.h"
+#include "common/pixel_math.h"
 #include "common/region_grid.h"
 #include "cuda_cases.h"
 
@@ -48,7 +50,7 @@ struct Outputs {
 // No byte more than the kernels ask for, and none they may rely on.
 struct Scratch {
   explicit Scratch(const Case& c)
-      : bytes(ralx::cuda::bald_scratch(c.images, c.classes, c.size, c.region, c.keep_edge), 0xa5),
+      : bytes(ralx::cuda::bald_scratch(c.passes, c.images, c.classes, c.size, c.region, c.keep_edge), 0xa5),
         view(contiguous(bytes.data(), DType::uint8, {static_cast<int64_t>(bytes.size())})) {}
 
   std::vector<uint8_t> bytes;
@@ -86,8 +88,19 @@ std::vector<float> streamed(const Case& c, const TensorView& logits) {
         contiguous(p.data(), DType::float32, {c.images, c.classes, c.size.height, c.size.width});
     const TensorView sum_entropy =
         contiguous(entropy.data(), DType::float32, {c.images, c.size.height, c.size.width});
-    for (int64_t t = 0; t < c.passes; ++t)
+    std::vector<float> total_p(p.size()), total_entropy(entropy.size());
+    for (int64_t t = 0; t < c.passes; ++t) {
+      if (t > 0 && t % ralx::baseline::kPassesAtOnce == 0)
+        for (auto [sums, totals] :
+             {std::pair(sum_p, total_p.data()), std::pair(sum_entropy, total_entropy.data())}) {
+          TensorView to = sums;
+          to.data = totals;
+          ralx::cuda::bald_carry(sums, to, 0);
+        }
       ralx::cuda::bald_update(pass(logits, t), c.align_corners, sum_p, sum_entropy, 0);
+    }
+    for (size_t i = 0; i < p.size(); ++i) p[i] += total_p[i];
+    for (size_t i = 0; i < entropy.size(); ++i) entropy[i] += total_entropy[i];
     ralx::cuda::bald_compute(sum_p, sum_entropy, c.passes, c.region, c.keep_edge, out.map, out.sum, out.hist,
                              scratch.view, 0);
   });
@@ -200,6 +213,8 @@ int main() {
   for (int64_t classes : {1, 2, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 31, 32, 33})
     test(2, 1, classes, {4, 18}, {3, 5}, true);
   test(2, 1, 150, {4, 18}, {3, 5}, true);
+  for (int64_t classes : {3, 11, 19, 40, 385})  // so many passes that their sums are carried
+    test(70, 1, classes, {3, 14}, {3, 5}, true);
   test(2, 1, 385, {3, 14}, {3, 5}, true);
   test(1, 1, 385, {60, 280}, {30, 100}, true);  // more blocks than scratch has room for
   test(1, 2, 1700, {3, 9}, {2, 9}, false, DType::float32, Layout::strided);
