@@ -80,7 +80,9 @@ def set_mode(segmenter: nn.Module, training: bool) -> None:
     """`segmenter.train(training)`, where all that can't change its mode runs in the one that it has."""
     try:
         segmenter.train(training)
-    except NotImplementedError:  # a graph of torch.export, or a module that holds one
+    # What torch raises here for a graph of torch.export, which keeps the mode that it was exported in. A module
+    # that holds such a graph raises it too, and its other children can change.
+    except NotImplementedError:
         for child in segmenter.children():
             set_mode(child, training)
 

@@ -105,7 +105,7 @@ def test_a_changed_bit_is_found_even_where_the_pixels_decompress(written, monkey
         GREY[:8] + chunk(b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 0, 0, 0, 0)) + GREY[33:],  # a bomb
         GREY[:8] + chunk(b"IHDR", struct.pack(">IIBBBBB", 6, 4, 3, 0, 0, 0, 0)) + GREY[33:],  # no such depth
         GREY[:33] + chunk(b"IEND"),  # no pixels
-        b"DDS " + struct.pack("<I", 124) + bytes(120),  # NotImplementedError
+        b"DDS " + struct.pack("<I", 124) + bytes(120),  # Pillow raises NotImplementedError
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n",
         b"GIF89a" + bytes(20),
         b"\xff\xd8\xff\xd9",

@@ -14,7 +14,7 @@ from ralx.segmentation.modes import evaluating
 
 
 class Stubborn(nn.Module):
-    """A wrapper that has no other mode, as of a graph of torch.export."""
+    """A finished stand-in for a graph of torch.export: like it, it refuses to change its mode."""
 
     def __init__(self, segmenter):
         super().__init__()
