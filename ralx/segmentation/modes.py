@@ -80,8 +80,8 @@ def set_mode(segmenter: nn.Module, training: bool) -> None:
     """`segmenter.train(training)`, where all that can't change its mode runs in the one that it has."""
     try:
         segmenter.train(training)
-    # What torch raises here for a graph of torch.export, which keeps the mode that it was exported in. A module
-    # that holds such a graph raises it too, and its other children can change.
+    # Torch raises it for a graph of torch.export, which keeps the mode that it was exported in, and for a
+    # module that holds one. The other children of such a module can change.
     except NotImplementedError:
         for child in segmenter.children():
             set_mode(child, training)
