@@ -5,8 +5,7 @@ active learning; `ralx-train` runs the whole system of "Reinforced Active Learni
 (ICLR 2020).
 """
 
-import ralx.support.threads  # noqa: I001  # before torch, which the others import
-import ralx.support.terminal  # noqa: F401
+from ralx.support import interrupts, threads  # noqa: F401, I001  # before torch, which the others import
 
 from ralx.features import Featurizer
 from ralx.ops import (

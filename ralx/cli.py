@@ -4,7 +4,6 @@ Exit codes: 0 done, 1 the run failed, 2 wrong options or data, 130 interrupted (
 """
 
 import contextlib
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,7 +21,8 @@ from ralx.monitor import Monitor
 from ralx.report import has_report, summary_table, write_report
 from ralx.run_dir import RunDirectory, open_run
 from ralx.support.files import RunError, load_tensors
-from ralx.support.terminal import fit_to_terminal, heeds_interrupts
+from ralx.support.interrupts import noted_interrupts
+from ralx.support.terminal import fit_to_terminal
 from ralx.support.threads import usable_threads
 
 Stage = Literal["pretrain", "learn", "evaluate", "report"]
@@ -71,7 +71,7 @@ def exit_code(program: str, command: Callable[[], int], *, interrupted: str) -> 
         return code
 
     fit_to_terminal(sys.stdout, sys.stderr)
-    with _interrupts() as was_interrupted:
+    with noted_interrupts() as was_interrupted:
         try:
             return command()
         except KeyboardInterrupt:
@@ -84,28 +84,6 @@ def exit_code(program: str, command: Callable[[], int], *, interrupted: str) -> 
             if isinstance(error, (RunError, OSError, FloatingPointError)):
                 return fail(error, 1)
             raise
-
-
-@contextlib.contextmanager
-def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Yields what tells whether Ctrl-C was pressed. It raises KeyboardInterrupt as ever; pressed again, it
-    ends the process by the signal."""
-    pressed = False
-
-    def note(number: int, frame: Any) -> None:
-        nonlocal pressed
-        pressed = True
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.default_int_handler(number, frame)
-
-    before, ours = signal.getsignal(signal.SIGINT), heeds_interrupts()
-    if ours:
-        signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: pressed
-    finally:
-        if ours:
-            signal.signal(signal.SIGINT, before)
 
 
 class WrongInput(ValueError):

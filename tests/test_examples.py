@@ -1,6 +1,9 @@
 """The examples run as a user runs them."""
 
+import json
+import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -40,3 +43,20 @@ def test_the_loop_learns_from_the_regions_it_asks_for() -> None:
     assert random[1:] != margin[1:]
     for curve in random, margin:
         assert curve[0] + 10 < curve[-1] < 60
+
+
+def test_an_own_method_is_compared_with_the_others(tmp_path: Path) -> None:
+    """The command of the example's docstring, on scenes so few and small that it takes seconds."""
+    words = shlex.split(re.search(r"ralx-train (.*)", (EXAMPLES / "own_method.py").read_text())[1])
+    options = (
+        words[words.index("--methods") :]
+        + """--synthetic-image-size 48 64 --region-size 16 16 --crop-size 32 32
+        --synthetic-images 2 4 6 2 2 --pretrain-images 4 --max-epochs 1 --query-size 2 --budget 2 --budgets 6
+        --num-seeds 1""".split()
+    )
+    command = [sys.executable, "-m", "ralx.cli", "--out", str(tmp_path / "own"), *options]
+    environment = os.environ | {"PYTHONPATH": str(EXAMPLES), "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
+    assert result.returncode == 0, result.stderr
+    records = json.loads((tmp_path / "own" / "results.json").read_text())
+    assert [record["method"] for record in records] == ["uniform", "entropy", "own_method:rare_and_unsure"]
