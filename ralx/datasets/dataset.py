@@ -80,7 +80,7 @@ def in_threads(function: Callable, items: Iterable) -> list:
 
     The others live for this call only. A pool that is kept has no threads in a forked process, which would
     wait for it, and none that are free where a source reads another data set. For that a thread that decodes
-    gets no others.
+    gets no others. They are no ThreadPoolExecutor's, which works off its whole queue before a program ends.
     """
     items = list(items)
     results, errors = [None] * len(items), dict[int, BaseException]()
