@@ -42,6 +42,28 @@ RALX_HD void set_scores(int i, float entropy, float best, float second, Measured
   }
 }
 
+// What is carried out of the sums of many classes, with the `shift` that it is relative to. There are no
+// registers for what is looked at once in some 32 classes.
+template <int kPixels>
+struct ClassTotals {
+  volatile float z[kPixels], tz[kPixels], shift[kPixels];
+
+  RALX_HD void clear(int i) { z[i] = tz[i] = 0; }
+  RALX_HD void follow(int i, float now) {
+    const float growth = now - shift[i], scale = exp2_to_zero(growth), before = z[i];
+    tz[i] = scale * fmaf(growth, before, tz[i]);
+    z[i] = scale * before;
+    shift[i] = now;
+  }
+  RALX_HD void carry_from(int i, float& sum_z, float& sum_tz) {
+    float total_z = z[i], total_tz = tz[i];
+    carry(sum_z, total_z);
+    carry(sum_tz, total_tz);
+    z[i] = total_z;
+    tz[i] = total_tz;
+  }
+};
+
 // Right for NaN, for -inf, and for logits so large that their difference is inf or that its bits are few.
 template <bool kConfidence, typename Source, int kPixels = Source::kPixels>
 __device__ void measure_any(const Source& source, const typename Source::At& at, Measured<kPixels>& out) {
@@ -61,16 +83,22 @@ __device__ void measure_any(const Source& source, const typename Source::At& at,
     }
   });
   const auto step = [&](float x, int i) { return higher(kFloor<float>, (x - largest[i]) * kLogFloat); };
-  each_class_exactly(source, at, [&](int, const float (&x)[kPixels]) {
+  ClassTotals<kPixels> totals;
+  RALX_UNROLL
+  for (int i = 0; i < kPixels; ++i) totals.clear(i);
+  each_class_exactly(source, at, [&](int c, const float (&x)[kPixels]) {
     RALX_UNROLL
     for (int i = 0; i < kPixels; ++i) {
       const float t = step(x[i], i), e = exp2_to_zero(t);
       z[i] += e;
       tz[i] += t * e;
+      if ((c + 1) % kFewClasses == 0) totals.carry_from(i, z[i], tz[i]);
     }
   });
   RALX_UNROLL
   for (int i = 0; i < kPixels; ++i) {
+    z[i] += totals.z[i];
+    tz[i] += totals.tz[i];
     const float one_over_z = 1 / z[i];
     const float entropy = softmax_entropy(z[i], tz[i], one_over_z);
     const float next = kConfidence ? exp2_to_zero(step(second[i], i)) * one_over_z : 0;
@@ -102,6 +130,25 @@ struct PixelSums {
         z[i] *= scale;
       }
       shift[i] = now;
+    }
+  }
+
+  RALX_HD void carry_into(ClassTotals<kPixels>& totals, bool first_time) {
+    RALX_UNROLL
+    for (int i = 0; i < kPixels; ++i) {
+      if (first_time) {
+        totals.clear(i);
+        totals.shift[i] = shift[i];
+      }
+      totals.follow(i, shift[i]);
+      totals.carry_from(i, z[i], tz[i]);
+    }
+  }
+  RALX_HD void take(const ClassTotals<kPixels>& totals) {
+    RALX_UNROLL
+    for (int i = 0; i < kPixels; ++i) {
+      z[i] = totals.z[i];
+      tz[i] = totals.tz[i];
     }
   }
 
@@ -140,8 +187,10 @@ struct PixelSums {
 template <bool kConfidence, typename Source, int kPixels = Source::kPixels>
 __device__ void measure(const Source& source, const typename Source::At& at, Measured<kPixels>& out) {
   PixelSums<kConfidence, Source> sums;
+  ClassTotals<kPixels> totals;
   constexpr int kChunk = Source::kInterpolates || kPixels > 4 ? 6 : 8;  // for which there are registers
   constexpr int kAhead = Source::kClasses > 0 ? Source::kClasses : kChunk;
+  const bool many = Source::kClasses == 0 && source.view.classes > kFewClasses;
   each_chunk<kAhead>(source, at, [&](int first, const auto& raw, auto count) {
     RALX_UNROLL
     for (int k = 0; k < kAhead; ++k)
@@ -154,7 +203,13 @@ __device__ void measure(const Source& source, const typename Source::At& at, Mea
         Source::At::convert(raw[k], x);
         sums.add(x);
       }
+    constexpr int kLast = 3 * kAhead;
+    if (many && first % (kLast + kAhead) == kLast) sums.carry_into(totals, first == kLast);
   });
+  if (many) {
+    sums.carry_into(totals, false);
+    sums.take(totals);
+  }
   sums.finish(out);
 }
 
