@@ -57,8 +57,8 @@ PARTS = ("environment", "build", "tests", "sanitizer", "job", "step", "protocol"
 OPS = ("bald", "confusion_matrix", "kl_histogram")
 ON_DEVICE = "tests/ops/test_cuda.py"
 OTHER_TESTS = (
-    "tests/test_dqn.py",
-    "tests/test_devices.py",
+    "tests/agent/test_dqn.py",
+    "tests/support/test_devices.py",
     "tests/datasets/test_dataset.py",
     "tests/segmentation",
     "tests/ops/test_kl_histogram.py",

@@ -25,10 +25,10 @@ from ralx.config import Config, preset
 from ralx.datasets import SyntheticSizes, load_splits
 from ralx.experiments import Experiment
 from ralx.loop import Chooser, Game, PolicyLearner
-from ralx.monitor import Monitor
 from ralx.report import write_report
 from ralx.run_dir import RunDirectory, open_run
 from ralx.segmentation import SegmenterTrainer
+from ralx.support.monitor import Monitor
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY_IMAGES = SyntheticSizes(

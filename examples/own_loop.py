@@ -15,7 +15,7 @@ import ralx
 from ralx.acquisition import ACQUISITIONS, best
 from ralx.datasets import CAMVID_CLASSES, synthetic_dataset
 from ralx.metrics import mean_iou
-from ralx.pool import Oracle, RegionGrid, RegionPool
+from ralx.regions import Oracle, RegionGrid, RegionPool
 
 IMAGES, TEST_IMAGES, IMAGE_SIZE, REGION_SIZE = 96, 48, (48, 64), (12, 16)  # sizes in pixels: height, width
 ROUNDS, REGIONS_PER_ROUND, EPOCHS = 5, 32, 12

@@ -17,11 +17,11 @@ from rich.console import Console
 from ralx.config import Config, preset
 from ralx.datasets import DataError, SyntheticSizes, check_data, load_splits
 from ralx.experiments import Experiment
-from ralx.monitor import Monitor
 from ralx.report import has_report, summary_table, write_report
 from ralx.run_dir import RunDirectory, open_run
 from ralx.support.files import RunError, load_tensors
 from ralx.support.interrupts import noted_interrupts
+from ralx.support.monitor import Monitor
 from ralx.support.terminal import fit_to_terminal
 from ralx.support.threads import usable_threads
 

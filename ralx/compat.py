@@ -32,7 +32,7 @@ Differences from the published code, none of which changes the layout: the netwo
 twice, and on the device that it is on; KL divergences are computed in float64 throughout; where the number of
 candidates is no multiple of `num_groups`, the pools are equally large and the rest is left out, where
 that code fails; a network without dropout is refused for BALD. Loading, training, choosing and the replay
-memory are not here: `ralx.dqn` and `ralx-train` do those in their own way.
+memory are not here: `ralx.agent.dqn` and `ralx-train` do those in their own way.
 """
 
 from typing import Any

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ralx.ablation import FEATURES, Feature, KLSummary
+from ralx.agent.ablation import FEATURES, Feature, KLSummary
 from ralx.ops.arguments import Edge
 
 Method = Literal[

@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from ralx.ablation import Ablation
+from ralx.agent.ablation import Ablation
+from ralx.agent.dqn import DQNAgent, epsilon_at
+from ralx.agent.policy_file import load_policy, save_policy
+from ralx.agent.query_network import QueryNetwork
+from ralx.agent.replay_buffer import ReplayBuffer
 from ralx.config import Config
 from ralx.datasets import SegmentationDataset, Splits, choose_cells, scaled_region
-from ralx.devices import find_device
-from ralx.dqn import DQNAgent, epsilon_at
 from ralx.features import Featurizer
 from ralx.loop import (
     Chooser,
@@ -25,16 +27,14 @@ from ralx.loop import (
 )
 from ralx.methods import Setting, chooser_of
 from ralx.metrics import distribution_entropy, rarity
-from ralx.monitor import Monitor
-from ralx.policy import load_policy, save_policy
-from ralx.pool import RegionGrid, RegionPool
 from ralx.pretraining import Pretraining, Segmenters
-from ralx.query_network import QueryNetwork
-from ralx.randomness import stream
-from ralx.replay_buffer import ReplayBuffer
+from ralx.regions import RegionGrid, RegionPool
 from ralx.run_dir import RunDirectory
 from ralx.segmentation import dropout_layers, predict
+from ralx.support.devices import find_device
 from ralx.support.files import RunError, load_tensors
+from ralx.support.monitor import Monitor
+from ralx.support.randomness import stream
 from ralx.version import __version__
 
 

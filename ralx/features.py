@@ -11,7 +11,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ralx.devices import to_device
 from ralx.ops import RegionFeatures, kl_histogram, region_features
 from ralx.ops.arguments import (
     Edge,
@@ -26,9 +25,10 @@ from ralx.ops.arguments import (
     check_same_device,
     check_tensor,
 )
-from ralx.pool import RegionGrid, Regions
+from ralx.regions import RegionGrid, Regions
 from ralx.segmentation.modes import evaluating
 from ralx.segmentation.outputs import logits_of
+from ralx.support.devices import to_device
 
 # The largest KL divergence of two rows smoothed by 1e-7 is just below ln(1e7) = 16.12 nats.
 KL_RANGE = (0.0, 16.2)

@@ -18,16 +18,14 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from ralx.ablation import Ablation
+from ralx.agent.ablation import Ablation
+from ralx.agent.dqn import DQNAgent
+from ralx.agent.policy_file import MOSTLY_GREEDY
+from ralx.agent.replay_buffer import ReplayBuffer
 from ralx.datasets import SegmentationDataset
-from ralx.dqn import DQNAgent
 from ralx.features import Featurizer, gather_regions
 from ralx.metrics import class_counts, distribution_of
-from ralx.monitor import Monitor
-from ralx.policy import MOSTLY_GREEDY
-from ralx.pool import Oracle, RegionPool, Regions, chosen_regions
-from ralx.randomness import stream
-from ralx.replay_buffer import ReplayBuffer
+from ralx.regions import Oracle, RegionPool, Regions, chosen_regions
 from ralx.run_dir import RunDirectory
 from ralx.segmentation import (
     CudaGraph,
@@ -39,6 +37,8 @@ from ralx.segmentation import (
 )
 from ralx.segmentation.modes import inputs_for
 from ralx.support.files import RunError
+from ralx.support.monitor import Monitor
+from ralx.support.randomness import stream
 
 State = dict[str, Tensor]
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ralx.acquisition import ACQUISITIONS, Acquisition, best, pick
-from ralx.batch_acquisition import BATCH_ACQUISITIONS, BatchAcquisition, Step
-from ralx.dqn import DQNAgent
+from ralx.acquisition import ACQUISITIONS, BATCH_ACQUISITIONS, Acquisition, BatchAcquisition, Step, best, pick
+from ralx.agent.dqn import DQNAgent
+from ralx.agent.replay_buffer import ReplayBuffer
 from ralx.features import Featurizer, gather_regions
 from ralx.loop import (
     Chooser,
@@ -26,8 +26,7 @@ from ralx.loop import (
     split_states,
 )
 from ralx.ops.arguments import Edge
-from ralx.pool import chosen_regions
-from ralx.replay_buffer import ReplayBuffer
+from ralx.regions import chosen_regions
 from ralx.segmentation import Precision, autocast
 from ralx.segmentation.modes import inputs_for
 from ralx.support.imports import import_callable

@@ -15,12 +15,12 @@ from ralx.datasets import DataError, SegmentationDataset, Splits, scaled_crop
 from ralx.dependencies import Pretrained, depends_on
 from ralx.loop import State, fit
 from ralx.metrics import iou, mean_iou, rarity
-from ralx.monitor import Monitor
-from ralx.pool import RegionPool
-from ralx.randomness import seeded
+from ralx.regions import RegionPool
 from ralx.run_dir import RunDirectory
 from ralx.segmentation import SegmenterTrainer, build_segmenter, evaluate, train_epoch
 from ralx.support.files import load_tensors, save_tensors
+from ralx.support.monitor import Monitor
+from ralx.support.randomness import seeded
 from ralx.version import __version__
 
 

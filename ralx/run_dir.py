@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ralx.records import RECORD_FILES, Record, check_records, check_selection, read_steps
+from ralx.report.records import RECORD_FILES, Record, check_records, check_selection, read_steps
 from ralx.support.files import (
     RunError,
     append_line,

@@ -6,22 +6,21 @@ import torch
 from torch import Tensor, nn
 
 from ralx import Featurizer, compat
-from ralx.ablation import Ablation
-from ralx.acquisition import ACQUISITIONS
-from ralx.batch_acquisition import BATCH_ACQUISITIONS, Step
-from ralx.dqn import DQNAgent
+from ralx.acquisition import ACQUISITIONS, BATCH_ACQUISITIONS, Step
+from ralx.agent.ablation import Ablation
+from ralx.agent.dqn import DQNAgent
+from ralx.agent.policy_file import load_policy, save_policy
+from ralx.agent.query_network import QueryNetwork
+from ralx.agent.replay_buffer import ReplayBuffer
 from ralx.features import _num_pixels, gather_regions
 from ralx.loop import Game
 from ralx.metrics import class_distribution, iou, kl_divergence, mean_iou, rarity
-from ralx.policy import load_policy, save_policy
-from ralx.pool import Oracle, RegionGrid, RegionPool
-from ralx.query_network import QueryNetwork
-from ralx.randomness import seeded, stream
-from ralx.replay_buffer import ReplayBuffer
+from ralx.regions import Oracle, RegionGrid, RegionPool
+from ralx.regions.label_map import RegionMap, slic_regions
 from ralx.segmentation import SegmenterTrainer, build_segmenter, evaluate, load_weights, predict, train_epoch
 from ralx.segmentation.modes import _affine
 from ralx.segmentation.training import _upsampling
-from ralx.superpixels import RegionMap, slic_regions
+from ralx.support.randomness import seeded, stream
 
 HOST = torch.device("cpu")
 

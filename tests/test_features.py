@@ -5,7 +5,7 @@ from scipy.stats import entropy as kl_divergence
 from torch import nn
 
 from ralx.features import KL_RANGE, Featurizer, gather_regions
-from ralx.pool import RegionGrid
+from ralx.regions import RegionGrid
 
 NUM_CLASSES = 5
 REGION = (18, 17)  # height, width: neither divides into the cells

@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from ralx.dqn import DQNAgent
+from ralx.agent.dqn import DQNAgent
+from ralx.agent.query_network import QueryNetwork
+from ralx.agent.replay_buffer import ReplayBuffer
 from ralx.features import Featurizer
 from ralx.loop import (
     Game,
@@ -21,14 +23,12 @@ from ralx.loop import (
     split_states,
 )
 from ralx.metrics import class_counts
-from ralx.monitor import Monitor
-from ralx.pool import RegionGrid
-from ralx.query_network import QueryNetwork
-from ralx.randomness import seeded, stream
-from ralx.replay_buffer import ReplayBuffer
+from ralx.regions import RegionGrid
 from ralx.run_dir import open_run
 from ralx.segmentation import SegmenterTrainer
 from ralx.support.files import RunError
+from ralx.support.monitor import Monitor
+from ralx.support.randomness import seeded, stream
 
 
 class Scenes:

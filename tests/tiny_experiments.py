@@ -4,14 +4,14 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+from ralx.agent.query_network import QueryNetwork
 from ralx.config import Config, preset
 from ralx.datasets import SyntheticSizes, load_splits
 from ralx.experiments import Experiment
 from ralx.loop import Stopwatch
-from ralx.monitor import Monitor
-from ralx.query_network import QueryNetwork
-from ralx.randomness import stream
 from ralx.run_dir import RunDirectory, open_run
+from ralx.support.monitor import Monitor
+from ralx.support.randomness import stream
 
 SIZES = SyntheticSizes(
     image_size=(48, 64), state_set=2, train_set=4, eval_set=6, reward_set=2, test_set=2, pretrain_set=3

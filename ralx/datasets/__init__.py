@@ -12,9 +12,9 @@ from ralx.datasets.classes import (
 from ralx.datasets.dataset import SegmentationDataset
 from ralx.datasets.errors import DataError
 from ralx.datasets.geometry import choose_cells, scaled_crop, scaled_region, scaled_size
+from ralx.datasets.scenes.synthetic import synthetic_dataset
+from ralx.datasets.scenes.worlds import WORLDS
 from ralx.datasets.splits import Splits, SyntheticSizes, load_splits
-from ralx.datasets.synthetic import synthetic_dataset
-from ralx.datasets.worlds import WORLDS
 
 __all__ = [
     "CAMVID_CLASSES",

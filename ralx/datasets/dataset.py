@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ralx.datasets.classes import palette
 from ralx.datasets.errors import DataError
-from ralx.devices import to_device
 from ralx.metrics import class_counts
+from ralx.support.devices import to_device
 
 Size = tuple[int, int]
 BYTES_PER_PIXEL = 4  # three of the image, one of the label

@@ -18,8 +18,8 @@ from ralx.datasets.dataset import SegmentationDataset
 from ralx.datasets.errors import DataError
 from ralx.datasets.geometry import Size, scaled_size
 from ralx.datasets.gta5 import gta5_folder
+from ralx.datasets.scenes.synthetic import scene_names, synthetic_dataset
 from ralx.datasets.state_set import draw_state_set
-from ralx.datasets.synthetic import scene_names, synthetic_dataset
 
 STATE_SET_IMAGES = 10  # where a state set is drawn from a data set on disk (paper, section 4)
 STATE_CANDIDATES = 6  # scenes made for each image of a synthetic state set

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ralx.datasets.noise import hash_integers
+from ralx.datasets.scenes.noise import hash_integers
 
 RESTARTS = 8
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from ralx.records import check_regions, read_run
 from ralx.report.comparison import miou_vs_budget, per_class_iou, selected_classes
 from ralx.report.page import render_page, sections_of
+from ralx.report.records import check_regions, read_run
 from ralx.report.regions import selections
 from ralx.report.style import in_style
 from ralx.report.tables import summary_table

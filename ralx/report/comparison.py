@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from ralx.records import Record, Run
+from ralx.report.records import Record, Run
 from ralx.report.statistics import (
     REFERENCES,
     TARGET_SHARE,

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ralx.policy import MOSTLY_GREEDY
-from ralx.records import Record, Run
+from ralx.agent.policy_file import MOSTLY_GREEDY
+from ralx.report.records import Record, Run
 from ralx.report.style import INK, METHOD_STYLES, PALE, new_figure, plain_text, readable
 
 

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from ralx.policy import MOSTLY_GREEDY
-from ralx.records import Record, Run
+from ralx.agent.policy_file import MOSTLY_GREEDY
 from ralx.report.comparison import miou_vs_budget, per_class_iou, selected_classes
 from ralx.report.learning import learning_curves, step_seconds
+from ralx.report.records import Record, Run
 from ralx.report.regions import selections
 from ralx.report.statistics import (
     REFERENCES,

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from ralx.records import Record, Run
+from ralx.report.records import Record, Run
 from ralx.report.statistics import methods_of
 from ralx.report.style import draw_legend, method_styles, new_figure, plain_text, readable
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
-from ralx.records import Record
+from ralx.report.records import Record
 
 Values = Mapping[int, float]
 Curve = Mapping[int, float]

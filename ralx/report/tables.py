@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table as TerminalTable
 from rich.text import Text
 
-from ralx.records import Record
+from ralx.report.records import Record
 from ralx.report.statistics import (
     REFERENCES,
     TARGET_SHARE,

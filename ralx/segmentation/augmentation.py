@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ralx.devices import to_device
-from ralx.pool import RegionPool, Regions
+from ralx.regions import RegionPool, Regions
+from ralx.support.devices import to_device
 
 
 class Crops(NamedTuple):

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from ralx.devices import to_device
 from ralx.ops import confusion_matrix
 from ralx.segmentation.modes import Precision, autocast, device_of, evaluating, inputs_for
 from ralx.segmentation.outputs import logits_of
+from ralx.support.devices import to_device
 
 
 class SegmentationData(Protocol):

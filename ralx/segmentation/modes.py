@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from ralx.devices import to_device
+from ralx.support.devices import to_device
 
 Precision = Literal["auto", "float32", "bfloat16"]
 

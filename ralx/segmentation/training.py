@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ralx.devices import to_device
-from ralx.pool import RegionPool
+from ralx.regions import RegionPool
 from ralx.segmentation.augmentation import Crops, LabelledPixels, crops_anywhere, crops_around, cut, positions
 from ralx.segmentation.inference import SegmentationData, dropout_layers
 from ralx.segmentation.modes import (
@@ -28,6 +27,7 @@ from ralx.segmentation.modes import (
     set_mode,
 )
 from ralx.segmentation.outputs import logits_of
+from ralx.support.devices import to_device
 
 
 class SegmenterTrainer:

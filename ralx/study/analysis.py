@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import Any
 
-from ralx.records import Record
+from ralx.report.records import Record
 from ralx.report.statistics import (
     TARGET_SHARE,
     area_under,

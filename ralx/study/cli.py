@@ -18,7 +18,6 @@ from rich.console import Console
 
 from ralx.cli import WrongInput, base_config, exit_code, naming_wrong_input
 from ralx.config import Config, preset
-from ralx.monitor import Monitor
 from ralx.study.cells import Cell, with_needs
 from ralx.study.report import write_study
 from ralx.study.results import Split
@@ -26,6 +25,7 @@ from ralx.study.store import Store
 from ralx.study.studies import STUDIES, StudyName, cells_of
 from ralx.study.worker import Workshop, failures, unique, work_on
 from ralx.support.files import RunError, read_sealed
+from ralx.support.monitor import Monitor
 from ralx.support.threads import usable_threads
 
 INTERRUPTED = "interrupted; the same command goes on"

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from ralx.config import Config
-from ralx.records import Run
 from ralx.report import (
     miou_vs_budget,
     per_class_iou,
@@ -14,6 +13,7 @@ from ralx.report import (
     selections,
     write_report,
 )
+from ralx.report.records import Run
 from ralx.report.tables import iou_table
 from ralx.study.analysis import analyse
 from ralx.study.results import Results, Split, gather, write_files

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from ralx.config import Config
-from ralx.records import Record
+from ralx.report.records import Record
 from ralx.study.cells import Cell, with_needs
 from ralx.study.studies import Arm, Study, cells_of
 from ralx.study.worker import Workshop, unique

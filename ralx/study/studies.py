@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
-from ralx.ablation import FEATURES
+from ralx.agent.ablation import FEATURES
 from ralx.config import PAPER_AGENT, PAPER_METHODS, POLICY_METHODS, PUBLISHED_SWITCHES, Config, Method
 from ralx.study.cells import Cell
 

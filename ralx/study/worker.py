@@ -13,12 +13,12 @@ from ralx.cli import data_options
 from ralx.config import Config
 from ralx.datasets import Splits, load_splits
 from ralx.experiments import Experiment
-from ralx.monitor import Monitor
 from ralx.run_dir import LostRun, RunDirectory
 from ralx.study.cells import Cell, Content, with_needs
 from ralx.study.machine import machine
 from ralx.study.store import Store
 from ralx.support.files import RunError, clear_torn
+from ralx.support.monitor import Monitor
 from ralx.version import __version__
 
 POLL_SECONDS = 1.0  # between two looks for a cell that others have made ready

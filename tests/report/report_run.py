@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from ralx.records import Run
+from ralx.report.records import Run
 
 CLASSES = ("sky", "building", "pole", "road", "tree", "fence")
 REGION_SIZE = (9, 8)

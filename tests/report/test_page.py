@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 from report_run import REFERENCES, RESULTS, Pictures, result, selection, write_run
 
-from ralx.records import read_run
 from ralx.report import miou_vs_budget, per_class_iou, selections, write_report
+from ralx.report.records import read_run
 
 PNGS = {
     "miou_vs_budget.png",

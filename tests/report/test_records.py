@@ -5,8 +5,8 @@ import json
 import pytest
 from report_run import REFERENCES, RESULTS, SELECTION, STEP, Pictures, lines, run_of, selection
 
-from ralx.records import check_regions, read_run
 from ralx.report import write_report
+from ralx.report.records import check_regions, read_run
 
 
 def broken(record, **changes) -> str:

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ralx.pool import RegionGrid, RegionPool
+from ralx.regions import RegionGrid, RegionPool
 from ralx.segmentation.augmentation import (
     Crops,
     LabelledPixels,

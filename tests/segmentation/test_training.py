@@ -9,7 +9,7 @@ from tiny_segmentation import IGNORE, TinyDataset, TinySegmenter
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ralx.pool import RegionGrid, RegionPool
+from ralx.regions import RegionGrid, RegionPool
 from ralx.segmentation import SegmenterTrainer, build_segmenter, evaluate, train_epoch, train_on_regions
 from ralx.segmentation.training import segmentation_loss
 

@@ -10,8 +10,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from ralx.datasets.noise import Dice, hash_integers, pixel_noise, smooth_noise, unit
-from ralx.datasets.worlds import Colour, World
+from ralx.datasets.scenes.noise import Dice, hash_integers, pixel_noise, smooth_noise, unit
+from ralx.datasets.scenes.worlds import Colour, World
 
 SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLIST, VOID = range(12)
 STREET_LENGTH = 110.0

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ralx.devices import find_device, to_device
+from ralx.support.devices import find_device, to_device
 
 
 def test_devices_are_found_by_name():

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ralx.query_network import QueryNetwork
-from ralx.replay_buffer import Batch, ReplayBuffer
+from ralx.agent.query_network import QueryNetwork
+from ralx.agent.replay_buffer import Batch, ReplayBuffer
 
 Loss = Literal["huber", "squared"]
 DoubleDQN = Literal["standard", "paper"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from ralx.replay_buffer import Batch, ReplayBuffer
+from ralx.agent.replay_buffer import Batch, ReplayBuffer
 
 R, D_S = 3, 2
 

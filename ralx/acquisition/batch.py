@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ralx.acquisition import pick
+from ralx.acquisition.scores import pick
 from ralx.metrics import kl_divergence, rarity
 
 

@@ -9,10 +9,10 @@ import torch
 
 import ralx.datasets
 from ralx.datasets import CAMVID_CLASSES, CITYSCAPES_CLASSES, WORLDS, synthetic_dataset
-from ralx.datasets.noise import Dice
-from ralx.datasets.street import CAR, PEDESTRIAN, POLE, ROAD, Camera, Canvas
-from ralx.datasets.street_objects import draw_car, draw_pedestrian, draw_pole
-from ralx.datasets.synthetic import render_scene, scene_names
+from ralx.datasets.scenes.noise import Dice
+from ralx.datasets.scenes.objects import draw_car, draw_pedestrian, draw_pole
+from ralx.datasets.scenes.street import CAR, PEDESTRIAN, POLE, ROAD, Camera, Canvas
+from ralx.datasets.scenes.synthetic import render_scene, scene_names
 
 SIZE = (96, 128)
 # Percent of CamVid's training pixels, void last.
@@ -144,7 +144,7 @@ def test_near_things_hide_far_ones():
 def test_scenes_are_painted_from_far_to_near(monkeypatch):
     depths = []
     monkeypatch.setattr(
-        "ralx.datasets.synthetic.draw_car", lambda canvas, lateral, depth, dice: depths.append(depth)
+        "ralx.datasets.scenes.synthetic.draw_car", lambda canvas, lateral, depth, dice: depths.append(depth)
     )
     for seed in range(5):
         depths.clear()

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ralx.agent.query_network import QueryNetwork
 from ralx.ops.arguments import check_flag, check_integer
-from ralx.query_network import QueryNetwork
 from ralx.support.files import load_tensors, save_tensors
 
 # The largest ε at which an episode tells how good the policy is that played it, and not how good chance is.

@@ -14,8 +14,16 @@ import numpy as np
 from ralx.datasets.classes import CAMVID_CLASSES, CAMVID_IDS, IGNORE_INDEX
 from ralx.datasets.dataset import SegmentationDataset
 from ralx.datasets.geometry import Size
-from ralx.datasets.noise import Dice, hash_seed, pixel_noise, smooth_noise
-from ralx.datasets.street import (
+from ralx.datasets.scenes.noise import Dice, hash_seed, pixel_noise, smooth_noise
+from ralx.datasets.scenes.objects import (
+    draw_bicyclist,
+    draw_bin,
+    draw_car,
+    draw_pedestrian,
+    draw_pole,
+    draw_tree,
+)
+from ralx.datasets.scenes.street import (
     BUILDING,
     PAVEMENT,
     ROAD,
@@ -35,15 +43,7 @@ from ralx.datasets.street import (
     draw_skyline,
     plan_lots,
 )
-from ralx.datasets.street_objects import (
-    draw_bicyclist,
-    draw_bin,
-    draw_car,
-    draw_pedestrian,
-    draw_pole,
-    draw_tree,
-)
-from ralx.datasets.worlds import WORLDS, World
+from ralx.datasets.scenes.worlds import WORLDS, World
 
 _LARGE_CLASSES = (SKY, BUILDING, ROAD, PAVEMENT, TREE)
 _Placed = tuple[float, Callable, float]  # depth, what draws it, lateral

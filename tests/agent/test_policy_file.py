@@ -4,8 +4,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ralx.policy import load_policy, save_policy
-from ralx.query_network import QueryNetwork
+from ralx.agent.policy_file import load_policy, save_policy
+from ralx.agent.query_network import QueryNetwork
 from ralx.support.files import RunError, save_tensors
 
 R, D_S, D_A, KL = 3, 4, 9, 2

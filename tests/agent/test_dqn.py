@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from ralx.dqn import DQNAgent, epsilon_at, td_target
-from ralx.query_network import QueryNetwork
-from ralx.replay_buffer import ReplayBuffer
+from ralx.agent.dqn import DQNAgent, epsilon_at, td_target
+from ralx.agent.query_network import QueryNetwork
+from ralx.agent.replay_buffer import ReplayBuffer
 
 R, D_S, D_A, KL = 3, 4, 9, 2
 

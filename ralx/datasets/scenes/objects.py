@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ralx.datasets.noise import Dice, pixel_noise, smooth_noise
-from ralx.datasets.street import (
+from ralx.datasets.scenes.noise import Dice, pixel_noise, smooth_noise
+from ralx.datasets.scenes.street import (
     BICYCLIST,
     CAR,
     PEDESTRIAN,
@@ -16,7 +16,7 @@ from ralx.datasets.street import (
     dice_choice,
     fraction,
 )
-from ralx.datasets.worlds import Colour
+from ralx.datasets.scenes.worlds import Colour
 
 _SKIN: Colour = (150, 116, 98)
 _BODYWORK: tuple[Colour, ...] = (

@@ -5,12 +5,12 @@ import io
 import pytest
 from rich.console import Console
 
-from ralx.monitor import Monitor
+from ralx.support.monitor import Monitor
 
 
 def shown(terminal: bool, seconds: float = 0.0, monkeypatch=None) -> str:
     if monkeypatch:
-        monkeypatch.setattr("ralx.monitor.LOG_SECONDS", seconds)
+        monkeypatch.setattr("ralx.support.monitor.LOG_SECONDS", seconds)
     text = io.StringIO()
     console = Console(file=text, force_terminal=terminal, width=200, color_system=None)
     with Monitor(console=console).task("learn, seed 0", 3) as update:

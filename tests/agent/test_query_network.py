@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ralx.query_network import QueryNetwork
+from ralx.agent.query_network import QueryNetwork
 
 R, D_S, D_A, KL = 6, 10, 14, 4
 

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ralx.pool import Oracle, Region, RegionGrid, RegionPool
+from ralx.regions import Oracle, Region, RegionGrid, RegionPool
 
 GRID = RegionGrid(
     num_images=5, image_size=(37, 50), region_size=(9, 8)

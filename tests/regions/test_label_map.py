@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-import ralx.superpixels
+import ralx.regions.label_map
 from ralx import region_features
 from ralx.acquisition import pick
 from ralx.features import gather_regions
-from ralx.pool import Oracle, RegionPool, chosen_regions
+from ralx.regions import Oracle, RegionPool, chosen_regions
+from ralx.regions.label_map import RegionMap, slic_regions
 from ralx.segmentation import SegmenterTrainer, train_epoch, train_on_regions
 from ralx.segmentation.augmentation import LabelledPixels, crops_anywhere, cut, positions
-from ralx.superpixels import RegionMap, slic_regions
 
 DTYPES = [torch.uint8, torch.int16, torch.int32, torch.int64]
 
@@ -331,7 +331,7 @@ def test_the_step_in_the_docstring(images):
             f.__name__: f for f in (RegionPool, Oracle, region_features, gather_regions, chosen_regions, pick)
         },
     )
-    code = inspect.cleandoc(ralx.superpixels.__doc__).partition("::\n")[2]
+    code = inspect.cleandoc(ralx.regions.label_map.__doc__).partition("::\n")[2]
     exec(inspect.cleandoc(code), names)
     pool, chosen = names["pool"], names["chosen"]
     assert pool.num_labelled == 5 and not pool.empty[chosen].any()

@@ -26,9 +26,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ralx.devices import to_device
 from ralx.ops.arguments import check_integer, check_labels, check_rank, check_tensor
-from ralx.pool import Boxes, Regions
+from ralx.regions.grid import Boxes, Regions
+from ralx.support.devices import to_device
 
 _SQUARE = 1e5  # a compactness beside which colour counts nothing
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ralx.batch_acquisition import (
+from ralx.acquisition import (
     BATCH_ACQUISITIONS,
     Step,
     class_balanced,

@@ -22,7 +22,7 @@ from ralx.ops import bald as mutual_information
 from ralx.ops import region_features
 from ralx.ops.arguments import Edge
 from ralx.ops.scores import Score
-from ralx.pool import RegionGrid
+from ralx.regions import RegionGrid
 from ralx.segmentation.inference import mc_logits
 from ralx.segmentation.modes import dropout_from, evaluating
 from ralx.segmentation.outputs import logits_of

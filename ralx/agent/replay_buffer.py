@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ralx.devices import to_device
+from ralx.support.devices import to_device
 
 
 @dataclass

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ralx.ablation import FEATURES, Ablation
+from ralx.agent.ablation import FEATURES, Ablation
 from ralx.metrics import kl_divergence
 
 C, BINS, ENTROPIES = 4, 3, 6

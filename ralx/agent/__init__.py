@@ -1,0 +1,1 @@
+"""The agent: its query network, what it remembers, how it learns, and its policy as a file."""

@@ -1,0 +1,1 @@
+"""Generated street scenes: a data set with labels that needs no download."""
