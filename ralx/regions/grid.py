@@ -1,8 +1,8 @@
 """Regions: the fixed tiles of images, the unit that is labelled.
 
 Everywhere in ralx a set of regions is an int64 tensor of flat indices,
-image · regions_per_image + row · cols + col; `RegionGrid` turns them back. What a pool and an oracle need of a
-grid is `Regions`, so that regions of other shapes can stand in for tiles, see `ralx.regions.label_map`.
+image · regions_per_image + row · cols + col; `RegionGrid` turns them back. A pool and an oracle need no more
+of a grid than `Regions`, so that other shapes can stand in for tiles, see `ralx.regions.label_map`.
 """
 
 from abc import ABC, abstractmethod
