@@ -33,8 +33,12 @@ def save_policy(path: Path | str, network: QueryNetwork, metadata: Mapping[str, 
     Raises:
         RunError: the file can't be written; an earlier one is untouched.
     """
-    own = {name: getattr(network, name) for name in SIZES}
-    save_tensors(Path(path), network.state_dict(), {**(metadata or {}), **own})
+    save_tensors(Path(path), network.state_dict(), with_sizes(network, metadata or {}))
+
+
+def with_sizes(network: QueryNetwork, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata of a policy's file: `metadata` and the network's own sizes."""
+    return {**metadata, **{name: getattr(network, name) for name in SIZES}}
 
 
 def load_policy(path: Path | str, *, device: torch.device | str = "cpu", **needed: Any) -> Policy:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from ralx.support.files import read_bytes
 
@@ -20,6 +20,25 @@ class Run:
     results: list[Record]
     references: list[Record]
     selections: list[Record]
+
+
+MeasuredOn = Literal["test", "validation"]  # the images that a study's mIoU is of; validation: D_R
+
+
+class StudyResults(NamedTuple):
+    """What the finished stages of a study found, as records of a run's files with the lines of the study in
+    the place of methods."""
+
+    measured_on: MeasuredOn
+    records: list[Record]
+    references: list[Record]
+    selections: list[Record]
+    selected: list[Record]  # what the regions selected at each budget hold; no mIoU is known of them
+    steps: list[Record]
+    work: list[Record]  # of every stage: what it was, its seconds, and the machine
+    classes: tuple[str, ...]
+    known_pixels: int  # labelled before the first region: D_S, D_T and D_R
+    pool_pixels: int  # of D_V
 
 
 # --- checks -----------------------------------------------------------------------------------------------

@@ -84,6 +84,10 @@ class SegmenterTrainer:
         """The learning rate of the next step."""
         return self._optimizer.param_groups[0]["lr"]
 
+    @lr.setter
+    def lr(self, lr: float) -> None:
+        self._optimizer.param_groups[0]["lr"] = lr
+
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
         """One gradient step. images uint8 [n, 3, H, W], labels uint8 [n, H, W] -> the batch's mean loss per
         labelled pixel, before the step, as a tensor on the device (nothing waits for it); 0 where every pixel

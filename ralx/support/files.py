@@ -12,13 +12,15 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
+
+State = dict[str, Tensor]
 
 # A file system that can't sync a folder says one of these; it has no other promise to make.
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
@@ -129,7 +131,7 @@ def read_bytes(path: Path) -> bytes:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON; NaN and infinities are refused."""
-    write_whole(path, _json(value))
+    write_whole(path, json_bytes(value))
 
 
 def read_json(path: Path) -> Any:
@@ -141,7 +143,7 @@ def read_json(path: Path) -> Any:
         raise RunError(f"{path}: expected JSON, got {error}") from error
 
 
-def _json(value: Any) -> bytes:
+def json_bytes(value: Any) -> bytes:
     return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
 
 
@@ -149,9 +151,14 @@ def _refuse_constant(constant: str) -> Any:
     raise ValueError(f"{constant}, which is no JSON number")
 
 
+def sealed_json(value: Mapping[str, Any]) -> bytes:
+    """A JSON object with a checksum of all that it holds, as its entry "sha256"."""
+    return json_bytes({**value, "sha256": _sum_of(value)})
+
+
 def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON object with a checksum of all that it holds, as its entry "sha256"."""
-    write_json(path, {**value, "sha256": _sum_of(value)})
+    """Write `value` as `sealed_json`."""
+    write_whole(path, sealed_json(value))
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
@@ -177,9 +184,10 @@ def _changed(path: Path) -> str:
 # Tensors
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], note: Any = None) -> None:
-    """Write tensors by name and a JSON value as one safetensors file, with a checksum of its bytes."""
-    stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+def sealed_tensors(tensors: Mapping[str, Any], note: Any = None) -> bytearray:
+    """Tensors by name, or dicts of such, and a JSON value as a safetensors file with a checksum of its bytes.
+    A dict's name and the names in it are joined by a slash."""
+    stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in _flat(tensors)}
     # One entry of metadata: the order of several would differ from run to run.
     metadata = {"note": json.dumps({"sha256": _NO_SUM.decode(), "value": note}, allow_nan=False)}
     content = save(stored, metadata)
@@ -187,11 +195,25 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], note: Any = None) ->
     assert place is not None  # it was put there two lines above
     sealed = bytearray(content)
     sealed[place] = hashlib.sha256(content).hexdigest().encode()
-    write_whole(path, sealed)
+    return sealed
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
-    """Read what `save_tensors` wrote; RunError names a file that is something else, or that was damaged."""
+def save_tensors(path: Path, tensors: Mapping[str, Any], note: Any = None) -> None:
+    """Write `tensors` and `note` as `sealed_tensors`."""
+    write_whole(path, sealed_tensors(tensors, note))
+
+
+def _flat(tensors: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    for name, value in tensors.items():
+        if isinstance(value, Tensor):
+            yield prefix + name, value
+        else:
+            yield from _flat(value, f"{prefix}{name}/")
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Any], Any]:
+    """Read what `save_tensors` wrote, but for empty dicts; RunError names a file that is something else, or
+    that was damaged."""
     content = read_bytes(path)
     place = _place_of_sum(content)
     if place is None:
@@ -203,9 +225,20 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
         raise RunError(_changed(path))
     try:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        return load(content), json.loads(header["__metadata__"]["note"])["value"]
+        return _nested(load(content)), json.loads(header["__metadata__"]["note"])["value"]
     except (SafetensorError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise RunError(f"{path}: expected a safetensors file of ralx, got {error}") from error
+
+
+def _nested(stored: Mapping[str, Tensor]) -> dict[str, Any]:
+    tensors: dict[str, Any] = {}
+    for joined, tensor in stored.items():
+        *folders, name = joined.split("/")
+        inner = tensors
+        for folder in folders:
+            inner = inner.setdefault(folder, {})
+        inner[name] = tensor
+    return tensors
 
 
 def _place_of_sum(content: bytes) -> slice | None:

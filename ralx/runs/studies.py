@@ -1,13 +1,15 @@
 """The paper's experiments by name: which lines each compares, and what of them has to be computed."""
 
-import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
+from ralx.acquisition.methods import METHODS, PAPER_METHODS
 from ralx.agent.ablation import FEATURES
-from ralx.config import PAPER_AGENT, PAPER_METHODS, POLICY_METHODS, PUBLISHED_SWITCHES, Config, Method
-from ralx.study.cells import Cell
+from ralx.runs.config import RunConfig
+from ralx.runs.plan import Stages
+from ralx.runs.presets import PAPER_AGENT, PUBLISHED_SWITCHES
+from ralx.runs.stage import Stage, in_order
 
 StudyName = Literal[
     "budget-curve",
@@ -30,21 +32,21 @@ class Arm(NamedTuple):
 
     label: str
     method: str
-    config: Config  # its i-th budget is shown at the study's i-th
+    config: RunConfig  # its i-th budget is shown at the study's i-th
 
 
-def arm(label: str, method: str, config: Config, **changes: Any) -> Arm:
+def arm(label: str, method: str, config: RunConfig, **changes: Any) -> Arm:
     """`config` with `changes`, comparing this method alone."""
-    policy = config.policy if method in POLICY_METHODS else None
-    changed = dataclasses.replace(config, methods=(method,), policy=policy, **changes)
-    return Arm(label, method, changed)
+    uses_policy = method in METHODS and METHODS[method].uses_policy
+    policy = config.evaluation.policy if uses_policy else None
+    return Arm(label, method, config.changed(methods=(method,), policy=policy, **changes))
 
 
-def compared_methods(config: Config) -> list[Arm]:
-    return [arm(method, method, config) for method in config.methods]
+def compared_methods(config: RunConfig) -> list[Arm]:
+    return [arm(method, method, config) for method in config.evaluation.methods]
 
 
-def without_features(config: Config) -> list[Arm]:
+def without_features(config: RunConfig) -> list[Arm]:
     """Appendix E.1. Hiding a part of the features, or summing the divergences up otherwise."""
     return [
         arm("ralis", "ralis", config),
@@ -55,16 +57,16 @@ def without_features(config: Config) -> list[Arm]:
     ]
 
 
-def region_sizes(config: Config) -> list[Arm]:
+def region_sizes(config: RunConfig) -> list[Arm]:
     """Appendix E.2. Regions half and twice as high and wide, and whole images, at equal pixels."""
-    height, width = config.region_size
+    height, width = config.regions.region_size
     sizes = {
         "regions": (height, width),
         "half-regions": (height // 2, width // 2),
         "double-regions": (2 * height, 2 * width),
         "whole-images": image_size(config),
     }
-    methods: tuple[Method, ...] = ("ralis", "entropy", "uniform")
+    methods = ("ralis", "entropy", "uniform")
     return [
         _with_regions(f"{method}-{label}", method, config, size)
         for label, size in sizes.items()
@@ -72,43 +74,43 @@ def region_sizes(config: Config) -> list[Arm]:
     ]
 
 
-def _with_regions(label: str, method: Method, config: Config, size: tuple[int, int]) -> Arm:
+def _with_regions(label: str, method: str, config: RunConfig, size: tuple[int, int]) -> Arm:
     """The config with regions of another size, and as many fewer or more of them."""
-    share = math.prod(size) / math.prod(config.region_size)
-    budgets = tuple(round(budget / share) for budget in config.budgets)
+    share = math.prod(size) / math.prod(config.regions.region_size)
+    budgets = tuple(round(budget / share) for budget in config.evaluation.budgets)
     return arm(
         label,
         method,
         config,
         region_size=size,
-        query_size=max(1, min(round(config.query_size / share), budgets[0])),
-        budget=max(1, round(config.budget / share)),
+        query_size=max(1, min(round(config.game.query_size / share), budgets[0])),
+        budget=max(1, round(config.learning.budget / share)),
         budgets=budgets,
         # As many steps in the buffer as before.
-        replay_capacity=max(config.dqn_batch_size, round(config.replay_capacity / share)),
+        replay_capacity=max(config.agent.dqn_batch_size, round(config.agent.replay_capacity / share)),
     )
 
 
-def image_size(config: Config) -> tuple[int, int]:
+def image_size(config: RunConfig) -> tuple[int, int]:
     """Height and width of the data set's images at scale 1, as they are published."""
-    known = {"camvid": (360, 480), "cityscapes": (1024, 2048), "synthetic": config.synthetic_image_size}
-    return known[config.dataset]
+    known = {"camvid": (360, 480), "cityscapes": (1024, 2048), "synthetic": config.data.synthetic_image_size}
+    return known[config.data.dataset]
 
 
-def query_sizes(config: Config) -> list[Arm]:
+def query_sizes(config: RunConfig) -> list[Arm]:
     """Appendix E.3. The effect of K: regions labelled per step."""
-    k = config.query_size
-    most = min(config.budgets[0], config.budget, config.replay_capacity)
+    k = config.game.query_size
+    most = min(config.evaluation.budgets[0], config.learning.budget, config.agent.replay_capacity)
     sizes = [size for size in dict.fromkeys((k, k // 4, k // 2, 2 * k, 4 * k)) if 1 <= size <= most]
     return [arm(f"k-{size}", "ralis", config, query_size=size) for size in sizes]
 
 
-def mc_passes(config: Config) -> list[Arm]:
+def mc_passes(config: RunConfig) -> list[Arm]:
     """BALD with the paper's 20 passes, and with 100."""
     return [arm(f"bald-{passes}", "bald", config, num_mc_samples=passes) for passes in (20, 100)]
 
 
-def pool_sizes(config: Config) -> list[Arm]:
+def pool_sizes(config: RunConfig) -> list[Arm]:
     """The size N of the pools on D_V, which the paper chooses for each method by its mIoU on D_R."""
     return [
         arm(f"{method}-n-{size}", method, config, **{f"pool_size_{method}": size})
@@ -117,10 +119,10 @@ def pool_sizes(config: Config) -> list[Arm]:
     ]
 
 
-def published_switches(config: Config) -> list[Arm]:
+def published_switches(config: RunConfig) -> list[Arm]:
     """What each departure of the published code does to the result, and all of them together: with the
     paper's agent and reward, which some of them change. Where all start stays what the config says."""
-    config = dataclasses.replace(config, **PAPER_AGENT)
+    config = config.changed(**PAPER_AGENT)
     changes = PUBLISHED_SWITCHES
     one_by_one = [
         arm(name.replace("_", "-"), "ralis", config, **{name: value}) for name, value in changes.items()
@@ -136,7 +138,7 @@ def published_switches(config: Config) -> list[Arm]:
 
 class Study(NamedTuple):
     title: str
-    arms: Callable[[Config], list[Arm]]
+    arms: Callable[[RunConfig], list[Arm]]
     trains: bool = True  # whether the final trainings are part of it
     baselines: tuple[str, ...] = ()  # what the others are compared with; none: the first line
 
@@ -158,16 +160,17 @@ STUDIES: dict[StudyName, Study] = {
 }
 
 
-def cells_of(study: Study, config: Config) -> list[Cell]:
-    """What has to be computed: seed after seed, so that early on every line has something to show, and line
-    after line, so that few segmenters wait for their final training. One full supervision tells where the
-    methods can get to; those of the other seeds come last."""
-    cells = [Cell("theta0_prime", config, config.seed)]
-    references = [Cell("full_supervision", config, seed) for seed in config.seeds if study.trains]
-    cells += references[:1]
+def plan_of(study: Study, config: RunConfig, *, full_seeds: Sequence[int]) -> list[Stage]:
+    """What has to be computed, each stage after those that it needs: seed after seed, so that early on every
+    line has something to show. One full supervision tells where the methods can get to; those of the other
+    `full_seeds` come last."""
+    stages = Stages(config)
+    full = [stages.full_supervision(seed) for seed in full_seeds if study.trains]
+    plan: list[Stage] = [stages.theta0_prime, *full[:1]]
     for seed in config.seeds:
         for arm in study.arms(config):
-            cells.append(Cell("select", arm.config, seed, arm.method))
-            budgets = arm.config.budgets if study.trains else ()
-            cells += [Cell("final", arm.config, seed, arm.method, budget) for budget in budgets]
-    return cells + references[1:]
+            mine = Stages(arm.config)
+            plan.append(mine.select(arm.method, seed))
+            budgets = arm.config.evaluation.budgets if study.trains else ()
+            plan += [mine.final(arm.method, seed, budget) for budget in budgets]
+    return in_order([*plan, *full[1:]])

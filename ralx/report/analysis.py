@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import Any
 
-from ralx.report.records import Record
+from ralx.report.records import Record, StudyResults
 from ralx.report.statistics import (
     TARGET_SHARE,
     area_under,
@@ -16,12 +16,11 @@ from ralx.report.statistics import (
     standard_error,
     summary,
 )
-from ralx.study.results import Results
 
 FLOOR, CEILING = "uniform", "cheat"
 
 
-def analyse(results: Results, baselines: Sequence[str] = ()) -> dict[str, Any]:
+def analyse(results: StudyResults, baselines: Sequence[str] = ()) -> dict[str, Any]:
     """JSON values. Of each method: at every budget and for the area under its curve the mean over seeds, the
     paired difference from each baseline and the share of the way from uniform to cheat; the same of the share
     of the labelled pixels that the segmenter had wrong when they were asked for; and the regions needed to
@@ -45,7 +44,7 @@ def analyse(results: Results, baselines: Sequence[str] = ()) -> dict[str, Any]:
     at = {b: {m: {s: c[b] for s, c in curves[m].items() if b in c} for m in methods} for b in budgets}
     mistaken = {b: {m: _mistaken(results.selected, m, b) for m in methods} for b in budgets}
     return {
-        "split": results.split,
+        "split": results.measured_on,
         "full_supervision": summary(list(full.values())) if full else None,
         "target_miou": target,
         "theta0_prime": start,
@@ -123,7 +122,7 @@ def _share(values: dict[str, dict[int, float]], method: str) -> float | None:
     return share_of_way(value, bottom, top)
 
 
-def _labels(records: Sequence[Record], method: str, budget: int, results: Results) -> dict[str, Any]:
+def _labels(records: Sequence[Record], method: str, budget: int, results: StudyResults) -> dict[str, Any]:
     """What was labelled, on average over seeds."""
     mine = [r for r in records if (r["method"], r["budget"]) == (method, budget)]
     pixels = _mean(record["labelled_pixels"] for record in mine) or 0.0

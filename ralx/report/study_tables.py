@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from ralx.report.records import StudyResults
 from ralx.report.statistics import TARGET_TEXT, Stat, budgets_of, class_share, seeds_text
 from ralx.report.tables import ENTROPY, MIOU, Cell, Quantity, Row, Table, method_rows
-from ralx.study.results import Results
 
 MEASURED_ON = {"test": "test", "validation": "D_R"}  # as pictures and tables say it
 
@@ -62,7 +62,7 @@ def _difference(area: dict[str, Any] | None, baseline: str) -> Cell:
     return Cell(text if found["p"] is None else f"{text}, p {found['p']:.2g}")
 
 
-def selected_table(results: Results) -> Table:
+def selected_table(results: StudyResults) -> Table:
     """A row per budget and method: what was selected (Fig. 3)."""
     quantities = [
         ENTROPY,

@@ -1,0 +1,1 @@
+"""The labelling game: how it is played, seen, learned from, and played for evaluation."""

@@ -1,0 +1,114 @@
+"""The game of the paper's section 3: label regions, train the segmenter on them, see what is still wrong."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ralx.datasets import SegmentationDataset
+from ralx.metrics import class_counts, distribution_of
+from ralx.regions import Oracle, RegionGrid, RegionPool
+from ralx.segmentation import SegmenterTrainer, predict, train_on_regions
+from ralx.support.files import State
+
+_REGIONS_AT_ONCE = 4096  # whose pixels are counted
+
+
+class Game:
+    """One segmenter that learns from the regions of one data set as they are labelled."""
+
+    def __init__(
+        self,
+        dataset: SegmentationDataset,
+        trainer: SegmenterTrainer,
+        grid: RegionGrid,
+        *,
+        crop_size: tuple[int, int],
+        batch_size: int,
+        inference_batch_size: int,
+        few_images: bool = False,
+    ):
+        self.dataset = dataset
+        self.trainer = trainer
+        self.crop_size = crop_size
+        self.batch_size = batch_size
+        self.inference_batch_size = inference_batch_size
+        self.few_images = few_images
+        self.grid = grid
+        self.oracle = Oracle(dataset.labels, grid, dataset.ignore_index)
+        self.start()
+
+    def start(self, trainer_state: State | None = None) -> None:
+        """L = ∅, and the segmenter as `trainer_state` has it."""
+        if trainer_state is not None:
+            self.trainer.load_state_dict(trainer_state)
+        self.pool = RegionPool(self.grid)
+        self.labelled_distributions = torch.zeros(0, len(self.dataset.classes), device=self.dataset.device)
+        self.labelled_pixels = torch.zeros_like(self.labelled_distributions, dtype=torch.int64).sum(0)
+
+    def draw(self, query_size: int, pool_size: int, generator: torch.Generator) -> Tensor:
+        """Candidates [K, M], see `RegionPool.draw_candidates`."""
+        return self.pool.draw_candidates(query_size, pool_size, generator, few_images=self.few_images)
+
+    def label(self, regions: Tensor, generator: torch.Generator) -> None:
+        """Label `regions` [K] and train the segmenter one pass on them."""
+        counts = self._count(self.oracle, regions)
+        self.pool.label(regions)
+        self.labelled_pixels += counts.sum(0).to(self.labelled_pixels.device)
+        distribution = distribution_of(counts)
+        self.labelled_distributions = torch.cat(
+            [self.labelled_distributions, distribution.to(self.labelled_distributions.device)]
+        )
+        train_on_regions(
+            self.trainer,
+            self.dataset,
+            regions,
+            self.pool,
+            crop_size=self.crop_size,
+            batch_size=self.batch_size,
+            generator=generator,
+        )
+
+    def mistaken_pixels(self, regions: Tensor) -> Tensor:
+        """int64 [K, C]: pixels of each class in `regions` [K] that the segmenter gets wrong."""
+        ignore_index = self.dataset.ignore_index
+
+        def wrong(index: Tensor) -> Tensor:
+            """The label maps [n, H, W] of these images, without what the segmenter gets right."""
+            images, labels = self.dataset.batch(index)
+            logits = predict(self.trainer.segmenter, images, precision=self.trainer.precision).float()
+            logits = nn.functional.interpolate(logits, labels.shape[1:], mode="bilinear", align_corners=True)
+            return labels.masked_fill(logits.argmax(1) == labels, ignore_index)
+
+        def wrong_in_batches(index: Tensor) -> Tensor:
+            return torch.cat([wrong(part) for part in index.split(self.inference_batch_size)])
+
+        return self._count(Oracle(wrong_in_batches, self.grid, ignore_index), regions).cpu()
+
+    def class_pixels(self, regions: Tensor) -> Tensor:
+        """int64 [C]: pixels of each class in the ground truth of `regions` [K]."""
+        return self._count(self.oracle, regions).sum(0)
+
+    def _count(self, oracle: Oracle, regions: Tensor) -> Tensor:
+        """int64 [K, C]: pixels of each class in what the oracle says of `regions` [K]."""
+        num_classes, ignore_index = len(self.dataset.classes), self.dataset.ignore_index
+        parts = [oracle.label(part) for part in regions.split(_REGIONS_AT_ONCE)]
+        return torch.cat([class_counts(part, num_classes, ignore_index) for part in parts])
+
+    def mistakes(self, regions: Tensor, mistake_weights: Tensor) -> Tensor:
+        """float64 [K]: the share of each region's pixels that the segmenter gets wrong, each counted with the
+        weight of its class, float64 [C]."""
+        return self.mistaken_pixels(regions).double() @ mistake_weights / self.grid.num_pixels(regions)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "trainer": self.trainer.state_dict(),
+            "pool": self.pool.state_dict(),
+            "labelled_distributions": self.labelled_distributions,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.start(state["trainer"])
+        self.pool.load_state_dict(state["pool"])
+        self.labelled_distributions = state["labelled_distributions"].to(self.labelled_distributions.device)
+        self.labelled_pixels += self.class_pixels(self.pool.order).to(self.labelled_pixels.device)

@@ -1,0 +1,190 @@
+"""Episodes of the game, at every step of which the query network is trained (section 3.2 of the paper)."""
+
+import copy
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ralx.agent.dqn import DQNAgent
+from ralx.agent.policy_file import MOSTLY_GREEDY
+from ralx.agent.replay_buffer import ReplayBuffer
+from ralx.game.game import Game
+from ralx.game.observer import Observation, Observer
+from ralx.regions import chosen_regions
+from ralx.support.checkpoint import Checkpoint
+from ralx.support.divergence import all_finite, naming_divergence
+from ralx.support.files import State
+from ralx.support.monitor import Monitor
+from ralx.support.randomness import stream
+from ralx.support.stopwatch import Stopwatch
+
+
+@dataclass
+class PolicyLearner:
+    """Plays episodes and trains the query network at every step (section 3.2)."""
+
+    agent: DQNAgent
+    replay_buffer: ReplayBuffer
+    game: Game
+    observe: Observer
+    measure: Callable[[], float]  # mIoU on D_R, a fraction
+    start_state: State  # the trainer at θ0
+    epsilon: Callable[[int, int], float]  # of episode and step over all episodes
+    stopwatch: Stopwatch
+    seed: int
+    episodes: int
+    budget: int
+    query_size: int
+    pool_size: int
+    mistake_weights: Tensor | None  # [C] float64, where each sub-action is rewarded for its own mistakes
+    reward_scale: float
+    whole_first_reward: bool
+    one_coin: bool
+    reset_lr: bool
+
+    episode: int = 0
+    step: int = 0
+    lines: list[dict] = field(default_factory=list)  # one of every step over all episodes
+    miou: float = 0.0
+    best_miou: float = -1.0
+    best_policy: State = field(default_factory=dict)
+    observation: Observation = field(init=False)
+
+    def run(self, checkpoint: Checkpoint, monitor: Monitor, on_step: Callable[[list[dict]], None]) -> State:
+        """Play all episodes; the query network of the episode with the best final mIoU on D_R. `on_step` gets
+        the lines of all steps so far.
+
+        Only episodes that the network played rather than chance (ε at most one half) count: the paper doesn't
+        say so, but a mIoU reached by random choices says nothing of the network. Without such an episode the
+        last network is kept.
+        """
+        saved = checkpoint.load()
+        if saved:
+            self._restore(*saved)
+        curves = f"learn-seed{self.seed}"
+        monitor.forget(curves, len(self.lines) + 1)
+        with monitor.task(f"learn, seed {self.seed}", self.episodes, self.episode) as update:
+            while self.episode < self.episodes:
+                line = self._play_step()
+                self.lines.append(line)
+                on_step(self.lines)
+                checkpoint.save(self._state)
+                seconds = {f"{phase}[s]": value for phase, value in line["seconds"].items()}
+                update(self.episode, **{k: line[k] for k in ("miou", "reward", "epsilon")}, **seconds)
+                for name in ("miou", "reward", "epsilon", "td_loss", "q_mean"):
+                    if line[name] is not None:
+                        monitor.scalar(curves, name, line[name], len(self.lines))
+        return self.best_policy or self.agent.query_network.state_dict()
+
+    def _play_step(self) -> dict:
+        self.stopwatch.reset()
+        watch = self.stopwatch.phase
+        generator = stream("learn", self.seed, self.episode, self.step)
+        if self.step == 0:
+            self._start_episode(generator)
+        episode, step = self.episode, self.step
+        epsilon = self.epsilon(episode, len(self.lines))
+        with watch("select"), self._naming("dqn_lr"):
+            chosen = self.agent.act(
+                self.observation.state,
+                self.observation.actions,
+                epsilon,
+                generator,
+                per_sub_action=not self.one_coin,
+            )
+            regions = chosen_regions(self.observation.candidates, chosen)
+        with watch("reward"), self._naming("segmenter_lr"):
+            weights = self.mistake_weights
+            found = None if weights is None else self.game.mistakes(regions, weights)
+        with watch("train"), self._naming("segmenter_lr"):
+            self.game.label(regions, generator)
+        with watch("reward"), self._naming("segmenter_lr"):
+            miou = self.measure()
+        first_whole = self.whole_first_reward and step == 0
+        gain = torch.tensor(miou - (0.0 if first_whole else self.miou), dtype=torch.float64, device="cpu")
+        rewards = self.reward_scale * (gain.expand(len(regions)) if found is None else found)
+        done = self.game.pool.num_labelled >= self.budget
+        self.replay_buffer.record(chosen, rewards, done)
+        if not done:
+            self._observe(generator)
+        with watch("learn"), self._naming("dqn_lr"):
+            learned = self.agent.learn(self.replay_buffer, generator)
+            if done:
+                self._refuse_diverged_network()
+        self._advance(miou, done, epsilon)
+        return {
+            "seed": self.seed,
+            "episode": episode,
+            "step": step,
+            "epsilon": epsilon,
+            "reward": rewards.mean().item(),
+            "miou": miou,
+            "td_loss": learned["td_loss"],
+            "q_mean": learned["q_mean"],
+            "seconds": {name: round(value, 6) for name, value in self.stopwatch.seconds.items()},
+        }
+
+    def _start_episode(self, generator: torch.Generator) -> None:
+        self.game.start(self.start_state)
+        if self.reset_lr:
+            self.agent.reset_lr()
+        with self.stopwatch.phase("reward"):
+            self.miou = self.measure()
+        self._observe(generator)
+
+    def _observe(self, generator: torch.Generator) -> None:
+        query_size = min(self.query_size, self.budget - self.game.pool.num_labelled)
+        with self._naming("segmenter_lr"):
+            candidates = self.game.draw(query_size, self.pool_size, generator)
+            self.observation = self.observe(self.game, candidates)
+        self.replay_buffer.observe(self.observation.state, self.observation.actions)
+
+    def _naming(self, option: str) -> AbstractContextManager[None]:
+        return naming_divergence(option, f"seed {self.seed}, episode {self.episode}, step {self.step}")
+
+    def _refuse_diverged_network(self) -> None:
+        """FloatingPointError where the update that no loss has followed yet spoilt the query network."""
+        weights = self.agent.query_network.state_dict().values()
+        if not all_finite(*weights):
+            raise FloatingPointError("the query network has diverged: its weights hold NaN or infinities")
+
+    def _advance(self, miou: float, done: bool, epsilon: float) -> None:
+        self.miou = miou
+        self.step += 1
+        if not done:
+            return
+        if epsilon <= MOSTLY_GREEDY and miou > self.best_miou:
+            self.best_miou = miou
+            self.best_policy = copy.deepcopy(self.agent.query_network.state_dict())
+        self.episode += 1
+        self.step = 0
+
+    def _state(self) -> tuple[dict[str, Any], dict]:
+        tensors = {
+            "agent": self.agent.state_dict(),
+            "replay_buffer": self.replay_buffer.state_dict(),
+            "game": self.game.state_dict(),
+            "best_policy": self.best_policy,
+            "observation": self.observation._asdict(),
+        }
+        return tensors, {name: getattr(self, name) for name in _PROGRESS}
+
+    def _restore(self, tensors: dict[str, Any], progress: dict) -> None:
+        self.agent.load_state_dict(tensors["agent"])
+        self.replay_buffer.load_state_dict(tensors["replay_buffer"])
+        self.game.load_state_dict(tensors["game"])
+        self.best_policy = tensors.get("best_policy", {})
+        device = self.game.dataset.device
+        observation = Observation(**tensors["observation"])
+        self.observation = observation._replace(
+            state=observation.state.to(device), actions=observation.actions.to(device)
+        )
+        for name, value in progress.items():
+            setattr(self, name, value)
+
+
+_PROGRESS = ("episode", "step", "lines", "miou", "best_miou")

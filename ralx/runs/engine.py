@@ -1,0 +1,274 @@
+"""What runs a plan, which is a list of stages: this process, or several of this machine.
+
+`Engine` is the seam: whatever runs every stage of a plan after those that it needs will do.
+"""
+
+import contextlib
+import functools
+import hashlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from rich.console import Console
+
+from ralx.datasets import SegmentationDataset, Splits, load_splits
+from ralx.runs.config import DataConfig
+from ralx.runs.machine import machine
+from ralx.runs.stage import Artifact, Images, Stage, in_order, key_of
+from ralx.runs.store import Store
+from ralx.support.checkpoint import Checkpoint
+from ralx.support.devices import find_device
+from ralx.support.files import RunError
+from ralx.support.monitor import Monitor
+from ralx.version import __version__
+
+FAILURES = (RunError, FloatingPointError, FileNotFoundError)  # of a stage; anything else is a defect of ralx
+
+
+class Worker:
+    """Does stages in this process: a `Place` with the store, the device, and data sets that are loaded
+    once."""
+
+    def __init__(self, store: Store, device: torch.device, monitor: Monitor):
+        self.store = store
+        self.device = device
+        self.monitor = monitor
+        self.show_steps: Callable[[Stage, list[dict[str, Any]]], None] = lambda stage, lines: None
+        self._splits: dict[DataConfig, Splits] = {}
+        self._keys: dict[Stage, str] = {}
+        self._found: dict[Stage, tuple[dict[str, Any], dict[str, Any]]] = {}
+
+    @property
+    def numerics(self) -> dict[str, Any]:
+        """What the last bits of the results depend on, beside the config and the processor."""
+        return {
+            "ralx": __version__,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu",
+        }
+
+    @functools.cached_property
+    def known_numerics(self) -> dict[str, Any]:
+        """Those of the artifacts in the store, which are found again on any machine."""
+        return self.store.numerics or self.numerics
+
+    # As stages see it
+
+    def splits(self, data: DataConfig) -> Splits:
+        if data not in self._splits:
+            self._splits[data] = load_splits(**data.source(), device=self.device)
+        return self._splits[data]
+
+    def images(self, images: Images) -> SegmentationDataset:
+        return getattr(self.splits(images.data), images.split)
+
+    def artifact(self, stage: Stage) -> Artifact:
+        return self.store.read(self._path(stage))[0]
+
+    def checkpoint(self, stage: Stage) -> Checkpoint:
+        return self.store.checkpoint(self.key(stage))
+
+    def steps(self, stage: Stage, lines: list[dict[str, Any]]) -> None:
+        self.show_steps(stage, lines)
+
+    # As engines see it
+
+    def key(self, stage: Stage) -> str:
+        if stage not in self._keys:
+            self._keys[stage] = key_of(
+                stage, numerics=self.known_numerics, key=self.key, content=self._content
+            )
+        return self._keys[stage]
+
+    def finished(self, stage: Stage) -> bool:
+        return self._path(stage).exists()
+
+    def found(self, stage: Stage) -> dict[str, Any] | None:
+        """The JSON values that the stage left, or None while it isn't finished."""
+        return self._notes(stage)[0] if self.finished(stage) else None
+
+    def made(self, stage: Stage) -> dict[str, Any]:
+        """How a finished stage was done: its kind, seconds and machine."""
+        return self._notes(stage)[1]
+
+    def do(self, stage: Stage) -> None:
+        """Do the stage, going on where an earlier attempt was interrupted, and keep its artifact."""
+        start = time.monotonic()
+        artifact = stage.run(self)
+        seconds = round(time.monotonic() - start, 3)
+        made = {"kind": stage.kind, "seconds": seconds, "machine": machine(self.device)}
+        self.store.write(self._path(stage), artifact, made)
+        self.checkpoint(stage).clear()
+
+    def _path(self, stage: Stage) -> Path:
+        return self.store.path(self.key(stage), shared=stage.is_pretraining)
+
+    def _notes(self, stage: Stage) -> tuple[dict[str, Any], dict[str, Any]]:
+        if stage not in self._found:
+            artifact, made = self.store.read(self._path(stage))
+            self._found[stage] = artifact.found, made
+        return self._found[stage]
+
+    def _content(self, given: Images | Path) -> str:
+        if isinstance(given, Images):
+            return self.images(given).fingerprint()
+        return _hash_of(given)
+
+
+@functools.cache
+def _hash_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+Failures = dict[Stage, str]  # why each stage that failed did
+
+
+class Engine(Protocol):
+    def __call__(
+        self,
+        plan: Sequence[Stage],
+        worker: Worker,
+        *,
+        on_finished: Callable[[Stage], None] = lambda stage: None,
+        keep_going: bool = False,
+    ) -> Failures:
+        """Do the stages of a plan that aren't finished.
+
+        Args:
+            plan: stages in an order in which each comes after those that it needs.
+            on_finished: gets every stage that this call did.
+            keep_going: a stage that fails takes only those with it that need it; otherwise its error ends the
+                plan.
+        """
+
+
+def run_here(
+    plan: Sequence[Stage],
+    worker: Worker,
+    *,
+    on_finished: Callable[[Stage], None] = lambda stage: None,
+    keep_going: bool = False,
+) -> Failures:
+    """An `Engine`: one stage after the other, in this process."""
+    failed: Failures = {}
+    for stage in plan:
+        if worker.finished(stage) or not _can_be_done(stage, failed):
+            continue
+        try:
+            worker.do(stage)
+        except FAILURES as error:
+            if not keep_going:
+                raise
+            failed[stage] = str(error)
+        else:
+            on_finished(stage)
+    return failed
+
+
+def _can_be_done(stage: Stage, failed: Failures) -> bool:
+    return not any(needed in failed for needed in in_order([stage]))
+
+
+@dataclass(frozen=True)
+class Processes:
+    """An `Engine`: stages side by side, in processes of this machine, which take turns at its GPUs."""
+
+    jobs: int
+    device: str  # as `find_device` takes it
+
+    def __call__(
+        self,
+        plan: Sequence[Stage],
+        worker: Worker,
+        *,
+        on_finished: Callable[[Stage], None] = lambda stage: None,
+        keep_going: bool = False,
+    ) -> Failures:
+        failed: Failures = {}
+        waiting = [stage for stage in plan if not worker.finished(stage)]
+        running: dict[Future[None], Stage] = {}
+        with self._pool(worker) as submit:
+            while waiting or running:
+                waiting = [stage for stage in waiting if _can_be_done(stage, failed)]
+                ready = [stage for stage in waiting if all(map(worker.finished, stage.needs))]
+                for stage in ready[: self.jobs - len(running)]:
+                    waiting.remove(stage)
+                    running[submit(stage)] = stage
+                    left = f"{len(waiting) + len(running)} of {len(plan)} stages left"
+                    worker.monitor.say(f"{stage.name} ({left})")
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    stage = running.pop(future)
+                    try:
+                        future.result()
+                    except BrokenProcessPool as error:
+                        raise RunError("--jobs: a process ended early; the same command goes on") from error
+                    except FAILURES as error:
+                        if not keep_going:
+                            raise
+                        failed[stage] = str(error)
+                        worker.monitor.say(f"{stage.name}: failed: {error}")
+                    else:
+                        on_finished(stage)
+        return failed
+
+    @contextlib.contextmanager
+    def _pool(self, worker: Worker) -> Iterator[Callable[[Stage], Future[None]]]:
+        """Yields what hands a stage to a process. The processes end with this one, however it ends."""
+        context = multiprocessing.get_context("spawn")
+        setting = (worker.store, self.device, torch.get_num_threads(), context.Value("i", 0))
+        pool = ProcessPoolExecutor(self.jobs, context, initializer=_start, initargs=setting)
+
+        def submit(stage: Stage) -> Future[None]:
+            # Processes are started here. Ctrl-C is for this one, which ends them: in the middle of their
+            # import of torch it would be a page of traceback.
+            before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            try:
+                return pool.submit(_do, stage)
+            finally:
+                signal.signal(signal.SIGINT, before)
+
+        try:
+            yield submit
+        except BaseException:
+            for process in multiprocessing.active_children():
+                process.terminate()  # a stage goes on from its checkpoint
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+_worker: Worker  # of a process that `Processes` started
+
+
+def _start(store: Store, device: str, threads: int, started: Any) -> None:
+    global _worker
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+    with started.get_lock():
+        rank, started.value = started.value, started.value + 1
+    if device == "auto" and torch.cuda.device_count() > 1:
+        device = f"cuda:{rank % torch.cuda.device_count()}"
+    # Several processes would draw their bars over each other.
+    _worker = Worker(store, find_device(device), Monitor(console=Console(force_terminal=False)))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _do(stage: Stage) -> None:
+    _worker.do(stage)

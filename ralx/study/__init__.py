@@ -1,1 +1,0 @@
-"""The paper's experiments: what they compute, where it is kept, and what it says."""
