@@ -8,9 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ralx.acquisition.methods import METHODS
 from ralx.agent.policy_file import MOSTLY_GREEDY
 from ralx.report.records import Record, Run
-from ralx.report.style import INK, METHOD_STYLES, PALE, new_figure, plain_text, readable
+from ralx.report.style import INK, PALE, new_figure, plain_text, readable
 
 
 @plain_text
@@ -72,7 +73,7 @@ def _by_step(steps: Sequence[Record], name: str) -> list[Point]:
 
 def _curve(axes: Axes, points: Sequence[Point], title: str, label: str, smooth: bool = True) -> None:
     """A pale line for each seed, and over them the seeds' mean, smoothed over a tenth of the points."""
-    colour, _ = METHOD_STYLES["ralis"]
+    colour = METHODS["ralis"].colour
     axes.set_title(title)
     axes.set_xlabel("episode")
     axes.set_ylabel(label)
@@ -129,7 +130,7 @@ def _within_episode(axes: Axes, episodes: list[list[Record]]) -> None:
     """mIoU on D_R step by step: the first quarter of the episodes, and the last one."""
     by_number = sorted(episodes, key=lambda steps: steps[0]["episode"])
     quarter = max(1, len(by_number) // 4)
-    last_colour, _ = METHOD_STYLES["ralis"]
+    last_colour = METHODS["ralis"].colour
     parts = [("#999999", by_number[:quarter]), (last_colour, by_number[-quarter:])]
     for colour, part in parts if len(by_number) > 1 else parts[1:]:
         length = min(len(steps) for steps in part)

@@ -10,6 +10,7 @@ from itertools import pairwise
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
+from ralx.acquisition.methods import METHODS
 from ralx.report.records import Record
 
 Values = Mapping[int, float]
@@ -18,11 +19,6 @@ Curve = Mapping[int, float]
 CONFIDENCE = 0.95
 BOOTSTRAP_SAMPLES = 10_000
 
-# The order in which methods are shown; others follow by name.
-METHODS = (
-    *("ralis", "entropy", "bald", "uniform", "ralis-all", "margin", "least-confidence", "ripu"),
-    *("class-balanced", "k-centre", "stratified", "cheat"),
-)
 REFERENCES = {"theta0": "θ0", "theta0_prime": "θ0′", "full_supervision": "full supervision"}
 TARGET_SHARE = 0.96  # the share of full supervision's mIoU that the paper's headline compares with
 TARGET_TEXT = f"{TARGET_SHARE * 100:.0f} %"

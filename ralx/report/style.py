@@ -12,24 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from ralx.acquisition.methods import METHODS
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Okabe and Ito's colour-blind-safe palette; each method has its marker as well.
-METHOD_STYLES = {
-    "ralis": ("#D55E00", "o"),
-    "entropy": ("#0072B2", "s"),
-    "bald": ("#009E73", "^"),
-    "uniform": ("#666666", "D"),
-    "ralis-all": ("#D55E00", "X"),
-    "margin": ("#56B4E9", "<"),
-    "least-confidence": ("#56B4E9", ">"),
-    "ripu": ("#0072B2", "P"),
-    "class-balanced": ("#E69F00", "p"),
-    "k-centre": ("#CC79A7", "h"),
-    "stratified": ("#B8A000", "d"),
-    "cheat": ("#000000", "*"),
-}
 OTHER_COLOURS = ("#CC79A7", "#0072B2", "#009E73", "#E69F00", "#56B4E9", "#8B5A2B", "#7A5FA0", "#B22222")
 OTHER_MARKERS = ("v", "o", "s", "^", "D", "P", "X", "<", ">", "p", "h")
 INK = "#222222"
@@ -103,14 +90,15 @@ def draw_legend(owner: Figure | Axes, handles: Sequence[Artist], **options: Any)
 
 def method_styles(methods: Iterable[str]) -> dict[str, tuple[str, str]]:
     """Colour and marker of each method, the same in every picture; of other names by their place."""
-    methods = list(methods)
-    others = [method for method in methods if method not in METHOD_STYLES]
-    places = {method: place for place, method in enumerate(others)}
-    return {method: METHOD_STYLES.get(method) or _other_style(places[method]) for method in methods}
-
-
-def _other_style(place: int) -> tuple[str, str]:
-    return OTHER_COLOURS[place % len(OTHER_COLOURS)], OTHER_MARKERS[place % len(OTHER_MARKERS)]
+    styles, others = {}, 0
+    for name in methods:
+        if name in METHODS:
+            styles[name] = METHODS[name].colour, METHODS[name].marker
+        else:
+            colours, markers = len(OTHER_COLOURS), len(OTHER_MARKERS)
+            styles[name] = OTHER_COLOURS[others % colours], OTHER_MARKERS[others % markers]
+            others += 1
+    return styles
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import arg
 
-from ralx.acquisition.methods import METHODS, PAPER_METHODS, policy_methods
+from ralx.acquisition.methods import METHODS, PAPER_METHODS, uses_policy
 from ralx.agent.ablation import FEATURES, Feature, KLSummary
 from ralx.agent.dqn import EPSILON_END, EPSILON_SPAN
 from ralx.datasets import SyntheticSizes
@@ -328,13 +328,13 @@ class EvaluationConfig(Concern):
     keep_learning: bool = False
     """The learned policy goes on learning on D_V, from the labels that it asked for. Needs `reward` mistakes,
     which any label tells."""
-    pool_size_ralis: int = 10
+    pool_size_ralis: int = METHODS["ralis"].pool_size
     """N of the learned policy on D_V."""
-    pool_size_entropy: int = 10
+    pool_size_entropy: int = METHODS["entropy"].pool_size
     """N of entropy sampling on D_V."""
-    pool_size_bald: int = 10
+    pool_size_bald: int = METHODS["bald"].pool_size
     """N of BALD on D_V."""
-    pool_size_uniform: int = 50
+    pool_size_uniform: int = METHODS["uniform"].pool_size
     """N of uniform sampling on D_V."""
     pool_size_other: int = 10
     """N on D_V of the other methods that pick within pools."""
@@ -361,7 +361,7 @@ class EvaluationConfig(Concern):
     @property
     def uses_policy(self) -> bool:
         """Whether a method among `methods` chooses by the learned policy."""
-        return bool(policy_methods(self.methods))
+        return any(map(uses_policy, self.methods))
 
     @property
     def pool_sizes(self) -> dict[str, int]:

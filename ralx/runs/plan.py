@@ -89,13 +89,12 @@ class Stages:
 
     def select(self, method: str, seed: int) -> Select:
         config, evaluation, how = self.config, self.config.evaluation, method_of(method)
-        in_pools = how.pool_size is not None
         pool_sizes = evaluation.pool_sizes
         return Select(
             method=method,
-            pool_size=pool_sizes.get(method, pool_sizes["other"]) if in_pools else None,
+            pool_size=None if how.sees_all else pool_sizes.get(method, pool_sizes["other"]),
             num_mc_samples=evaluation.num_mc_samples if how.uses_dropout else None,
-            by_policy=self._policy_use(seed, learns=in_pools) if how.uses_policy else None,
+            by_policy=self._policy_use(seed, learns=not how.sees_all) if how.uses_policy else None,
             segmenter=self.segmenter,
             theta0_prime=self.theta0_prime,
             regions=self.sees.regions,

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
-from ralx.acquisition.methods import METHODS, PAPER_METHODS
+from ralx.acquisition.methods import PAPER_METHODS, uses_policy
 from ralx.agent.ablation import FEATURES
 from ralx.runs.config import RunConfig
 from ralx.runs.plan import Stages
@@ -37,8 +37,7 @@ class Arm(NamedTuple):
 
 def arm(label: str, method: str, config: RunConfig, **changes: Any) -> Arm:
     """`config` with `changes`, comparing this method alone."""
-    uses_policy = method in METHODS and METHODS[method].uses_policy
-    policy = config.evaluation.policy if uses_policy else None
+    policy = config.evaluation.policy if uses_policy(method) else None
     return Arm(label, method, config.changed(methods=(method,), policy=policy, **changes))
 
 

@@ -19,10 +19,10 @@ from report_run import (
     step,
 )
 
+from ralx.acquisition.methods import METHODS
 from ralx.report.comparison import miou_vs_budget, per_class_iou, selected_classes
 from ralx.report.learning import learning_curves, running_mean, step_seconds, whole_episodes
 from ralx.report.regions import first_selections, paint, region_boxes, selections, shown_images
-from ralx.report.statistics import METHODS
 from ralx.report.style import method_styles
 
 
