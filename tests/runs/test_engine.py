@@ -1,0 +1,159 @@
+"""Plans of made-up stages, in this process and in several: order, failures, and what is kept."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+
+import pytest
+import torch
+from tiny_runs import worker_in
+
+from ralx.runs.engine import Processes, run_here
+from ralx.runs.stage import Artifact, Stage, in_order
+from ralx.runs.store import Store
+from ralx.support.files import RunError
+from ralx.support.folder import LostFolder
+
+
+@dataclass(frozen=True)
+class Sum(Stage):
+    """One more than the sum of its inputs; 13 fails, and 14 takes its process with it."""
+
+    place: int
+    inputs: tuple["Sum", ...] = ()
+
+    @property
+    def kind(self):
+        return f"sum {self.place}"
+
+    @property
+    def needs(self):
+        return list(self.inputs)
+
+    def run(self, place):
+        if self.place == 13:
+            raise RunError("unlucky")
+        if self.place == 14:
+            os.kill(os.getpid(), signal.SIGKILL)
+        values = [place.artifact(stage).tensors["value"] for stage in self.inputs]
+        return Artifact({"value": 1 + sum(values, torch.zeros(1))}, {"pid": os.getpid()})
+
+
+A, B = Sum(0), Sum(1)
+C = Sum(2, (A, B))
+BAD = Sum(13, (A,))
+AFTER = Sum(4, (BAD,))
+ENGINES = [run_here, Processes(jobs=2, device="cpu")]
+
+
+@pytest.fixture(params=ENGINES, ids=["here", "processes"])
+def engine(request):
+    return request.param
+
+
+def value(worker, stage):
+    return worker.artifact(stage).tensors["value"].item()
+
+
+def test_a_plan_is_done_in_order_and_only_once(tmp_path, engine):
+    worker, finished = worker_in(tmp_path), []
+    assert engine(in_order([C]), worker, on_finished=finished.append) == {}
+    assert value(worker, C) == 3 and set(finished) == {A, B, C} and finished[-1] == C
+    assert not list((tmp_path / "checkpoint").glob("*.safetensors"))
+    finished.clear()
+    engine(in_order([C, Sum(5, (C,))]), worker_in(tmp_path), on_finished=finished.append)
+    assert finished == [Sum(5, (C,))], "what is finished is not done again"
+
+
+def test_a_failed_stage_takes_only_those_with_it_that_need_it(tmp_path, engine):
+    worker = worker_in(tmp_path)
+    failed = engine(in_order([AFTER, C]), worker, keep_going=True)
+    assert failed == {BAD: "unlucky"}
+    assert worker.finished(C) and not worker.finished(AFTER)
+    with pytest.raises(RunError, match="unlucky"):
+        engine(in_order([AFTER, C]), worker)
+
+
+def test_processes_share_the_work_and_end_with_the_plan(tmp_path):
+    worker = worker_in(tmp_path)
+    Processes(jobs=2, device="cpu")([Sum(n) for n in range(40, 50)], worker)
+    pids = {worker.found(Sum(n))["pid"] for n in range(40, 50)}
+    assert os.getpid() not in pids
+    deadline = time.monotonic() + 60
+    for pid in pids:
+        while os.path.exists(f"/proc/{pid}"):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def test_a_process_that_dies_is_an_error_and_not_a_hang(tmp_path):
+    with pytest.raises(RunError, match="--jobs: a process ended early; the same command goes on"):
+        Processes(jobs=2, device="cpu")([Sum(14)], worker_in(tmp_path), keep_going=True)
+
+
+def test_who_lost_the_folder_writes_nothing_more(tmp_path):
+    """As a process that was stopped, and wakes to find that another has taken over."""
+    worker = worker_in(tmp_path)
+    worker.do(A)
+    checkpoint = worker.checkpoint(B)
+    (tmp_path / ".lock").unlink()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for write in (
+        lambda: worker.do(B),
+        lambda: checkpoint.save(lambda: ({}, None)),
+        checkpoint.clear,
+        lambda: worker.store.refuse_other_numerics({"threads": 1}),
+    ):
+        with pytest.raises(LostFolder, match="another process has taken over"):
+            write()
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_a_damaged_artifact_is_named(tmp_path):
+    worker = worker_in(tmp_path)
+    worker.do(A)
+    (path,) = (tmp_path / "store").iterdir()
+    path.write_bytes(path.read_bytes()[:-1] + b"\xff")
+    with pytest.raises(RunError, match=r"sum-0-[0-9a-f]{16}.safetensors: was damaged or changed"):
+        worker.do(C)
+
+
+def test_pretrained_artifacts_lie_in_the_cache(tmp_path):
+    store = Store(tmp_path / "run", tmp_path / "cache", worker_in(tmp_path).store.lock)
+    assert store.path("a", shared=True) == tmp_path / "cache" / "a.safetensors"
+    assert store.path("a", shared=False) == tmp_path / "run" / "store" / "a.safetensors"
+
+
+def test_another_thread_count_torch_or_device_is_refused(tmp_path):
+    store = worker_in(tmp_path).store
+    assert store.numerics is None
+    for _ in range(2):
+        store.refuse_other_numerics({"threads": 2, "torch": "2.13.0", "device": "cpu"})
+    with pytest.raises(RunError, match=r"was started with threads 2, here threads 1: .*OMP_NUM_THREADS"):
+        store.refuse_other_numerics({"threads": 1, "torch": "2.13.0", "device": "cpu"})
+    with pytest.raises(RunError, match=r"was started with torch 2.13.0, device cpu, here torch 2.12.0, dev"):
+        store.refuse_other_numerics({"threads": 2, "torch": "2.12.0", "device": "cuda"})
+    (tmp_path / "checkpoint" / "numerics.json").write_text("[]")
+    with pytest.raises(RunError, match=r"numerics.json: expected a JSON object"):
+        store.refuse_other_numerics({"threads": 1})
+
+
+def test_artifacts_are_found_again_with_other_numerics(tmp_path, monkeypatch):
+    worker = worker_in(tmp_path)
+    worker.store.refuse_other_numerics(worker.numerics)
+    worker.do(A)
+    monkeypatch.setattr("ralx.runs.engine.__version__", "99")
+    elsewhere = worker_in(tmp_path)
+    assert elsewhere.finished(A) and elsewhere.numerics != elsewhere.store.numerics
+
+
+def test_what_a_kill_left_half_written_is_cleared(tmp_path):
+    store = worker_in(tmp_path).store
+    torn = [tmp_path / folder / ".a.safetensors.123.tmp" for folder in ("store", "checkpoint", "cache")]
+    foreign = tmp_path / ".git" / ".index.lock.tmp"
+    for path in (*torn, foreign):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("half")
+    store.clear_torn()
+    assert not any(path.exists() for path in torn) and foreign.exists()
