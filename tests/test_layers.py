@@ -23,7 +23,7 @@ LAYERS = {
     "ops": 1,
     "regions": 2,
     "metrics": 2,
-    "features": 2,
+    "features": 3,
     "segmentation": 3,
     "datasets": 3,
     "acquisition": 4,
