@@ -8,7 +8,7 @@ protocol  what one seed of the paper's CamVid protocol takes at least, from a fe
 """
 
 import argparse
-import dataclasses
+import functools
 import math
 import sys
 import tempfile
@@ -21,20 +21,30 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ralx.config import Config, preset
-from ralx.datasets import SyntheticSizes, load_splits
-from ralx.experiments import Experiment
-from ralx.loop import Chooser, Game, PolicyLearner
-from ralx.report import write_report
-from ralx.run_dir import RunDirectory, open_run
-from ralx.segmentation import SegmenterTrainer
+from ralx.agent.query_network import QueryNetwork
+from ralx.cli.train import main as train
+from ralx.game.game import Game
+from ralx.game.learn import PolicyLearner
+from ralx.game.select import Chooser
+from ralx.report.records import read_run
+from ralx.runs.config import RunConfig
+from ralx.runs.engine import Worker
+from ralx.runs.plan import Stages
+from ralx.runs.presets import preset
+from ralx.runs.stage import Artifact, Stage
+from ralx.runs.stages import policy_artifact
+from ralx.runs.store import Store
+from ralx.segmentation import SegmenterTrainer, train_epoch
+from ralx.support.devices import find_device
+from ralx.support.folder import locked
 from ralx.support.monitor import Monitor
+from ralx.support.randomness import stream
 
 ROOT = Path(__file__).resolve().parent.parent
-TINY_IMAGES = SyntheticSizes(
-    image_size=(48, 64), state_set=2, train_set=4, eval_set=6, reward_set=2, test_set=2, pretrain_set=3
-)
 TINY = dict(
+    synthetic_image_size=(48, 64),
+    synthetic_images=(2, 4, 6, 2, 2),
+    pretrain_images=3,
     region_size=(16, 16),
     crop_size=(32, 32),
     batch_size=4,
@@ -47,19 +57,15 @@ TINY = dict(
     budgets=(3, 6),
     num_seeds=1,
 )
-CAMVID_IMAGES = SyntheticSizes(
-    image_size=(360, 480), state_set=10, train_set=40, eval_set=1, reward_set=10, test_set=1, pretrain_set=1
+ONE_STEP = dict(
+    synthetic_image_size=(360, 480),
+    synthetic_images=(10, 40, 1, 10, 1),
+    pretrain_images=1,
+    budgets=(24,),
+    methods=("ralis",),
 )
-ONE_STEP = dict(budgets=(24,), methods=("ralis",))
-PROTOCOL_IMAGES = SyntheticSizes(  # as many as CamVid has; the test set is measured once per network
-    image_size=(360, 480),
-    state_set=10,
-    train_set=100,
-    eval_set=257,
-    reward_set=101,
-    test_set=1,
-    pretrain_set=1,
-)
+# As many images as CamVid has; the test set is measured once per network.
+PROTOCOL = dict(synthetic_image_size=(360, 480), synthetic_images=(10, 100, 257, 101, 1), pretrain_images=1)
 PROFILED = 15  # rows of the profile
 SYNC = "synchronizing CUDA operation"
 
@@ -72,75 +78,68 @@ def main() -> int:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--small", action="store_true", help="everything at the smallest setting")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder, device, small = Path(name), options.device, options.small
+    with tempfile.TemporaryDirectory() as name, locked(Path(name)) as lock:
         if options.what == "run":
-            run(tiny(device), folder)
-        elif options.what == "step":
-            config = tiny(device) if small else camvid(device, **ONE_STEP)
-            step(config, TINY_IMAGES if small else CAMVID_IMAGES, folder)
-        else:
-            config = tiny(device) if small else camvid(device)
-            protocol(config, TINY_IMAGES if small else PROTOCOL_IMAGES, folder)
+            return run(options.device, Path(name) / "run")
+        changes = TINY if options.small else ONE_STEP if options.what == "step" else PROTOCOL
+        config = preset("synthetic" if options.small else "camvid").changed(dataset="synthetic", **changes)
+        store = Store(Path(name), Path(name) / "cache", lock)
+        worker = Untrained(store, find_device(options.device), Monitor(), config)
+        (step if options.what == "step" else protocol)(worker)
     return 0
 
 
-def tiny(device: str) -> Config:
-    return dataclasses.replace(preset("synthetic"), device=device, **TINY)
-
-
-def camvid(device: str, **changes: Any) -> Config:
-    """The paper's settings for CamVid, on generated scenes."""
-    return dataclasses.replace(preset("camvid"), dataset="synthetic", device=device, **changes)
-
-
-def run(config: Config, folder: Path) -> None:
-    """What `ralx-train` does, without its command line."""
-    with open_run(folder / "run", {}, resume=True) as run_dir:
-        experiment = experiment_of(config, TINY_IMAGES, run_dir)
-        experiment.pretrain()
-        experiment.learn()
-        experiment.evaluate()
-        page = write_report(run_dir.path, pictures=experiment.splits.eval_set)
-        records = run_dir.records()
-    cells = len(config.methods) * len(config.budgets)
-    if len(records) != cells or not page.exists():
-        raise SystemExit(f"FAILED main job: {len(records)} results of {cells}")
+def run(device: str, folder: Path) -> int:
+    """`ralx-train` with the smallest setting."""
+    options = [f"--{name.replace('_', '-')} {value}" for name, value in TINY.items()]
+    words = " ".join(options).replace("(", "").replace(")", "").replace(",", "").split()
+    if train(["--out", str(folder), "--device", device, *words]):
+        raise SystemExit("FAILED main job")
+    records = read_run(folder).results
+    expected = 4 * len(TINY["budgets"])
+    if len(records) != expected or not (folder / "report" / "index.html").exists():
+        raise SystemExit(f"FAILED main job: {len(records)} results of {expected}")
     mious = ", ".join(f"{record['miou']:.3f}" for record in records)
     print(f"{len(records)} results, mIoU {mious}")
+    return 0
 
 
-def experiment_of(config: Config, images: SyntheticSizes, run_dir: RunDirectory) -> Experiment:
-    splits = load_splits("synthetic", sizes=images)
-    run_dir.begin(config.to_json())
-    return Experiment(config, splits, run_dir, run_dir.path / "cache", Monitor())
+class Untrained(Worker):
+    """Nothing is pretrained or learned: a step takes as long with any weights."""
+
+    def __init__(self, store: Store, device: torch.device, monitor: Monitor, config: RunConfig):
+        super().__init__(store, device, monitor)
+        self.config = config
+        self.stages = Stages(config)
+        self.on_gpu = device.type == "cuda"
+
+    def artifact(self, stage: Stage) -> Artifact:
+        if stage.is_pretraining:
+            classes = self.splits(self.config.data).train_set.classes
+            return Artifact(self.stages.segmenter.segmenter(len(classes), self.device).state_dict(), {})
+        sees, state_set = self.stages.sees, self.splits(self.config.data).state_set
+        network = QueryNetwork(**sees.sizes(state_set), generator=stream("query network"))
+        return policy_artifact(network, sees.metadata(state_set), [])
+
+    def learner(self) -> PolicyLearner:
+        return self.stages.policy(self.config.seed).learner(self)
 
 
-def step(config: Config, images: SyntheticSizes, folder: Path) -> None:
+def step(worker: Untrained) -> None:
     """Steps of an episode: the first two warm up, the others are counted, timed and profiled."""
-    on_gpu = config.device != "cpu"
-    with open_run(folder / "run", {}, resume=True) as run_dir:
-        learner = learner_of(experiment_of(config, images, run_dir))
-        learner._play_step()
-        learner._play_step()
-        seconds = timed_step(learner, on_gpu)
-        waits = waits_in_step(learner) if on_gpu else Counter()
-        table = profile_of_step(learner, on_gpu)
-    print(table)
+    learner = worker.learner()
+    learner.play_step()
+    learner.play_step()
+    seconds = timed_step(learner, worker.on_gpu)
+    waits = waits_in_step(learner) if worker.on_gpu else Counter()
+    print(profile_of_step(learner, worker.on_gpu))
     for place, count in waits.most_common():
         print(f"{count:4d} waits at {place}")
     print(f"a step takes {seconds:.3f} s, the host waits for the device {waits.total()} times in one")
 
 
-def learner_of(experiment: Experiment) -> PolicyLearner:
-    """Nothing is pretrained: a step takes as long with any weights."""
-    trainer = experiment.segmenters.new_trainer(experiment.config.segmenter_lr)
-    experiment.pretraining.theta0 = trainer.state_dict()
-    return experiment._learner(0)
-
-
 def timed_step(learner: PolicyLearner, on_gpu: bool) -> float:
-    return seconds_of(learner._play_step, on_gpu)
+    return seconds_of(learner.play_step, on_gpu)
 
 
 def seconds_of(work: Callable[[], object], on_gpu: bool) -> float:
@@ -157,7 +156,7 @@ def waits_in_step(learner: PolicyLearner) -> Counter[str]:
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            learner._play_step()
+            learner.play_step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
     return Counter(place(each) for each in caught if SYNC in str(each.message))
@@ -186,69 +185,68 @@ class Piece(NamedTuple):
     shared: bool = False  # by all seeds
 
 
-def protocol(config: Config, images: SyntheticSizes, folder: Path) -> None:
+def protocol(worker: Untrained) -> None:
     """A line per kind of work, then what one seed of all methods and budgets takes: at least, for a training
     is taken to be as short as its patience allows, and nothing is measured on the test set."""
-    with open_run(folder / "run", {}, resume=True) as run_dir:
-        minutes = {True: 0.0, False: 0.0}
-        for work, seconds, times, shared in pieces(experiment_of(config, images, run_dir)):
-            minutes[shared] += seconds * times / 60
-            print(f"{work:36} {seconds:8.3f} s × {times:6,} = {seconds * times / 60:6.1f} min", flush=True)
+    minutes = {True: 0.0, False: 0.0}
+    for work, seconds, times, shared in pieces(worker):
+        minutes[shared] += seconds * times / 60
+        print(f"{work:36} {seconds:8.3f} s × {times:6,} = {seconds * times / 60:6.1f} min", flush=True)
     print(f"one seed takes at least {minutes[False]:.1f} min, what all seeds share {minutes[True]:.1f} min")
 
 
-def pieces(experiment: Experiment) -> Iterator[Piece]:
-    """One of each kind of work. Nothing is pretrained, see `learner_of`."""
-    config, splits, segmenters = experiment.config, experiment.splits, experiment.segmenters
+def play_step(game: Game, choose: Chooser, query_size: int, generator: torch.Generator) -> None:
+    """A step of `select_regions`."""
+    regions = choose(game, query_size, generator)
+    game.mistaken_pixels(regions)
+    game.label(regions, generator)
+
+
+def pieces(worker: Untrained) -> Iterator[Piece]:
+    """One of each kind of work."""
+    config, stages, splits = worker.config, worker.stages, worker.splits(worker.config.data)
+    recipe, options, evaluation = stages.segmenter, config.pretraining, config.evaluation
     generator = torch.Generator().manual_seed(0)
 
     def median(work: Callable[[], object]) -> float:
-        seconds = [seconds_of(work, config.device != "cpu") for _ in range(5)]
+        seconds = [seconds_of(work, worker.on_gpu) for _ in range(5)]
         return sorted(seconds[2:])[1]  # the first two warm up
 
     def epochs(patience: int | None) -> int:
-        return config.max_epochs if patience is None else min(patience + 1, config.max_epochs)
+        return options.max_epochs if patience is None else min(patience + 1, options.max_epochs)
 
-    def epoch(trainer: SegmenterTrainer, *data: Any) -> float:
+    def epoch(trainer: SegmenterTrainer, data: Any, **how: Any) -> float:
+        size = {"crop_size": recipe.training.crop_size, "batch_size": recipe.training.batch_size}
+
         def work() -> None:
-            segmenters.train_epoch(trainer, data[0], generator, *data[1:])
-            segmenters.reward_miou(trainer)
+            train_epoch(trainer, data, generator=generator, **size, **how)
+            recipe.miou(trainer, splits.reward_set)
 
         return median(work)
 
-    learner = learner_of(experiment)
-    start = experiment.pretraining.theta0
-    trainer = segmenters.new_trainer(config.target_lr)
     for work, data, patience in (
-        ("θ0′: epoch", splits.train_set, config.target_patience),
-        ("full supervision: epoch", splits.full_set, config.full_patience),
+        ("θ0′: epoch", splits.train_set, options.target_patience),
+        ("full supervision: epoch", splits.full_set, options.full_patience),
     ):
+        trainer = recipe.trainer(options.target_lr, data, worker.device)
         yield Piece(work, epoch(trainer, data), epochs(patience), shared=True)
-    steps = math.ceil(config.budget / config.query_size)
-    yield Piece("learn: step", median(learner._play_step), config.episodes * steps)
-    experiment._save_policy(experiment._policy_path(config.seed), learner.agent.query_network)
-    for method in config.methods:
-        game = experiment._game(splits.eval_set)
-        game.start(start)
-        choose = experiment._chooser(method, config.seed, game)
-
-        def step(game: Game = game, choose: Chooser = choose) -> None:
-            regions = choose(game, config.query_size, generator)
-            game.mistaken_pixels(regions)
-            game.label(regions, generator)
-
-        times = math.ceil(config.budgets[-1] / config.query_size)
-        yield Piece(f"select, {method}: step", median(step), times)
-    for budget in config.budgets:
-        game = experiment._game(splits.eval_set)
-        game.start(start)
+    steps = math.ceil(config.learning.budget / config.game.query_size)
+    yield Piece("learn: step", median(worker.learner().play_step), config.learning.episodes * steps)
+    for method in evaluation.methods:
+        select = stages.select(method, config.seed)
+        game = select.new_game(worker)
+        choose = select.chooser(game, worker)
+        play = functools.partial(play_step, game, choose, config.game.query_size, generator)
+        times = math.ceil(evaluation.budgets[-1] / config.game.query_size)
+        yield Piece(f"select, {method}: step", median(play), times)
+    for budget in evaluation.budgets:
+        final = stages.final("uniform", config.seed, budget)
+        game = final.select.new_game(worker)
         regions = torch.randperm(game.grid.num_regions, generator=generator)[:budget]
-        seconds = epoch(game.trainer, *experiment._to_train_on(regions))
-        yield Piece(
-            f"final training, {budget:,} regions: epoch",
-            seconds,
-            len(config.methods) * epochs(config.final_patience),
-        )
+        data, pool, crops = final.to_train_on(regions, worker)
+        seconds = epoch(game.trainer, data, pool=pool, crops=crops)
+        times = len(evaluation.methods) * epochs(config.final.final_patience)
+        yield Piece(f"final training, {budget:,} regions: epoch", seconds, times)
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ class PolicyLearner:
         monitor.forget(curves, len(self.lines) + 1)
         with monitor.task(f"learn, seed {self.seed}", self.episodes, self.episode) as update:
             while self.episode < self.episodes:
-                line = self._play_step()
+                line = self.play_step()
                 self.lines.append(line)
                 on_step(self.lines)
                 checkpoint.save(self._state)
@@ -80,7 +80,7 @@ class PolicyLearner:
                         monitor.scalar(curves, name, line[name], len(self.lines))
         return self.best_policy or self.agent.query_network.state_dict()
 
-    def _play_step(self) -> dict:
+    def play_step(self) -> dict:
         self.stopwatch.reset()
         watch = self.stopwatch.phase
         generator = stream("learn", self.seed, self.episode, self.step)
