@@ -98,20 +98,11 @@ class PolicyInput:
 
 
 def agent_of(config: AgentConfig, network: QueryNetwork, device: torch.device) -> DQNAgent:
-    """What trains the query network."""
-    return DQNAgent(
-        network,
-        lr=config.dqn_lr,
-        momentum=config.dqn_momentum,
-        weight_decay=config.dqn_weight_decay,
-        gamma=config.gamma,
-        batch_size=config.dqn_batch_size,
-        loss=config.dqn_loss,
-        double_dqn=config.double_dqn,
-        target_update=config.target_update,
-        tau=config.tau,
-        n_step=config.n_step,
-        updates_per_step=config.updates_per_step,
-        lr_decay=1.0 if config.dqn_lr_schedule == "constant" else config.dqn_lr_decay,
-        device=device,
-    )
+    """What trains the query network. An option has the name that `DQNAgent` has for it, or that with
+    "dqn_"."""
+    options = {name.removeprefix("dqn_"): value for name, value in vars(config).items()}
+    for name in ("dueling", "replay_capacity"):  # of the network and of the replay buffer
+        del options[name]
+    if options.pop("lr_schedule") == "constant":
+        options["lr_decay"] = 1.0
+    return DQNAgent(network, device=device, **options)
