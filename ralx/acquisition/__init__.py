@@ -1,14 +1,8 @@
 """Acquisition functions: how much a region is worth labelling."""
 
-from ralx.acquisition.batch import (
-    BATCH_ACQUISITIONS,
-    BatchAcquisition,
-    Step,
-    class_balanced,
-    k_centre,
-    stratified,
-)
-from ralx.acquisition.scores import ACQUISITIONS, Acquisition, bald, best, entropy, pick, score_sum, uniform
+from ralx.acquisition.batch import BatchAcquisition, Step, class_balanced, k_centre, stratified
+from ralx.acquisition.methods import ACQUISITIONS, BATCH_ACQUISITIONS
+from ralx.acquisition.scores import Acquisition, bald, best, entropy, pick, score_sum, uniform
 
 __all__ = [
     "ACQUISITIONS",

@@ -1,6 +1,6 @@
 """Acquisition functions that look beyond one region: at the labels known so far and at the whole batch.
 
-Every function of `BATCH_ACQUISITIONS` maps a `Step` and a CPU generator to one candidate per pool, the places
+A batch acquisition function maps a `Step` and a CPU generator to one candidate per pool, the places
 int64 [K] on the CPU.
 """
 
@@ -66,13 +66,6 @@ def stratified(step: Step, generator: torch.Generator) -> Tensor:
     share = predicted.gather(2, turns[:, None, None].expand(-1, predicted.shape[1], 1)).squeeze(2)
     share = share.where(share.sum(1, keepdim=True) > 0, 1.0)
     return torch.multinomial(share, 1, generator=generator).squeeze(1)
-
-
-BATCH_ACQUISITIONS: dict[str, BatchAcquisition] = {
-    "class-balanced": class_balanced,
-    "k-centre": k_centre,
-    "stratified": stratified,
-}
 
 
 def _far_away(predicted: Tensor) -> Tensor:

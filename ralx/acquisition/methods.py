@@ -48,6 +48,8 @@ METHODS = {
         sees_all=True,
     ),
 }
+ACQUISITIONS = {name: method.score for name, method in METHODS.items() if method.score}
+BATCH_ACQUISITIONS = {name: method.batch for name, method in METHODS.items() if method.batch}
 PAPER_METHODS = ("ralis", "entropy", "bald", "uniform")
 
 

@@ -1,7 +1,7 @@
 """Acquisition functions: how much a region is worth labelling. Higher = label first.
 
-Every function of `ACQUISITIONS` maps `(segmenter, images, region_size)` to scores float32 [N, R]. All
-take the same options and use those that apply:
+An acquisition function maps `(segmenter, images, region_size)` to scores float32 [N, R]. It gets
+all of these options and uses those that apply:
 
 - `edge`: "keep" makes ragged regions of a remainder at the right or bottom, which "drop" leaves out;
 - `num_mc_samples`: passes with dropout on;
@@ -11,8 +11,9 @@ take the same options and use those that apply:
 return them as transformers, torchvision and smp do; one channel is a binary logit, two classes.
 """
 
+from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,28 +28,18 @@ from ralx.segmentation.inference import mc_logits
 from ralx.segmentation.modes import dropout_from, evaluating
 from ralx.segmentation.outputs import logits_of
 
-
-class Acquisition(Protocol):
-    def __call__(
-        self,
-        segmenter: nn.Module,
-        images: Tensor,
-        region_size: tuple[int, int],
-        *,
-        edge: Edge = "drop",
-        num_mc_samples: int = 20,
-        generator: torch.Generator | None = None,
-    ) -> Tensor: ...
+Size = tuple[int, int]
+Acquisition = Callable[..., Tensor]  # of the segmenter, the images, the region size, and options by name
 
 
 def uniform(
     segmenter: nn.Module,
     images: Tensor,
-    region_size: tuple[int, int],
+    region_size: Size,
     *,
     edge: Edge = "drop",
-    num_mc_samples: int = 20,
     generator: torch.Generator | None = None,
+    **unused: Any,
 ) -> Tensor:
     """Random scores in [0, 1): every region of a pool is as likely as the others. Runs no network."""
     grid = RegionGrid(len(images), (images.shape[-2], images.shape[-1]), region_size, edge)
@@ -57,13 +48,7 @@ def uniform(
 
 
 def entropy(
-    segmenter: nn.Module,
-    images: Tensor,
-    region_size: tuple[int, int],
-    *,
-    edge: Edge = "drop",
-    num_mc_samples: int = 20,
-    generator: torch.Generator | None = None,
+    segmenter: nn.Module, images: Tensor, region_size: Size, *, edge: Edge = "drop", **unused: Any
 ) -> Tensor:
     """Cumulative entropy: the sum of the pixels' Shannon entropy, in nats, segmenter in eval mode."""
     return Featurizer(segmenter, region_size, cells=(1, 1), edge=edge)(images).entropy_sum
@@ -74,13 +59,7 @@ def score_sum(score: Score) -> Acquisition:
     eval mode."""
 
     def acquisition(
-        segmenter: nn.Module,
-        images: Tensor,
-        region_size: tuple[int, int],
-        *,
-        edge: Edge = "drop",
-        num_mc_samples: int = 20,
-        generator: torch.Generator | None = None,
+        segmenter: nn.Module, images: Tensor, region_size: Size, *, edge: Edge = "drop", **unused: Any
     ) -> Tensor:
         size = images.shape[-2], images.shape[-1]
         with evaluating(segmenter):
@@ -101,7 +80,7 @@ def score_sum(score: Score) -> Acquisition:
 def bald(
     segmenter: nn.Module,
     images: Tensor,
-    region_size: tuple[int, int],
+    region_size: Size,
     *,
     edge: Edge = "drop",
     num_mc_samples: int = 20,
@@ -119,16 +98,6 @@ def bald(
     scores = mutual_information(passes, region_size, size=size, align_corners=True, edge=edge).region_sum
     assert scores is not None  # a region size was given
     return scores
-
-
-ACQUISITIONS: dict[str, Acquisition] = {
-    "uniform": uniform,
-    "entropy": entropy,
-    "bald": bald,
-    "margin": score_sum("margin"),
-    "least-confidence": score_sum("least_confidence"),
-    "ripu": score_sum("impurity"),  # RIPU (Xie et al. 2022): impurity × entropy
-}
 
 
 def best(scores: Tensor, count: int) -> Tensor:
