@@ -15,12 +15,11 @@ import ralx
 from ralx.acquisition import ACQUISITIONS, best
 from ralx.datasets import CAMVID_CLASSES, synthetic_dataset
 from ralx.metrics import mean_iou
-from ralx.regions import Oracle, RegionGrid, RegionPool
+from ralx.regions import RegionGrid, RegionPool
 
 IMAGES, TEST_IMAGES, IMAGE_SIZE, REGION_SIZE = 96, 48, (48, 64), (12, 16)  # sizes in pixels: height, width
 ROUNDS, REGIONS_PER_ROUND, EPOCHS = 5, 32, 12
 UNLABELLED = 255  # a pixel whose class nobody has told
-Scenes = tuple[Tensor, Tensor]  # images and labels
 
 
 def build_segmenter() -> nn.Module:
@@ -49,44 +48,37 @@ def train(segmenter: nn.Module, images: Tensor, labels: Tensor) -> None:
 @torch.no_grad()
 def measure(segmenter: nn.Module, images: Tensor, labels: Tensor) -> float:
     """mIoU in %."""
-    logits = segmenter.eval()(images)
-    num_classes = logits.shape[1]
-    return 100 * mean_iou(ralx.confusion_matrix(logits, labels, num_classes, size=IMAGE_SIZE))
+    logits, classes = segmenter.eval()(images), len(CAMVID_CLASSES)
+    return 100 * mean_iou(ralx.confusion_matrix(logits, labels, classes, size=IMAGE_SIZE))
 
 
-def scenes(name: str, count: int) -> Scenes:
+def scenes(name: str, count: int) -> tuple[Tensor, Tensor]:
     """Images float32 [N, 3, H, W] in -0.5..0.5, labels int64 [N, H, W]."""
     dataset = synthetic_dataset([f"{name}-{number}" for number in range(count)], IMAGE_SIZE)
     images, labels = dataset.batch(torch.arange(count))
     return images / 255 - 0.5, labels.long().masked_fill(labels == dataset.ignore_index, UNLABELLED)
 
 
-def learn_actively(method: str, train_scenes: Scenes, test_scenes: Scenes) -> list[float]:
-    """mIoU on the test scenes after each round, in %."""
+def learn_actively(method: str, images: Tensor, hidden: Tensor, test: tuple[Tensor, Tensor]) -> list[float]:
+    """mIoU on the test scenes after each round, in %; `hidden` are the labels that nobody has told yet."""
     torch.manual_seed(0)
-    images, hidden = train_scenes
-    grid = RegionGrid(IMAGES, IMAGE_SIZE, REGION_SIZE)
-    pool, oracle = RegionPool(grid), Oracle(lambda which: hidden[which], grid)  # your oracle asks people
-    labels = torch.full_like(hidden, UNLABELLED)
+    pool = RegionPool(RegionGrid(IMAGES, IMAGE_SIZE, REGION_SIZE))
     segmenter, curve = build_segmenter(), []
     for number in range(ROUNDS):
         score = ACQUISITIONS["uniform" if number == 0 else method]  # an untrained segmenter knows nothing
         scores = score(segmenter, images, REGION_SIZE).flatten()
-        chosen = best(scores.masked_fill(~pool.unlabelled, -torch.inf), REGIONS_PER_ROUND)
-        pool.label(chosen)
-        for region, told in zip(chosen.tolist(), oracle.label(chosen), strict=True):
-            image, row, col = grid.region(region)
-            top, left = row * REGION_SIZE[0], col * REGION_SIZE[1]
-            labels[image, top : top + REGION_SIZE[0], left : left + REGION_SIZE[1]] = told
-        train(segmenter, images, labels)
-        curve.append(measure(segmenter, *test_scenes))
+        pool.label(best(scores.masked_fill(~pool.unlabelled, -torch.inf), REGIONS_PER_ROUND))
+        # Here people would label the regions that were asked for, `pool.order[-REGIONS_PER_ROUND:]`.
+        asked = pool.pixel_mask(torch.arange(IMAGES))
+        train(segmenter, images, hidden.masked_fill(~asked, UNLABELLED))
+        curve.append(measure(segmenter, *test))
     return curve
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)  # the same numbers in every run; more threads hardly help so small a network
-    data = scenes("street", IMAGES), scenes("test", TEST_IMAGES)
-    curves = [learn_actively(method, *data) for method in ("uniform", "margin")]
+    data, test = scenes("street", IMAGES), scenes("test", TEST_IMAGES)
+    curves = [learn_actively(method, *data, test) for method in ("uniform", "margin")]
     print(f"mIoU in % on {TEST_IMAGES} test scenes\n\nregions  random  margin")
     for number, (random, margin) in enumerate(zip(*curves, strict=True), 1):
         print(f"{number * REGIONS_PER_ROUND:7}  {random:6.1f}  {margin:6.1f}")
