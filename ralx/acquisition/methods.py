@@ -4,7 +4,7 @@ help."""
 from typing import NamedTuple
 
 from ralx.acquisition.batch import BatchAcquisition, class_balanced, k_centre, stratified
-from ralx.acquisition.scores import Acquisition, bald, entropy, score_sum, uniform
+from ralx.acquisition.scores import ACQUISITIONS, Acquisition, bald, entropy, uniform
 from ralx.support.imports import import_callable
 
 
@@ -30,10 +30,12 @@ METHODS = {
     "entropy": Method("the largest sum of the pixels' entropy", "#0072B2", "s", entropy),
     "bald": Method("the largest sum of the pixels' BALD", "#009E73", "^", bald, uses_dropout=True),
     "uniform": Method("random", "#666666", "D", uniform, pool_size=50),
-    "margin": Method("the smallest margins between two classes", "#56B4E9", "<", score_sum("margin")),
-    "least-confidence": Method("the least likely predictions", "#56B4E9", ">", score_sum("least_confidence")),
+    "margin": Method("the smallest margins between two classes", "#56B4E9", "<", ACQUISITIONS["margin"]),
+    "least-confidence": Method(
+        "the least likely predictions", "#56B4E9", ">", ACQUISITIONS["least-confidence"]
+    ),
     # RIPU is of Xie et al. 2022.
-    "ripu": Method("impurity x entropy", "#0072B2", "P", score_sum("impurity")),
+    "ripu": Method("impurity x entropy", "#0072B2", "P", ACQUISITIONS["ripu"]),
     "class-balanced": Method(
         "entropy x predicted classes / sqrt(their share of the known labels)",
         *("#E69F00", "p"),
