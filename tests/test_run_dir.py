@@ -1,46 +1,15 @@
-"""The run's folder: whole files, its lock, foreign folders, checkpoints and the cut of steps.jsonl."""
+"""The run's folder: whole files, foreign folders, records and the cut of steps.jsonl."""
 
-import fcntl
 import json
-import subprocess
-import sys
 
 import pytest
-import torch
 
-from ralx.run_dir import Checkpoint, LostRun, RunDirectory, open_run
+from ralx.run_dir import LostRun, RunDirectory, open_run
 from ralx.support.files import RunError, write_json
 
 CONFIG = {"seed": 0, "budgets": [2, 4]}
 STEP = {"seed": 0, "episode": 0, "step": 0, "epsilon": 0.5, "reward": 0.1, "miou": 0.25, "td_loss": None}
 STEP |= {"q_mean": None, "seconds": {"forward": 0.1}}
-
-
-def test_each_piece_of_work_has_a_checkpoint_of_its_own(tmp_path):
-    checkpoint = Checkpoint(tmp_path)
-    assert checkpoint.load("learn") is None
-    checkpoint.save("learn", lambda: ({"x": torch.ones(2)}, {"step": 1}))
-    Checkpoint(tmp_path).save("select", lambda: ({"x": torch.zeros(2)}, None))
-    tensors, note = checkpoint.load("learn")
-    assert torch.equal(tensors["x"], torch.ones(2)) and note == {"step": 1}
-    checkpoint.clear("learn")
-    assert checkpoint.load("learn") is None and checkpoint.load("select") is not None
-
-
-def test_saving_takes_a_small_share_of_the_time(tmp_path, monkeypatch):
-    now, saved = [0.0], []
-    monkeypatch.setattr("ralx.run_dir.time.monotonic", lambda: now[0])
-    checkpoint = Checkpoint(tmp_path)
-
-    def state():
-        now[0] += 1.0  # a save that takes a second
-        saved.append(now[0])
-        return {}, None
-
-    for _ in range(100):
-        now[0] += 1.0
-        checkpoint.save("learn", state)
-    assert 4 <= len(saved) <= 6  # one in twenty-one seconds
 
 
 RECORD = {"method": "uniform", "budget": 2, "seed": 0, "miou": 0.5, "iou": {"sky": 0.5}, "version": "0.1.0"}
@@ -59,40 +28,6 @@ def test_a_new_folder_gets_its_config_when_the_run_begins(tmp_path):
         assert not (tmp_path / "run" / "config.json").exists()
         run.begin(CONFIG)
     assert json.loads((tmp_path / "run" / "config.json").read_text()) == CONFIG
-
-
-def test_a_run_that_never_begins_leaves_nothing(tmp_path):
-    there = tmp_path / "there"
-    there.mkdir()
-    for path in (tmp_path / "a" / "b" / "run", there):
-        with pytest.raises(KeyError), open_run(path, CONFIG, resume=False):
-            assert (path / ".lock").exists()
-            raise KeyError
-    assert [path.name for path in tmp_path.rglob("*")] == ["there"]
-
-
-def test_a_folder_that_can_not_be_made_leaves_no_part_of_its_path(tmp_path):
-    with (
-        pytest.raises(RunError, match="can't be written: File name too long"),
-        open_run(tmp_path / "a" / ("x" * 300), CONFIG, resume=False),
-    ):
-        pass
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_lock_that_was_removed_meanwhile_is_not_taken(tmp_path, monkeypatch):
-    flock = fcntl.flock
-
-    def remove_first(lock, how):
-        (tmp_path / "run" / ".lock").unlink()
-        flock(lock, how)
-
-    monkeypatch.setattr("ralx.run_dir.fcntl.flock", remove_first)
-    with (
-        pytest.raises(RunError, match="another process was there a moment ago; try again"),
-        open_run(tmp_path / "run", CONFIG, resume=False),
-    ):
-        pass
 
 
 def test_resume_with_nothing_saved_starts_afresh(tmp_path):
@@ -117,33 +52,6 @@ def test_foreign_files_that_look_half_written_stay(tmp_path):
     assert foreign.read_text() == "theirs"
 
 
-@pytest.mark.parametrize(
-    "make", [lambda lock, other: lock.symlink_to(other), lambda lock, other: lock.mkdir()]
-)
-def test_a_lock_that_is_none_is_refused(tmp_path, make):
-    precious = tmp_path / "precious.txt"
-    precious.write_text("mine")
-    (tmp_path / "run").mkdir()
-    make(tmp_path / "run" / ".lock", precious)
-    with (
-        pytest.raises(RunError, match=r"\.lock: must be a lock of ralx"),
-        open_run(tmp_path / "run", CONFIG, resume=False),
-    ):
-        pass
-    assert precious.read_text() == "mine" and len(list((tmp_path / "run").iterdir())) == 1
-
-
-def test_a_foreign_file_of_the_locks_name_stays(tmp_path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / ".lock").write_text("theirs")
-    with (
-        pytest.raises(RunError, match=r"\.lock: must be a lock of ralx, which is an empty file"),
-        open_run(tmp_path / "run", CONFIG, resume=False),
-    ):
-        pass
-    assert (tmp_path / "run" / ".lock").read_text() == "theirs"
-
-
 def test_who_lost_the_lock_writes_nothing_more(tmp_path):
     """As a process that was stopped, and wakes to find that another has taken over."""
     writes = (
@@ -152,8 +60,6 @@ def test_who_lost_the_lock_writes_nothing_more(tmp_path):
         lambda run: run.cut_steps(bool),
         lambda run: run.write_selection({"method": "uniform", "seed": 0}),
         lambda run: run.save_segmenter("uniform", 0, 2, {}),
-        lambda run: run.checkpoint.save("learn", lambda: ({}, None)),
-        lambda run: run.checkpoint.clear("learn"),
         lambda run: run.refuse_other_numerics(threads=1),
     )
     with open_run(tmp_path / "run", CONFIG, resume=False) as run:
@@ -256,29 +162,6 @@ def test_only_a_few_of_many_differing_options_are_named(tmp_path):
     begin(tmp_path / "run", {str(option): 0 for option in range(9)})
     with pytest.raises(RunError, match=r"\(0: 0 there, 1 here, .*3: 0 there, 1 here, and 5 options more\)$"):
         begin(tmp_path / "run", {str(option): 1 for option in range(9)}, resume=True)
-
-
-def test_one_process_at_a_time_and_a_dead_ones_lock_is_free(tmp_path):
-    code = (
-        "import sys, time; from pathlib import Path; from ralx.run_dir import open_run\n"
-        f"with open_run(Path(sys.argv[1]), {CONFIG}, resume=True):\n"
-        "    print('locked', flush=True); time.sleep(60)"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stdout.readline() == "locked\n"
-        with (
-            pytest.raises(RunError, match="another process is running there"),
-            open_run(tmp_path / "run", CONFIG, resume=True),
-        ):
-            pass
-    finally:
-        process.kill()
-        process.wait()
-    with open_run(tmp_path / "run", CONFIG, resume=True):
-        pass
 
 
 def test_steps_are_cut_back_and_a_torn_line_is_dropped(tmp_path):
