@@ -54,10 +54,6 @@ def make_learner(mious, **changes):
     return PolicyLearner(**(settings | changes))
 
 
-def mious_of_episodes(*finals):
-    return [miou for final in finals for miou in (0.1, 0.1, 0.1, final)]
-
-
 def run(learner, checkpoint, on_step=lambda lines: None, monitor=None):
     return learner.run(checkpoint, monitor or Monitor(), on_step)
 
@@ -129,9 +125,8 @@ def test_every_sub_action_may_be_rewarded_for_its_own_mistakes(checkpoint):
     ],
 )
 def test_the_policy_of_the_best_greedy_episode_is_kept(checkpoint, epsilons, kept):
-    learner = make_learner(
-        mious_of_episodes(0.50, 0.30, 0.20), episodes=3, epsilon=lambda episode, step: epsilons[episode]
-    )
+    mious = [miou for final in (0.50, 0.30, 0.20) for miou in (0.1, 0.1, 0.1, final)]
+    learner = make_learner(mious, episodes=3, epsilon=lambda episode, step: epsilons[episode])
     after = []
 
     def keep(lines):
@@ -146,52 +141,34 @@ class Killed(BaseException):
     pass
 
 
-def test_a_resumed_run_remembers_how_good_the_best_episode_was(tmp_path, lock, monkeypatch):
+def test_learning_goes_on_exactly_from_any_step(tmp_path, lock, monkeypatch):
     monkeypatch.setattr("ralx.support.checkpoint.time.monotonic", lambda: 0)  # every step is saved
-
-    def policy(name, finals, kill_at=None):
-        def die(lines):
-            if lines[-1]["episode"] == kill_at:
-                raise Killed
-
-        learner = make_learner(mious_of_episodes(*finals), episodes=3)
-        return run(learner, Checkpoint(tmp_path / name, lock), die)
-
-    whole = policy("whole", (0.5, 0.3, 0.2))
-    with pytest.raises(Killed):
-        policy("killed", (0.5, 0.3), kill_at=1)
-    assert same(policy("killed", (0.3, 0.2)), whole)
-
-
-@pytest.mark.parametrize("stop_after", range(1, 6))
-def test_learning_goes_on_exactly_from_any_step(tmp_path, lock, monkeypatch, stop_after):
-    monkeypatch.setattr("ralx.support.checkpoint.time.monotonic", lambda: 0)  # every step is saved
-    mious = [0.10, 0.12, 0.20, 0.15, 0.10, 0.11, 0.30, 0.25]
+    mious = [0.10, 0.12, 0.20, 0.35, 0.10, 0.11, 0.30, 0.25]  # the first episode ends better
     forgotten, monitor = [], Monitor()
     monitor.forget = lambda curves, first_step: forgotten.append((curves, first_step))
 
     def play(name, mious, steps=6):
-        """The policy, and the lines as the last step shows them."""
-        learner, shown = make_learner(mious), []
+        """The policy, and its lines as each step shows them."""
+        shown = []
 
         def show_or_die(lines):
             if len(lines) == steps + 1:  # a step that no checkpoint has
                 raise Killed
-            shown.append(copy.deepcopy(lines))
+            shown.append([line | {"seconds": None} for line in lines])
 
-        policy = run(learner, Checkpoint(tmp_path / name, lock), show_or_die, monitor)
-        assert shown[-1] == learner.lines
-        return policy, [line | {"seconds": None} for line in learner.lines], [len(lines) for lines in shown]
+        return run(make_learner(mious), Checkpoint(tmp_path / name, lock), show_or_die, monitor), shown
 
-    policy, lines, shown = play("whole", mious)
-    assert shown == [1, 2, 3, 4, 5, 6]
-    with pytest.raises(Killed):
-        play("killed", mious, stop_after)
-    measured = stop_after + (1 if stop_after <= 3 else 2)  # one at the start of each episode as well
-    again, lines_again, shown_again = play("killed", mious[measured:])
-    assert forgotten == [("learn-seed0", 1), ("learn-seed0", 1), ("learn-seed0", stop_after + 1)]
-    assert shown_again == shown[stop_after:] and lines_again == lines
-    assert same(policy, again)
+    policy, shown = play("whole", mious)
+    assert [len(lines) for lines in shown] == [1, 2, 3, 4, 5, 6]
+    for stop_after in range(1, 6):
+        name = f"killed after {stop_after}"
+        with pytest.raises(Killed):
+            play(name, mious, stop_after)
+        measured = stop_after + (1 if stop_after <= 3 else 2)  # one at the start of each episode as well
+        again, shown_again = play(name, mious[measured:])
+        assert forgotten[-2:] == [("learn-seed0", 1), ("learn-seed0", stop_after + 1)]
+        assert shown_again == shown[stop_after:], name
+        assert same(policy, again), name
 
 
 def spoil(module):
@@ -199,34 +176,12 @@ def spoil(module):
         next(module.parameters()).fill_(float("nan"))
 
 
-def test_a_diverged_segmenter_is_not_taken_for_a_diverged_query_network(checkpoint):
-    learner = make_learner([0.1] * 8)
+def spoil_segmenter(learner):
     game, label = learner.game, learner.game.label
     game.label = lambda regions, generator: (label(regions, generator), spoil(game.trainer.segmenter))
-    with pytest.raises(
-        RunError, match=r"segmenter_lr: the segmenter has diverged.*seed 0, episode 0, step 0"
-    ):
-        run(learner, checkpoint)
 
 
-def test_a_segmenter_that_diverges_in_training_names_its_rate(checkpoint):
-    learner = make_learner([0.1] * 8)
-    learner.start_state["lr"] = torch.tensor(1e30, dtype=torch.float64)
-    expected = r"segmenter_lr: .* no finite norm at a learning rate of 1e\+30.*episode 0, step 0"
-    with pytest.raises(RunError, match=expected):
-        run(learner, checkpoint)
-
-
-def test_a_query_network_that_diverges_names_its_rate(checkpoint):
-    learner = make_learner([0.1] * 8)
-    learner.agent.optimizer.param_groups[0]["lr"] = 1e30
-    expected = r"dqn_lr: Q must not be NaN, got NaN in pools \[0, 1\].*seed 0, episode 0, step 1"
-    with pytest.raises(RunError, match=expected):
-        run(learner, checkpoint)
-
-
-def test_a_last_update_that_spoils_the_query_network_is_an_error(checkpoint):
-    learner = make_learner([0.1] * 8)
+def spoil_last_update(learner):
     learn, calls = learner.agent.learn, itertools.count(1)
 
     def learn_and_spoil(*arguments):
@@ -236,5 +191,28 @@ def test_a_last_update_that_spoils_the_query_network_is_an_error(checkpoint):
         return learned
 
     learner.agent.learn = learn_and_spoil
-    with pytest.raises(RunError, match=r"dqn_lr: the query network has diverged: .*episode 1, step 2"):
+
+
+def train_too_fast(learner):
+    learner.start_state["lr"] = torch.tensor(1e30, dtype=torch.float64)
+
+
+def learn_too_fast(learner):
+    learner.agent.optimizer.param_groups[0]["lr"] = 1e30
+
+
+@pytest.mark.parametrize(
+    ("diverge", "message"),
+    [
+        # A diverged segmenter is not taken for a diverged query network.
+        (spoil_segmenter, r"segmenter_lr: the segmenter has diverged.*seed 0, episode 0, step 0"),
+        (train_too_fast, r"segmenter_lr: .* no finite norm at a learning rate of 1e\+30.*episode 0, step 0"),
+        (learn_too_fast, r"dqn_lr: Q must not be NaN, got NaN in pools \[0, 1\].*episode 0, step 1"),
+        (spoil_last_update, r"dqn_lr: the query network has diverged: .*episode 1, step 2"),
+    ],
+)
+def test_what_diverges_names_its_rate_and_when(checkpoint, diverge, message):
+    learner = make_learner([0.1] * 8)
+    diverge(learner)
+    with pytest.raises(RunError, match=message):
         run(learner, checkpoint)

@@ -20,17 +20,6 @@ def select(game, choose, budgets, query_size, checkpoint, method="uniform", seed
     )
 
 
-def test_selection_stops_at_every_budget_and_takes_only_what_is_left(checkpoint):
-    game, asked = make_game(), []
-
-    def choose(game, query_size, generator):
-        asked.append((game.pool.num_labelled, query_size))
-        return choose_uniform(1)(game, query_size, generator)
-
-    select(game, choose, (5, 7), 3, checkpoint)
-    assert asked == [(0, 3), (3, 2), (5, 2)] and game.pool.num_labelled == 7
-
-
 class Killed(BaseException):
     pass
 
@@ -111,8 +100,8 @@ def with_dropout_and_batch_norm():
     ],
     ids=["uniform", "dropout and MC passes"],
 )
-def test_labelling_again_gives_the_bits_of_every_budget(checkpoint, options, choose):
-    """Every bit of the segmenter, its momentum and its labels, however much its choice has drawn or run."""
+def test_steps_end_at_every_budget_and_labelling_again_gives_its_bits(checkpoint, options, choose):
+    """All of the segmenter, its momentum and its labels, whatever the choice has drawn and run."""
     states = {}
 
     def keep(game):
