@@ -1,5 +1,6 @@
 """A folder that one process at a time works in."""
 
+import contextlib
 import fcntl
 import os
 import pickle
@@ -67,7 +68,7 @@ def test_a_file_is_no_folder(tmp_path):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda path: path.symlink_to(path.parent.parent / "precious.txt"),
+        lambda path: path.symlink_to(path.parent.parent / "elsewhere"),
         lambda path: path.mkdir(),
         lambda path: os.mkfifo(path),
         lambda path: path.write_text("theirs"),
@@ -75,14 +76,13 @@ def test_a_file_is_no_folder(tmp_path):
     ids=["link", "folder", "pipe", "file"],
 )
 def test_what_is_no_lock_is_refused_and_untouched(tmp_path, make):
-    (tmp_path / "precious.txt").write_text("mine")
     path = tmp_path / "run" / ".lock"
     path.parent.mkdir()
     make(path)
     before = path.lstat()
     with pytest.raises(RunError, match=r"\.lock: must be a lock of ralx, which is an empty file"):
         lock_and_leave(path.parent)
-    assert (tmp_path / "precious.txt").read_text() == "mine"
+    assert os.listdir(tmp_path) == ["run"], "no link was followed"
     assert os.path.samestat(path.lstat(), before) and path.lstat().st_mtime_ns == before.st_mtime_ns
 
 
@@ -100,15 +100,16 @@ def test_a_lock_that_was_removed_meanwhile_is_not_taken(tmp_path, monkeypatch):
 
 def test_who_lost_the_lock_is_refused_and_removes_nothing(tmp_path):
     """As a process that was stopped, and wakes to find that another has taken over."""
-    with locked(tmp_path / "run") as lock:
+    with contextlib.ExitStack() as first:
+        lock = first.enter_context(locked(tmp_path / "run"))
         in_a_process_of_the_owner = pickle.loads(pickle.dumps(lock))
-        for each in (lock, in_a_process_of_the_owner):
-            each.hold()
+        in_a_process_of_the_owner.hold()
         lock.path.unlink()
         with locked(tmp_path / "run") as anothers:
-            for each in (lock, in_a_process_of_the_owner):
+            for lost in (lock, in_a_process_of_the_owner):
                 with pytest.raises(LostFolder, match="run: another process has taken over this work"):
-                    each.hold()
+                    lost.hold()
+            first.close()
             anothers.hold()
     with pytest.raises(LostFolder):  # it was given back
         anothers.hold()
