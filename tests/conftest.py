@@ -1,4 +1,4 @@
-"""The real CamVid, where it is."""
+"""What tests of several folders take: the real CamVid where it is, a locked folder, one thread."""
 
 import os
 from pathlib import Path
@@ -11,6 +11,9 @@ if (
 import pytest
 import torch
 
+from ralx.support.checkpoint import Checkpoint
+from ralx.support.folder import locked
+
 
 @pytest.fixture(scope="session")
 def real_camvid() -> Path:
@@ -21,6 +24,19 @@ def real_camvid() -> Path:
         # research use and never part of this repository.
         pytest.skip("CamVid's images are not here: set RALX_CAMVID to their folder")
     return root
+
+
+@pytest.fixture
+def lock(tmp_path):
+    """The lock of a folder that the test works in."""
+    with locked(tmp_path / "work") as lock:
+        yield lock
+
+
+@pytest.fixture
+def checkpoint(lock):
+    """Of one piece of work, with nothing saved."""
+    return Checkpoint(lock.path.parent / "checkpoint.safetensors", lock)
 
 
 @pytest.fixture

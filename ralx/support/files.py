@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -186,7 +187,7 @@ def _changed(path: Path) -> str:
 
 def sealed_tensors(tensors: Mapping[str, Any], note: Any = None) -> bytearray:
     """Tensors by name, or dicts of such, and a JSON value as a safetensors file with a checksum of its bytes.
-    A dict's name and the names in it are joined by a slash."""
+    A dict's name and the names in it, quoted as in a URL, are joined by a slash."""
     stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in _flat(tensors)}
     # One entry of metadata: the order of several would differ from run to run.
     metadata = {"note": json.dumps({"sha256": _NO_SUM.decode(), "value": note}, allow_nan=False)}
@@ -205,10 +206,11 @@ def save_tensors(path: Path, tensors: Mapping[str, Any], note: Any = None) -> No
 
 def _flat(tensors: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     for name, value in tensors.items():
+        quoted = prefix + quote(name, safe="")  # a layer's own name may have a slash
         if isinstance(value, Tensor):
-            yield prefix + name, value
+            yield quoted, value
         else:
-            yield from _flat(value, f"{prefix}{name}/")
+            yield from _flat(value, f"{quoted}/")
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Any], Any]:
@@ -233,7 +235,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Any], Any]:
 def _nested(stored: Mapping[str, Tensor]) -> dict[str, Any]:
     tensors: dict[str, Any] = {}
     for joined, tensor in stored.items():
-        *folders, name = joined.split("/")
+        *folders, name = map(unquote, joined.split("/"))
         inner = tensors
         for folder in folders:
             inner = inner.setdefault(folder, {})

@@ -156,6 +156,21 @@ def test_tensors_and_their_note_survive(tmp_path):
     assert note == {"epoch": 3, "miou": 0.1}
 
 
+def test_nested_states_survive_whatever_their_layers_are_called(tmp_path):
+    layers = {"conv/1.weight": 0, "100%": 1, "%2F": 2, "größe": 3, "": 4, "conv": {"1.weight": 5}}
+    states = {"trainer": layers, "game": {"pool": {"order": 6}}, "step": 7, "empty": {}}
+
+    def mapped(function, state):
+        return {
+            name: mapped(function, value) if isinstance(value, dict) else function(value)
+            for name, value in state.items()
+        }
+
+    save_tensors(tmp_path / "state", mapped(torch.tensor, states))
+    loaded = mapped(int, load_tensors(tmp_path / "state")[0])
+    assert loaded | {"empty": {}} == states, "but for empty dicts"
+
+
 def test_the_same_tensors_give_the_same_bytes(tmp_path):
     found = set()
     for _ in range(8):

@@ -1,43 +1,64 @@
 """Every method plays a game on tiny scenes, and the ones that look at everything take the best there is."""
 
+import functools
+
 import pytest
 import torch
-from tiny_experiments import experiment_in
+from tiny_runs import tiny_config
 from torch import nn
 
-from ralx.config import METHODS
+from ralx.acquisition.methods import METHODS
+from ralx.agent.dqn import DQNAgent
+from ralx.agent.query_network import QueryNetwork
+from ralx.datasets import load_splits
 from ralx.features import Featurizer
-from ralx.methods import CHOOSERS, choose_batch
-from ralx.metrics import rarity
-from ralx.run_dir import RunError
+from ralx.game.select import Learner
+from ralx.runs.plan import Stages
+from ralx.runs.stage import Artifact
+from ralx.runs.stages import Pretrain, network_of, policy_artifact
 from ralx.segmentation import normalise, predict
+from ralx.support.files import RunError
+from ralx.support.monitor import Monitor
+from ralx.support.randomness import stream
+from ralx.support.stopwatch import Stopwatch
+
+SPLITS = functools.cache(lambda data: load_splits(**data.source()))
 
 
-@pytest.fixture
-def make(tmp_path):
-    return experiment_in(tmp_path)
+class Place:
+    """Where `Select` runs, with untrained networks in the place of those that other stages leave."""
+
+    device = torch.device("cpu")
+    monitor = Monitor()
+
+    def images(self, images):
+        return getattr(SPLITS(images.data), images.split)
+
+    def artifact(self, stage):
+        if isinstance(stage, Pretrain):
+            return Artifact(stage.segmenter.segmenter(11, self.device).state_dict(), {})
+        state_set = self.images(stage.state_set)
+        network = QueryNetwork(**stage.sees.sizes(state_set), generator=stream("query network", 0))
+        return policy_artifact(network.eval(), stage.sees.metadata(state_set), [])
+
+
+PLACE = Place()
 
 
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def game_of(experiment):
-    game = experiment._game(experiment.splits.eval_set)
-    game.start(experiment.segmenters.new_trainer(0.01).state_dict())
-    return game
-
-
-def test_the_config_knows_every_method():
-    assert set(CHOOSERS) == set(METHODS)
+def start(method, **changes):
+    """The stage, and its game at the start."""
+    select = Stages(tiny_config(methods=(method,), **changes)).select(method, 0)
+    return select, select.new_game(PLACE)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_labels_until_all_is_labelled(make, method):
-    experiment = make(methods=(method,))
-    experiment.save_policies()
-    game = game_of(experiment)
-    choose = experiment._chooser(method, 0, game)
+def test_every_method_labels_until_all_is_labelled(method):
+    select, game = start(method)
+    choose = select.chooser(game, PLACE)
     for query_size, left in ((3, 72), (5, 69), (64, 64)):  # the last step takes all that is left
         assert int(game.pool.unlabelled.sum()) == left
         regions = choose(game, query_size, generator(left))
@@ -46,23 +67,22 @@ def test_every_method_labels_until_all_is_labelled(make, method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_generator_decides(make, method):
-    experiment = make(methods=(method,))
-    experiment.save_policies()
-    game = game_of(experiment)
-    # A chooser of its own each time: the policy learns as it chooses.
-    chosen = [experiment._chooser(method, 0, game)(game, 4, generator()).tolist() for _ in range(2)]
-    assert chosen[0] == chosen[1]
+def test_the_generator_decides(method):
+    select, game = start(method)
+    choose = select.chooser(game, PLACE)
+    first, _, again = (choose(game, 4, generator(seed)).tolist() for seed in (0, 1, 0))
+    assert again == first, "and not what was chosen before: the policy stays as it was learned"
+    assert not isinstance(choose, Learner)
 
 
-def mistakes_of(experiment, game):
+def mistakes_of(select, game):
     """float64 [R], mistaken pixels in plain torch, weighted by rarity unless the loss is: scenes of 48×64
     pixels, regions of 16×16."""
     data = game.dataset
-    known = experiment.splits.train_set.batch(torch.arange(4))[1]
+    known = PLACE.images(select.train_set).batch(torch.arange(4))[1]
     pixels = torch.stack([(known == label).sum() for label in range(11)])
     weights = (11 * pixels / pixels.sum()).clamp(min=11e-3) ** -0.5
-    if experiment.config.loss_weights == "rarity":
+    if select.segmenter.training.loss_weights == "rarity":
         weights = torch.ones(11)
     weights = torch.cat([weights.double(), torch.zeros(256 - 11)])
     images, labels = data.batch(torch.arange(len(data)))
@@ -73,39 +93,26 @@ def mistakes_of(experiment, game):
 
 
 @pytest.mark.parametrize("loss_weights", ["equal", "rarity"])
-def test_cheat_takes_the_most_mistaken_pixels_weighted_once(make, loss_weights):
-    experiment = make(methods=("cheat",), loss_weights=loss_weights)
-    game = game_of(experiment)
-    mistakes = mistakes_of(experiment, game)
-    chosen = experiment._chooser("cheat", 0, game)(game, 6, generator())
+def test_cheat_takes_the_most_mistaken_pixels_weighted_once(loss_weights):
+    select, game = start("cheat", loss_weights=loss_weights)
+    mistakes = mistakes_of(select, game)
+    chosen = select.chooser(game, PLACE)(game, 6, generator())
     assert mistakes[chosen].tolist() == pytest.approx(mistakes.sort(descending=True).values[:6].tolist())
     assert mistakes[chosen].sum() > 0
 
 
-def test_cheat_breaks_ties_at_random(make, monkeypatch):
-    experiment = make(methods=("cheat",))
-    game = game_of(experiment)
+def test_cheat_breaks_ties_at_random(monkeypatch):
+    select, game = start("cheat")
     monkeypatch.setattr(game, "mistaken_pixels", lambda regions: torch.ones(len(regions), 11))
-    choose = experiment._chooser("cheat", 0, game)
+    choose = select.chooser(game, PLACE)
     picks = {tuple(sorted(choose(game, 5, generator(seed)).tolist())) for seed in range(6)}
     assert len(picks) > 1
 
 
-def test_mistakes_are_shares_of_the_region(make):
-    experiment = make(methods=("cheat",))
-    game = game_of(experiment)
-    regions = torch.tensor([3, 60, 17])
-    weights = rarity(experiment.segmenters.known_pixels)
-    expected = mistakes_of(experiment, game)[regions] / 256
-    assert game.mistakes(regions, weights).tolist() == pytest.approx(expected.tolist())
-
-
-def learning(make, **changes):
+def learning(**changes):
     """A chooser that learns, and the game that it plays."""
-    experiment = make(reward="mistakes", keep_learning=True, **changes)
-    experiment.save_policies()
-    game = game_of(experiment)
-    return experiment._chooser("ralis", 0, game), game
+    select, game = start("ralis", reward="mistakes", keep_learning=True, **changes)
+    return select.chooser(game, PLACE), game
 
 
 def play(choose, game, steps):
@@ -115,8 +122,8 @@ def play(choose, game, steps):
     return game.pool.order.tolist()
 
 
-def test_a_policy_that_keeps_learning_learns_what_its_labels_told(make):
-    choose, game = learning(make, reward_scale=3.0)
+def test_a_policy_that_keeps_learning_learns_what_its_labels_told():
+    choose, game = learning(reward_scale=3.0)
     before = choose.agent.state_dict()
     mistakes = game.mistakes
     seen = {}
@@ -135,58 +142,54 @@ def test_a_policy_that_keeps_learning_learns_what_its_labels_told(make):
     assert any(not torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
-def test_a_policy_that_keeps_learning_goes_on_from_its_state(make):
-    whole = play(*learning(make), range(4))
-    choose, game = learning(make)
+def test_a_policy_that_keeps_learning_goes_on_from_its_state():
+    whole = play(*learning(), range(4))
+    choose, game = learning()
     play(choose, game, range(2))
     state, game_state = choose.state_dict(), game.state_dict()
-    choose, game = learning(make)
+    choose, game = learning()
+    assert isinstance(choose, Learner), "what select_regions saves the state of"
     choose.load_state_dict(state)
     game.load_state_dict(game_state)
     assert play(choose, game, range(2, 4)) == whole
 
 
-def test_a_policy_that_diverges_while_it_chooses_names_its_rate(make):
-    choose, game = learning(make)
+def test_a_policy_that_diverges_while_it_chooses_names_its_rate():
+    choose, game = learning()
     with torch.no_grad():
         next(choose.agent.query_network.parameters()).fill_(float("nan"))
     with pytest.raises(RunError, match=r"dqn_lr: Q must not be NaN.*\(0 regions labelled\)"):
         choose(game, 4, generator())
 
 
-def test_ralis_all_takes_the_highest_q_of_everything(make):
-    experiment = make(methods=("ralis-all",))
-    experiment.save_policies()
-    game = game_of(experiment)
+def test_ralis_all_takes_the_highest_q_of_everything():
+    select, game = start("ralis-all")
     game.label(torch.tensor([5, 40]), generator())
-    chosen = experiment._chooser("ralis-all", 0, game)(game, 4, generator())
-    agent, observe = (
-        experiment._agent(experiment._own_policy(0)),
-        experiment._observer(game, experiment.stopwatch),
-    )
+    chosen = select.chooser(game, PLACE)(game, 4, generator())
+    use, state_set = select.by_policy, PLACE.images(select.by_policy.state_set)
+    agent = DQNAgent(network_of(PLACE.artifact(use.policy), use.sees.sizes(state_set)))
     unlabelled = game.pool.unlabelled.nonzero().T
-    seen = observe(game, unlabelled)
+    seen = use.sees.observer(game, state_set, Stopwatch())(game, unlabelled)
     assert seen.actions.shape[:2] == (1, 70)
     q = agent.q_values(seen.state, seen.actions)[0]
     assert sorted(chosen.tolist()) == sorted(unlabelled[0, q.topk(4).indices].tolist())
 
 
-def test_class_balanced_counts_the_labels_of_d_t_and_of_the_game(make, monkeypatch):
+def test_class_balanced_counts_the_labels_of_d_t_and_of_the_game(monkeypatch):
     seen = []
 
     def spy(step, generator):
         seen.append(step)
         return torch.zeros(len(step.predicted), dtype=torch.int64)
 
-    monkeypatch.setitem(CHOOSERS, "class-balanced", choose_batch(spy))
-    experiment = make(methods=("class-balanced",))
-    game = game_of(experiment)
-    labels = [experiment.splits.train_set.batch(torch.arange(4))[1]]
+    monkeypatch.setitem(METHODS, "class-balanced", METHODS["class-balanced"]._replace(batch=spy))
+    select, game = start("class-balanced")
+    labels = [PLACE.images(select.train_set).batch(torch.arange(4))[1]]
     for regions in ([], [7]):
         if regions:
             game.label(torch.tensor(regions), generator())
             labels.append(game.oracle.label(torch.tensor(regions)))
-        experiment._chooser("class-balanced", 0, game)(game, 2, generator())
+        select.chooser(game, PLACE)(game, 2, generator())
         pixels = sum(torch.bincount(part.flatten().long(), minlength=256)[:11] for part in labels)
         assert torch.equal(seen[-1].known, pixels)
         assert len(seen[-1].labelled) == len(regions)
@@ -194,40 +197,17 @@ def test_class_balanced_counts_the_labels_of_d_t_and_of_the_game(make, monkeypat
     assert torch.allclose(seen[0].predicted.sum(-1), torch.ones(2, 10))
 
 
-OWN = "own_acquisition:most_sky"  # in a module that the test writes
-
-
-@pytest.fixture
-def own_acquisition(tmp_path, monkeypatch):
+def test_an_acquisition_function_of_the_users_is_a_method(tmp_path, monkeypatch):
     (tmp_path / "own_acquisition.py").write_text(
         "import ralx\n"
         "def most_sky(segmenter, images, region_size, **options):\n"
+        "    assert options['num_mc_samples'] == 7\n"
         "    return ralx.Featurizer(segmenter, region_size, cells=(1, 1))(images).class_hist[..., 0]\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-
-
-def test_an_acquisition_function_of_the_users_is_a_method(make, own_acquisition):
-    experiment = make(methods=(OWN,), pool_size_other=4)
-    game = game_of(experiment)
-    chosen = experiment._chooser(OWN, 0, game)(game, 2, generator())
+    select, game = start("own_acquisition:most_sky", pool_size_other=4, num_mc_samples=7)
+    chosen = select.chooser(game, PLACE)(game, 2, generator())
     pools = game.draw(2, 4, generator())
-    featurizer = Featurizer(game.trainer.segmenter, experiment.region_size, cells=(1, 1))
+    featurizer = Featurizer(game.trainer.segmenter, (16, 16), cells=(1, 1))
     sky = featurizer(normalise(game.dataset.images(torch.arange(6)))).class_hist[..., 0].flatten()
     assert chosen.tolist() == [pool[sky[pool].argmax()].item() for pool in pools]
-    experiment.select(OWN, 0, learned=experiment.run, wanted=())
-    assert len(experiment.run.read_selection(OWN, 0)["regions"]) == 6
-
-
-@pytest.mark.parametrize(
-    ("method", "message"),
-    [
-        ("no_such_module:f", "methods: can't import 'no_such_module'"),
-        ("ralx:no_such_name", "methods: module 'ralx' has no function or class 'no_such_name'"),
-        (":f", "methods: expected an import path package.module:name, got ':f'"),
-        ("entropie", r"methods: must be among ralis, .*, or package.module:function, got"),
-    ],
-)
-def test_a_method_that_is_none_is_refused_at_the_start(make, method, message):
-    with pytest.raises(ValueError, match=message):
-        make(methods=(method,))
