@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "common/isa.h"
+#include "common/cpu/kernel.h"
 #include "common/tensor_view.h"
 
 namespace ralx {

@@ -2,9 +2,10 @@
 
 #include <omp.h>
 
-#include "common/plain_floats.h"
+#include "common/cpu/dispatch.h"
+#include "common/cpu/plain_floats.h"
+#include "common/cpu/region_totals.h"
 #include "common/region_grid.h"
-#include "common/region_totals.h"
 
 namespace ralx::RALX_ISA {
 namespace {

@@ -13,9 +13,9 @@
 #include <type_traits>
 
 #include "bald/bald.h"
-#include "common/cuda.h"
-#include "common/logit_pixels.h"
-#include "common/pixel_math.h"
+#include "common/gpu/cuda.h"
+#include "common/gpu/fast_math.h"
+#include "common/gpu/logit_pixels.h"
 #include "common/region_grid.h"
 
 namespace ralx::RALX_ISA {

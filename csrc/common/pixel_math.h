@@ -6,7 +6,6 @@
 #include <type_traits>
 
 #include "common/scalar.h"
-#include "common/simd.h"
 
 namespace ralx::RALX_ISA {
 
@@ -16,18 +15,6 @@ struct LanesOf {
   using Real = T;
   using Int = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
   using Word = std::make_unsigned_t<Int>;
-};
-template <>
-struct LanesOf<Vector<float>> {
-  using Real = float;
-  using Int = Vector<int32_t>;
-  using Word = Vector<uint32_t>;
-};
-template <>
-struct LanesOf<Vector<double>> {
-  using Real = double;
-  using Int = Vector<int64_t>;
-  using Word = Vector<uint64_t>;
 };
 template <typename T>
 using RealOf = typename LanesOf<T>::Real;
@@ -44,26 +31,6 @@ RALX_HD T lower(T a, T b) {
 template <typename T>
 RALX_HD T higher(T a, T b) {
   return a > b ? a : b;
-}
-
-// The larger and the smaller, or NaN where one is NaN.
-RALX_HD float larger_or_nan(float a, float b) {
-#if defined(__CUDA_ARCH__)
-  float larger;
-  asm("max.NaN.f32 %0, %1, %2;" : "=f"(larger) : "f"(a), "f"(b));
-  return larger;
-#else
-  return a > b || a != a ? a : b;
-#endif
-}
-RALX_HD float smaller_or_nan(float a, float b) {
-#if defined(__CUDA_ARCH__)
-  float smaller;
-  asm("min.NaN.f32 %0, %1, %2;" : "=f"(smaller) : "f"(a), "f"(b));
-  return smaller;
-#else
-  return a < b || a != a ? a : b;
-#endif
 }
 
 // One step of argmax over classes, as torch.argmax: the first NaN wins, then the lowest of equal classes.
@@ -86,15 +53,6 @@ RALX_HD void carry(T& sum, T& total) {
 
 // So many passes; all classes where they are few, else so many.
 constexpr int kPassesAtOnce = 32, kFewClasses = 32, kClassesAtOnce = 16;
-
-// a · b, rounded, whatever it is added to.
-RALX_HD float rounded_product(float a, float b) {
-#if defined(__CUDA_ARCH__)
-  return __fmul_rn(a, b);
-#else
-  return a * b;
-#endif
-}
 
 // 2^t is nothing beside 1 below this, and soon leaves the normal numbers.
 template <typename Real>
@@ -135,33 +93,6 @@ RALX_HD T exp2_nonpositive(T t) {
   }
   // The integer, left in the low bits of `shifted`, is added to the exponent.
   return bit_cast<T>(bit_cast<WordOf<T>>(p) + (bit_cast<WordOf<T>>(shifted) << (kSingle ? 23 : 52)));
-}
-
-#if defined(__AVX512F__)
-// Five sixths of the instructions, and right down to -inf.
-inline Vector<float> exp2_nonpositive(Vector<float> t) {
-  const auto f = (Vector<float>)_mm512_reduce_ps((__m512)t, _MM_FROUND_TO_NEG_INF);
-  // Minimax of the relative error on 0 <= f < 1 with 2^0 = 1: 8.3e-8.
-  Vector<float> p = f * 0x1.e974fap-10f + 0x1.277856p-7f;
-  p = p * f + 0x1.c91ce6p-5f;
-  p = p * f + 0x1.ebdb56p-3f;
-  p = p * f + 0x1.62e4bap-1f;
-  p = p * f + 1.0f;
-  return (Vector<float>)_mm512_scalef_ps((__m512)p, (__m512)t);
-}
-#endif
-
-// 2^t of any t <= 0: exactly 0 far below kFloor, exactly 1 at 0. NaN stays.
-RALX_HD float exp2_to_zero(float t) {
-#if defined(__CUDA_ARCH__)
-  float e;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(t));  // to 2^-22 of its size
-  return e;
-#else
-  if (t != t) return t;
-  if (t == 0) return 1;
-  return t < kFloor<float> ? 0.0f : exp2_nonpositive(t);
-#endif
 }
 
 // log2 x for normal x > 0. Zero and subnormal numbers give some -127 (float) or -1023 (double), so that
@@ -205,45 +136,6 @@ RALX_HD T log2_positive(T x) {
     return whole + p * s * 0x1.71547652b82fep+0;
   }
 }
-
-// log2 z of normal z, where an error of 2^-22 of it, or between 1/2 and 2 of 2^-22, doesn't matter. NaN
-// stays.
-RALX_HD float log2_of_sum(float z) {
-#if defined(__CUDA_ARCH__)
-  float log;
-  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(log) : "f"(z));
-  return log;
-#else
-  return z == z ? log2_positive(z) : z;
-#endif
-}
-
-// log2 p of 0 <= p <= 1 to 2^-22 of its size; some -126 where p is 0 or subnormal, so that p log2 p is right.
-RALX_HD float log2_of_share(float p) { return log2_of_sum(larger_or_nan(p, 0x1p-126f)); }
-
-// 1 / z to the last bit but one, for normal z.
-RALX_HD float reciprocal_of_sum(float z) {
-#if defined(__CUDA_ARCH__)
-  float reciprocal;
-  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(reciprocal) : "f"(z));
-  return reciprocal;
-#else
-  return 1 / z;
-#endif
-}
-
-// 1 / x to nearly the last bit, for normal x.
-template <typename T>
-RALX_HD T reciprocal(T x) {
-  return RealOf<T>(1) / x;
-}
-
-#if defined(__AVX512F__)
-inline Vector<float> reciprocal(Vector<float> x) {
-  const auto r = (Vector<float>)_mm512_rcp14_ps((__m512)x);
-  return r * (2.0f - x * r);
-}
-#endif
 
 constexpr double kLog2E = 0x1.71547652b82fep+0, kLn2 = 0x1.62e42fefa39efp-1;
 

@@ -4,7 +4,7 @@
 
 namespace ralx {
 
-enum class DType { float64, float32, float16, bfloat16, uint8, int8, int16, int32, int64, boolean };
+enum class DType { float64, float32, float16, bfloat16, uint8, int16, int32, int64 };
 
 constexpr int kMaxDims = 8;
 

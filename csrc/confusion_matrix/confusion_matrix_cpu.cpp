@@ -2,9 +2,10 @@
 
 #include <omp.h>
 
-#include "common/block_math.h"
-#include "common/label_rows.h"
-#include "common/plain_floats.h"
+#include "common/cpu/block_math.h"
+#include "common/cpu/dispatch.h"
+#include "common/cpu/label_rows.h"
+#include "common/cpu/plain_floats.h"
 
 namespace ralx::RALX_ISA {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "common/isa.h"
+#include "common/cpu/kernel.h"
 #include "common/tensor_view.h"
 
 namespace ralx {
@@ -30,11 +30,5 @@ int64_t kl_histogram_scratch(int64_t rows, int64_t length, int64_t classes);
 //   scratch  uint8, kl_histogram_scratch() bytes at least, aligned to 16
 void kl_histogram(const TensorView& p, const TensorView& q, const TensorView& out, bool own_range, double low,
                   double high, double eps, const TensorView& scratch, Stream stream);
-
-// Of the first rows of q, as many as `count` says, one int64 on the device: the others are padding and may
-// hold anything.
-void kl_histogram_counted(const TensorView& p, const TensorView& q, const TensorView& count,
-                          const TensorView& out, bool own_range, double low, double high, double eps,
-                          const TensorView& scratch, Stream stream);
 
 }  // namespace ralx::cuda

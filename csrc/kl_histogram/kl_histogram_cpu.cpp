@@ -17,11 +17,11 @@
 
 #include <cmath>
 
-#include "common/buffer.h"
-#include "common/pixel_math.h"
-#include "common/plain_floats.h"
+#include "common/cpu/buffer.h"
+#include "common/cpu/dispatch.h"
+#include "common/cpu/plain_floats.h"
+#include "common/cpu/vector_math.h"
 #include "common/scalar.h"
-#include "common/simd.h"
 #include "kl_histogram/bins.h"
 
 namespace ralx::RALX_ISA {

@@ -30,7 +30,7 @@
 // divergence from itself is 0.
 #include <cmath>
 
-#include "common/cuda.h"
+#include "common/gpu/cuda.h"
 #include "common/pixel_math.h"
 #include "common/scalar.h"
 #include "kl_histogram/bins.h"
@@ -114,7 +114,6 @@ struct RowPlan {
 // whole stages.
 struct Work {
   int64_t rows, length, classes, num_bins;
-  const int64_t* count;
   uint32_t* out;  // counts [rows, num_bins], until finish() makes shares of them
   double* p;      // [rows, classes], normalised
   double* ln_q;   // [length, classes]
@@ -126,11 +125,6 @@ struct Work {
   Totals* totals;
   Piece* quick_p;  // [rows / 16, steps, lane]
   Piece* quick_q;  // [columns / 8, pairs of steps, lane]
-
-  RALX_HD int64_t columns() const {
-    if (count == nullptr) return length;
-    return *count < 0 ? 0 : min_of(*count, length);
-  }
 };
 
 // Pairs of k16 steps in which three products of fp16 fit; 0: there are too many classes.
@@ -188,7 +182,7 @@ __global__ void prepare(Work work, Matrix p, Matrix q, double eps) {
   const int64_t row = is_p ? i : i - padded;
   double least = 0, self = 0;
   bool finite = true;
-  if (row < (is_p ? work.rows : work.columns())) {
+  if (row < (is_p ? work.rows : work.length)) {
     const Matrix& in = is_p ? p : q;
     double* out = (is_p ? work.p : work.ln_q) + row * work.classes;
     double scale = 1;
@@ -291,7 +285,7 @@ __device__ void each_divergence(const Work& work, int64_t first_row, int64_t chu
   __shared__ ExactTile tile;
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const bool zeros = work.totals->special != 0;
-  const int64_t first = blockIdx.y * chunk, last = min_of(first + chunk, work.columns());
+  const int64_t first = blockIdx.y * chunk, last = min_of(first + chunk, work.length);
   double self[kExactRows], sum[kExactRows][2];
   for (int r = 0; r < kExactRows; ++r) self[r] = work.self[first_row + warp * kExactRows + r];
   for (int64_t j = first; j < last; j += kExactColumns) {
@@ -436,7 +430,7 @@ __device__ uint32_t fragment_word(const double* row, int k, int classes) {
 // of B the same elements of column g.
 __global__ void arrange(Work work, int pairs) {
   const int64_t of_p = round_up(work.rows, kGroup) / 16 * 2 * pairs * kWarp;
-  const int64_t of_q = round_up(work.columns(), kStage) / 8 * pairs * kWarp;
+  const int64_t of_q = round_up(work.length, kStage) / 8 * pairs * kWarp;
   int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   const int g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4, classes = static_cast<int>(work.classes);
   Piece piece = {};
@@ -455,7 +449,7 @@ __global__ void arrange(Work work, int pairs) {
   if (i >= of_q) return;
   const int64_t column = i / kWarp / pairs * 8 + g;
   const int k = static_cast<int>(i / kWarp % pairs) * 32 + 2 * t;
-  if (column < work.columns())
+  if (column < work.length)
     for (int part = 0; part < 4; ++part)
       piece.word[part] = fragment_word<false>(work.ln_q + column * classes, k + part * 8, classes);
   work.quick_q[i] = piece;
@@ -689,7 +683,7 @@ __global__ void __launch_bounds__(kQuickThreads, kPairs <= 3 ? 2 : 1) count_quic
   const int64_t rows = round_up(work.rows, kGroup);
   const int64_t first_row =
       (static_cast<int64_t>(blockIdx.x) * kQuickThreads / kWarp + threadIdx.x / kWarp) * kGroup;
-  const int64_t first = blockIdx.y * chunk, last = min_of(first + chunk, work.columns());
+  const int64_t first = blockIdx.y * chunk, last = min_of(first + chunk, work.length);
   const bool counts = first_row < rows && work.doubt[first_row / kGroup] != kNever;
   if (!__syncthreads_or(counts) || first >= last) return;
 
@@ -723,11 +717,10 @@ __global__ void __launch_bounds__(kQuickThreads, kPairs <= 3 ? 2 : 1) count_quic
 }
 
 __global__ void finish(Work work) {
-  const int64_t cells = work.rows * work.num_bins, columns = work.columns();
-  if (columns == 0) return;
+  const int64_t cells = work.rows * work.num_bins;
   const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < cells; i += step) {
-    const double share = static_cast<double>(work.out[i]) / static_cast<double>(columns);
+    const double share = static_cast<double>(work.out[i]) / static_cast<double>(work.length);
     const bool bad = work.bad[i / work.num_bins];
     work.out[i] = bit_cast<uint32_t>(bad ? __builtin_nanf("") : static_cast<float>(share));
   }
@@ -750,17 +743,25 @@ void launch_quick(const Work& work, cudaStream_t stream) {
   launch(count_quick<kPairs>, grid, kQuickThreads, quick_shared(kPairs, work.num_bins), stream, work, chunk);
 }
 
-// count: how many rows of q there are, on the device, or null: all.
-void run(const TensorView& p, const TensorView& q, const int64_t* count, const TensorView& out,
-         bool own_range, double low, double high, double eps, const TensorView& scratch,
-         cudaStream_t stream) {
+}  // namespace
+
+int64_t kl_histogram_scratch(int64_t rows, int64_t length, int64_t classes) {
+  Work work = {};
+  work.rows = rows;
+  work.length = length;
+  work.classes = classes;
+  return lay_out(work, nullptr);
+}
+
+void kl_histogram(const TensorView& p, const TensorView& q, const TensorView& out, bool own_range, double low,
+                  double high, double eps, const TensorView& scratch, Stream torch_stream) {
+  const cudaStream_t stream = as_cuda(torch_stream);
   const OnDevice here(p.device);
   Work work = {};
   work.rows = p.sizes[0];
   work.length = q.sizes[0];
   work.classes = p.sizes[1];
   work.num_bins = out.sizes[1];
-  work.count = count;
   work.out = static_cast<uint32_t*>(out.data);
   lay_out(work, static_cast<unsigned char*>(scratch.data));
   if (work.length >> 32) throw std::runtime_error("kl_histogram: q must have fewer than 2^32 rows");
@@ -792,28 +793,6 @@ void run(const TensorView& p, const TensorView& q, const int64_t* count, const T
   launch(count_exact, exact_grid, kExactThreads, exact_shared, stream, work, chunk, quick);
   launch(finish, blocks_for(min_of(work.rows * work.num_bins, 1 << 22), kRowThreads), kRowThreads, 0, stream,
          work);
-}
-
-}  // namespace
-
-int64_t kl_histogram_scratch(int64_t rows, int64_t length, int64_t classes) {
-  Work work = {};
-  work.rows = rows;
-  work.length = length;
-  work.classes = classes;
-  return lay_out(work, nullptr);
-}
-
-void kl_histogram(const TensorView& p, const TensorView& q, const TensorView& out, bool own_range, double low,
-                  double high, double eps, const TensorView& scratch, Stream stream) {
-  run(p, q, nullptr, out, own_range, low, high, eps, scratch, as_cuda(stream));
-}
-
-void kl_histogram_counted(const TensorView& p, const TensorView& q, const TensorView& count,
-                          const TensorView& out, bool own_range, double low, double high, double eps,
-                          const TensorView& scratch, Stream stream) {
-  run(p, q, static_cast<const int64_t*>(count.data), out, own_range, low, high, eps, scratch,
-      as_cuda(stream));
 }
 
 }  // namespace ralx::RALX_ISA

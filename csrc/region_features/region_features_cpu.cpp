@@ -2,10 +2,12 @@
 
 #include <omp.h>
 
-#include "common/plain_floats.h"
+#include "common/cpu/dispatch.h"
+#include "common/cpu/pixel_rows.h"
+#include "common/cpu/plain_floats.h"
+#include "common/cpu/region_totals.h"
 #include "common/region_grid.h"
-#include "common/region_totals.h"
-#include "region_features/pixel_rows.h"
+#include "common/scores.h"
 
 namespace ralx::RALX_ISA {
 namespace {
@@ -187,16 +189,12 @@ class ScoringWorker {
   PixelRows<Real> rows_;
 };
 
-struct Outputs {
-  float *class_hist, *entropy_min, *entropy_avg, *entropy_max, *entropy_sum, *score_sum;
-};
-
 // A row of regions (a band) consists of strips: one for each row of cells, and the rows below the last cell.
 // Work is shared out in parts of bands; sums of strips are added in their order, whichever thread made them.
 class Pass {
  public:
   Pass(int64_t images, int64_t classes, const RegionGrid& grid, const CellGrid& cells, int64_t scores,
-       const Outputs& out)
+       const RegionOutputs& out)
       : classes_(classes), grid_(grid), cells_(cells), out_(out), bands_(images * grid.rows),
         kinds_(1 + scores), strips_(cells.rows + (cells.rows * cells.height < grid.region.height ? 1 : 0)),
         parts_(bands_ < kManyBands ? strips_ : 1), totals_(grid, classes, bands_ * parts_, kinds_) {}
@@ -266,7 +264,7 @@ class Pass {
   const int64_t classes_;
   const RegionGrid& grid_;
   const CellGrid& cells_;
-  const Outputs& out_;
+  const RegionOutputs& out_;
   const int64_t bands_, kinds_, strips_, parts_;
   RegionTotals totals_;  // of units [bands, parts]
 };
@@ -274,15 +272,9 @@ class Pass {
 }  // namespace
 
 void region_features(const TensorView& logits, Extent region_size, bool keep_edge, Extent size,
-                     bool align_corners, const Scores& scores, const TensorView& class_hist,
-                     const TensorView& entropy_min, const TensorView& entropy_avg,
-                     const TensorView& entropy_max, const TensorView& entropy_sum,
-                     const TensorView& score_sum, int threads) {
+                     bool align_corners, const Scores& scores, const RegionOutputs& out, int threads) {
   const RegionGrid grid(size, region_size, keep_edge);
-  const CellGrid cells(region_size, {entropy_min.sizes[2], entropy_min.sizes[3]});
-  const auto data = [](const TensorView& view) { return static_cast<float*>(view.data); };
-  const Outputs out{data(class_hist),  data(entropy_min), data(entropy_avg),
-                    data(entropy_max), data(entropy_sum), data(score_sum)};
+  const CellGrid cells(region_size, out.cells);
   dispatch_real(logits.dtype, [&](auto real) {
     using Real = decltype(real);
     const LogitSource<Real> source(logits, size, align_corners);

@@ -9,10 +9,12 @@
 // which the sums take 6, fill not half of the issue slots, and 16 warps don't hide each other's rest.
 #include <type_traits>
 
-#include "common/cuda.h"
+#include "common/gpu/cuda.h"
+#include "common/gpu/fast_math.h"
+#include "common/gpu/impurity_map.h"
+#include "common/gpu/pixel_scores.h"
 #include "common/region_grid.h"
-#include "region_features/impurity_map.h"
-#include "region_features/pixel_scores.h"
+#include "common/scores.h"
 #include "region_features/region_features.h"
 
 namespace ralx::RALX_ISA {
@@ -99,15 +101,12 @@ struct Stats {
 
 RALX_HD Stats no_stats() { return {__builtin_huge_valf(), -__builtin_huge_valf(), 0}; }
 
-struct Outputs {
-  float *class_hist, *entropy_min, *entropy_avg, *entropy_max, *entropy_sum, *score_sum;
-
-  __device__ void set_cell(int64_t i, const Stats& stats, int64_t area) const {
-    entropy_min[i] = area > 0 ? stats.min : 0;
-    entropy_avg[i] = area > 0 ? static_cast<float>(stats.sum) / static_cast<float>(area) : 0;
-    entropy_max[i] = area > 0 ? stats.max : 0;
-  }
-};
+// Writes cell number i of all regions.
+__device__ inline void set_cell(const RegionOutputs& out, int64_t i, const Stats& stats, int64_t area) {
+  out.entropy_min[i] = area > 0 ? stats.min : 0;
+  out.entropy_avg[i] = area > 0 ? static_cast<float>(stats.sum) / static_cast<float>(area) : 0;
+  out.entropy_max[i] = area > 0 ? stats.max : 0;
+}
 
 // How the regions are cut into units [N, R, parts of y, parts of x], and what is kept of them in between.
 struct Plan {
@@ -267,7 +266,7 @@ __device__ inline double block_sum(double value) {
 }
 
 // Pools the cells of a unit from the entropies of its pixels; returns what this thread has seen of their sum.
-__device__ inline double pool(const Plan& plan, const Scratch& scratch, const Outputs& out, const Unit& unit,
+__device__ inline double pool(const Plan& plan, const Scratch& scratch, const RegionOutputs& out, const Unit& unit,
                               const float* tile) {
   const auto lanes = static_cast<uint32_t>(plan.lanes), across = static_cast<uint32_t>(plan.across);
   const uint32_t in_cell = threadIdx.x & (lanes - 1), cells = unit.y.cells * unit.x.cells;
@@ -296,8 +295,8 @@ __device__ inline double pool(const Plan& plan, const Scratch& scratch, const Ou
       scratch.cells[static_cast<int64_t>(blockIdx.x) * plan.cells_of_unit() + i] = stats;
     } else if (unit.y.first_cell + row < plan.y.wanted && unit.x.first_cell + col < plan.x.wanted) {
       const int64_t output = (unit.place.region * plan.y.wanted + unit.y.first_cell + row) * plan.x.wanted;
-      out.set_cell(output + unit.x.first_cell + col, stats,
-                   static_cast<int64_t>(most(0, height)) * most(0, width));
+      set_cell(out, output + unit.x.first_cell + col, stats,
+               static_cast<int64_t>(most(0, height)) * most(0, width));
     }
   }
   return total;
@@ -356,7 +355,7 @@ struct ScoreSums {
 
 template <typename Source, bool kScored>
 __global__ void __launch_bounds__(kThreads, kScored ? 6 : 8)
-    measure_units(Source source, Plan plan, Scratch scratch, Outputs out, ImpurityMap impurity) {
+    measure_units(Source source, Plan plan, Scratch scratch, RegionOutputs out, ImpurityMap impurity) {
   constexpr int kPixels = Source::kPixels;
   const Unit& unit = unit_of_block(plan);
   float* const tile = dynamic_shared<float>();
@@ -421,7 +420,7 @@ __global__ void __launch_bounds__(kThreads, kScored ? 6 : 8)
 }
 
 // Block r adds up the units of region r.
-__global__ void __launch_bounds__(kThreads) add_up(Plan plan, Scratch scratch, Outputs out) {
+__global__ void __launch_bounds__(kThreads) add_up(Plan plan, Scratch scratch, RegionOutputs out) {
   wait_for_kernel_before();
   const Place place = place_of(plan, blockIdx.x);
   const int units = plan.units_of_region();
@@ -456,7 +455,7 @@ __global__ void __launch_bounds__(kThreads) add_up(Plan plan, Scratch scratch, O
 }
 
 // The cells of region r from their pieces: block r, a warp for each cell.
-__global__ void __launch_bounds__(kThreads) merge_pieces(Plan plan, Scratch scratch, Outputs out) {
+__global__ void __launch_bounds__(kThreads) merge_pieces(Plan plan, Scratch scratch, RegionOutputs out) {
   const Place place = place_of(plan, blockIdx.x);
   const int lane = static_cast<int>(threadIdx.x % kWarp), pieces = plan.y.pieces * plan.x.pieces;
   const auto part = [](const Axis& axis, int cell, int piece) {
@@ -475,7 +474,7 @@ __global__ void __launch_bounds__(kThreads) merge_pieces(Plan plan, Scratch scra
     }
     stats.merge_lanes(static_cast<int>(kWarp));
     const int64_t area = static_cast<int64_t>(plan.y.size(row, place.height)) * plan.x.size(col, place.width);
-    if (lane == 0) out.set_cell(place.region * plan.y.wanted * plan.x.wanted + i, stats, area);
+    if (lane == 0) set_cell(out, place.region * plan.y.wanted * plan.x.wanted + i, stats, area);
   }
 }
 
@@ -490,17 +489,11 @@ int64_t region_features_scratch(const TensorView& logits, Extent region_size, bo
 }
 
 void region_features(const TensorView& logits, Extent region_size, bool keep_edge, Extent size,
-                     bool align_corners, const Scores& scores, const TensorView& class_hist,
-                     const TensorView& entropy_min, const TensorView& entropy_avg,
-                     const TensorView& entropy_max, const TensorView& entropy_sum,
-                     const TensorView& score_sum, const TensorView& scratch, Stream stream) {
+                     bool align_corners, const Scores& scores, const RegionOutputs& out, const TensorView& scratch, Stream stream) {
   const OnDevice here(logits.device);
   const LogitView view(logits, size, align_corners);
-  const Plan plan(view, region_size, keep_edge, {entropy_min.sizes[2], entropy_min.sizes[3]}, scores);
+  const Plan plan(view, region_size, keep_edge, out.cells, scores);
   if (plan.regions() == 0) return;
-  const auto data = [](const TensorView& output) { return static_cast<float*>(output.data); };
-  const Outputs out{data(class_hist),  data(entropy_min), data(entropy_avg),
-                    data(entropy_max), data(entropy_sum), data(score_sum)};
   const Scratch kept(plan, scratch.data);
   ImpurityMap impurity(view, scores);
   impurity.use(static_cast<char*>(scratch.data) + plan.scratch_bytes());

@@ -2,8 +2,8 @@
 
 #include <cstdint>
 
-#include "common/block_math.h"
-#include "common/buffer.h"
+#include "common/cpu/block_math.h"
+#include "common/cpu/buffer.h"
 #include "common/region_grid.h"
 
 namespace ralx::RALX_ISA {

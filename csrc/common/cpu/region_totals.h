@@ -2,8 +2,8 @@
 
 #include <cstdint>
 
-#include "common/buffer.h"
-#include "common/class_counts.h"
+#include "common/cpu/buffer.h"
+#include "common/cpu/class_counts.h"
 #include "common/region_grid.h"
 
 namespace ralx::RALX_ISA {

@@ -7,10 +7,10 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "common/cuda.h"
-#include "common/logit_view.h"
+#include "common/gpu/cuda.h"
+#include "common/gpu/logit_view.h"
 #include "common/scalar.h"
-#include "common/upsampled_logits.h"
+#include "common/gpu/upsampled_logits.h"
 
 namespace ralx::RALX_ISA {
 

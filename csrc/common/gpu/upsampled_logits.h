@@ -7,8 +7,8 @@
 #include <cstdint>
 
 #include "common/bilinear.h"
-#include "common/cuda.h"
-#include "common/logit_view.h"
+#include "common/gpu/cuda.h"
+#include "common/gpu/logit_view.h"
 #include "common/scalar.h"
 
 namespace ralx::RALX_ISA {

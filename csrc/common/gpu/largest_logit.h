@@ -3,9 +3,9 @@
 
 #include <cstdint>
 
-#include "common/half_pairs.h"
-#include "common/logit_pixels.h"
-#include "common/pixel_math.h"
+#include "common/gpu/fast_math.h"
+#include "common/gpu/half_pairs.h"
+#include "common/gpu/logit_pixels.h"
 
 namespace ralx::RALX_ISA {
 

@@ -2,8 +2,8 @@
 
 #include <cstdint>
 
-#include "common/block_math.h"
-#include "region_features/scores.h"
+#include "common/cpu/block_math.h"
+#include "common/scores.h"
 
 namespace ralx::RALX_ISA {
 

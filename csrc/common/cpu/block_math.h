@@ -1,8 +1,8 @@
 // The per-pixel mathematics over a block of pixels.
 #pragma once
 
-#include "common/logit_reader.h"
-#include "common/pixel_math.h"
+#include "common/cpu/logit_reader.h"
+#include "common/cpu/vector_math.h"
 
 namespace ralx::RALX_ISA {
 

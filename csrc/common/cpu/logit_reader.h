@@ -3,10 +3,10 @@
 #include <cstdint>
 
 #include "common/bilinear.h"
-#include "common/buffer.h"
-#include "common/pixel_math.h"
+#include "common/cpu/buffer.h"
+#include "common/cpu/dispatch.h"
+#include "common/cpu/vector_math.h"
 #include "common/scalar.h"
-#include "common/simd.h"
 
 namespace ralx::RALX_ISA {
 

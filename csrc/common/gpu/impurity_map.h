@@ -4,10 +4,10 @@
 
 #include <cstdint>
 
-#include "common/cuda.h"
-#include "common/largest_logit.h"
-#include "common/logit_pixels.h"
-#include "region_features/scores.h"
+#include "common/gpu/cuda.h"
+#include "common/gpu/largest_logit.h"
+#include "common/gpu/logit_pixels.h"
+#include "common/scores.h"
 
 namespace ralx::RALX_ISA {
 

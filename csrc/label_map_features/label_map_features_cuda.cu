@@ -2,12 +2,13 @@
 // doesn't show. A thread's neighbours are of one region as a rule and are added together, a warp's equal
 // classes too; the lowest and highest entropies are looked up first, since they seldom change. So a pixel
 // takes less than one atomic operation, beside its logits.
-#include "common/cuda.h"
-#include "common/label_pixels.h"
-#include "region_features/fixed_point.h"
-#include "region_features/impurity_map.h"
-#include "region_features/pixel_scores.h"
-#include "region_features/region_features.h"
+#include "common/gpu/cuda.h"
+#include "common/gpu/impurity_map.h"
+#include "common/gpu/label_pixels.h"
+#include "common/gpu/pixel_scores.h"
+#include "common/scores.h"
+#include "label_map_features/fixed_point.h"
+#include "label_map_features/label_map_features.h"
 
 namespace ralx::RALX_ISA {
 namespace {
@@ -126,13 +127,8 @@ __global__ void __launch_bounds__(kThreads, Source::kInterpolates ? 2 : kBlocksP
   });
 }
 
-struct Outputs {
-  float *class_hist, *entropy_min, *entropy_avg, *entropy_max, *entropy_sum, *score_sum;
-  int64_t* pixel_count;
-};
-
 // A warp writes a region.
-__global__ void __launch_bounds__(kThreads) write_regions(Totals totals, Outputs out) {
+__global__ void __launch_bounds__(kThreads) write_regions(Totals totals, RegionOutputs out) {
   const int64_t r = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) / kWarp;
   if (r >= totals.all()) return;
   const int lane = static_cast<int>(threadIdx.x % kWarp);
@@ -167,13 +163,11 @@ int64_t label_map_features_scratch(const TensorView& logits, const TensorView& r
 }
 
 void label_map_features(const TensorView& logits, const TensorView& regions, bool align_corners,
-                        const Scores& scores, const TensorView& class_hist, const TensorView& entropy_min,
-                        const TensorView& entropy_avg, const TensorView& entropy_max,
-                        const TensorView& entropy_sum, const TensorView& score_sum,
-                        const TensorView& pixel_count, const TensorView& scratch, Stream stream) {
+                        const Scores& scores, const RegionOutputs& out, const TensorView& scratch,
+                        Stream stream) {
   const OnDevice here(logits.device);
   const LogitView view(logits, {regions.sizes[1], regions.sizes[2]}, align_corners);
-  Totals totals(view, class_hist.sizes[1], scores);
+  Totals totals(view, out.regions, scores);
   if (totals.all() == 0) return;
   totals.use(scratch.data);
   set_zero(scratch.data, static_cast<size_t>(totals.used_bytes()), as_cuda(stream));
@@ -192,14 +186,6 @@ void label_map_features(const TensorView& logits, const TensorView& regions, boo
   };
   // In the chunks of classes that a grid's features take: the entropies are the same to the last bit.
   dispatch_logits(view, [&](auto source) { with_classes<kPixelsOfThread>(source, measure); });
-  const auto data = [](const TensorView& output) { return static_cast<float*>(output.data); };
-  const Outputs out{data(class_hist),
-                    data(entropy_min),
-                    data(entropy_avg),
-                    data(entropy_max),
-                    data(entropy_sum),
-                    data(score_sum),
-                    static_cast<int64_t*>(pixel_count.data)};
   launch(write_regions, blocks_for(totals.all(), kThreads / kWarp), kThreads, 0, as_cuda(stream), totals,
          out);
 }

@@ -11,9 +11,9 @@
 #include <cmath>
 #include <cstdint>
 
-#include "common/largest_logit.h"
-#include "common/logit_pixels.h"
-#include "common/pixel_math.h"
+#include "common/gpu/fast_math.h"
+#include "common/gpu/largest_logit.h"
+#include "common/gpu/logit_pixels.h"
 
 namespace ralx::RALX_ISA {
 
