@@ -138,8 +138,14 @@ struct type_caster<ralx::RegionOutputs> {
       views[i] = view;
     }
     const auto data = [&](size_t i) { return static_cast<float*>(views[i].data); };
-    value = {views[0].sizes[1], {views[1].sizes[2], views[1].sizes[3]}, data(0), data(1), data(2),
-             data(3),           data(4),                                data(5),
+    value = {views[0].sizes[1],
+             {views[1].sizes[2], views[1].sizes[3]},
+             data(0),
+             data(1),
+             data(2),
+             data(3),
+             data(4),
+             data(5),
              static_cast<int64_t*>(views[6].data)};
     return true;
   }
@@ -190,7 +196,7 @@ PYBIND11_MODULE(_C, m) {
   cuda.def("label_map_features_scratch", ralx::cuda::label_map_features_scratch);
 #endif
 
-  // For tests and comparisons: each CPU uses its widest instruction set otherwise.
+  // For tests and comparisons; otherwise a CPU uses its widest instruction set.
   py::enum_<ralx::Isa>(m, "Isa", py::module_local())
       .value("baseline", ralx::Isa::baseline)
       .value("avx2", ralx::Isa::avx2)

@@ -1,5 +1,5 @@
-// The per-pixel mathematics of the ops, for host and device, written once: T is a float or double on a GPU,
-// where a thread has a pixel, and a vector of them on the CPU.
+// The per-pixel mathematics that the kernels of both backends share. T is a float or double on a GPU and, on
+// the CPU, a vector of floats or doubles with a pixel in each lane (common/cpu/vector_math.h).
 #pragma once
 
 #include <cstdint>
@@ -23,7 +23,7 @@ using IntOf = typename LanesOf<T>::Int;
 template <typename T>
 using WordOf = typename LanesOf<T>::Word;
 
-// The second operand where one is NaN.
+// The smaller and the larger of two numbers; b where a or b is NaN.
 template <typename T>
 RALX_HD T lower(T a, T b) {
   return a < b ? a : b;
@@ -33,8 +33,8 @@ RALX_HD T higher(T a, T b) {
   return a > b ? a : b;
 }
 
-// One step of argmax over classes, as torch.argmax: the first NaN wins, then the lowest of equal classes.
-// `best` ends as the maximum, or NaN where there is one.
+// One step of argmax over classes, by torch.argmax's rules: the first NaN wins, then the lowest of equal
+// classes. `best` ends as the maximum, or as NaN where a number was NaN.
 template <typename T>
 RALX_HD void argmax_step(T x, IntOf<T> c, T& best, IntOf<T>& label) {
   const auto better = (!(x <= best)) & (best == best);
@@ -42,8 +42,9 @@ RALX_HD void argmax_step(T x, IntOf<T> c, T& best, IntOf<T>& label) {
   label = better ? c : label;
 }
 
-// A float32 sum loses a little with each number that it takes, so it takes a few at a time: then carry() moves
-// it into a total, and leaves in it what rounding took from the total (Kahan 1965).
+// A float32 sum loses a little with each number that is added, so only a few numbers are added to one sum.
+// Then carry() moves the sum into a total, and leaves in `sum` the part that the rounded total lacks (Kahan
+// 1965).
 template <typename T>
 RALX_HD void carry(T& sum, T& total) {
   const T before = total;
@@ -51,14 +52,15 @@ RALX_HD void carry(T& sum, T& total) {
   sum -= total - before;
 }
 
-// So many passes; all classes where they are few, else so many.
+// How many numbers are added to a sum before carry(): kPassesAtOnce passes; all classes where there are at
+// most kFewClasses, else kClassesAtOnce classes.
 constexpr int kPassesAtOnce = 32, kFewClasses = 32, kClassesAtOnce = 16;
 
-// 2^t is nothing beside 1 below this, and soon leaves the normal numbers.
+// For t below kFloor, 2^t adds nothing to a sum that holds 1, and for t a little lower 2^t is subnormal.
 template <typename Real>
 constexpr Real kFloor = sizeof(Real) == 4 ? Real(-125) : Real(-1010);
 
-// 2^t for kFloor <= t <= 0, and a little above; NaN gives NaN or, in float, some number.
+// 2^t for t from kFloor to 0, and a little above 0. The result for NaN is NaN or, in float, some number.
 template <typename T>
 RALX_HD T exp2_nonpositive(T t) {
   using Real = RealOf<T>;
@@ -95,8 +97,8 @@ RALX_HD T exp2_nonpositive(T t) {
   return bit_cast<T>(bit_cast<WordOf<T>>(p) + (bit_cast<WordOf<T>>(shifted) << (kSingle ? 23 : 52)));
 }
 
-// log2 x for normal x > 0. Zero and subnormal numbers give some -127 (float) or -1023 (double), so that
-// x log2 x is right for them; NaN and infinity give a number.
+// log2 x for normal x > 0. For zero and subnormal x the result is some -127 (float) or -1023 (double), so
+// that x log2 x is right; for NaN and infinity it is some number.
 template <typename T>
 RALX_HD T log2_positive(T x) {
   using Real = RealOf<T>;
@@ -105,7 +107,7 @@ RALX_HD T log2_positive(T x) {
   constexpr WordOf<Real> kHalf = kSingle ? 0x3f3504f3 : 0x3fe6a09e667f3bcd;  // √½
   constexpr int kMantissa = kSingle ? 23 : 52;
   const Word bits = bit_cast<Word>(x);
-  // Of x = 2^exponent · m with m in [√½, √2).
+  // x = 2^exponent · m with m in [√½, √2).
   const IntOf<T> exponent = bit_cast<IntOf<T>>(bits - kHalf) >> kMantissa;
   const T m = bit_cast<T>(bits - (bit_cast<Word>(exponent) << kMantissa));
   const T whole = convert<T>(exponent);
@@ -139,8 +141,9 @@ RALX_HD T log2_positive(T x) {
 
 constexpr double kLog2E = 0x1.71547652b82fep+0, kLn2 = 0x1.62e42fefa39efp-1;
 
-// Shannon entropy of softmax in nats, from two sums over the classes. With t = (x - max) log2 e and z = Σ
-// 2^t, H = ln 2 · (log2 z - Σ t 2^t / z): two terms >= 0, nothing cancels; never below 0, NaN stays.
+// Shannon entropy of softmax in nats, from two sums over the classes: z = Σ 2^t and tz = Σ t 2^t with t = (x
+// - max) log2 e. In H = ln 2 · (log2 z - tz / z) both terms add, so that nothing cancels. H is never below 0;
+// NaN stays NaN.
 template <typename T>
 RALX_HD T softmax_entropy(T z, T tz, T one_over_z) {
   return higher(T{}, (log2_positive(z) - tz * one_over_z) * RealOf<T>(kLn2));

@@ -1,5 +1,5 @@
-// The part of the contract that the ops which measure regions share: which scores are asked for, and where the
-// features go.
+// The part of the contract that the ops which measure regions share: which scores are asked for, and where
+// the features go.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,8 @@
 
 namespace ralx {
 
-// Which scores are summed over the regions beside the entropy, in this order. Every score grows with uncertainty.
+// Which scores are summed over the regions beside the entropy, in this order. Every score grows with
+// uncertainty.
 struct Scores {
   bool margin;            // 1 - (p of the best class - p of the second best)
   bool least_confidence;  // 1 - p of the best class
@@ -17,7 +18,8 @@ struct Scores {
 
 // Memory for the features of N images of R regions, contiguous:
 //   class_hist[n, r, c] = fraction of the region's pixels whose argmax is c
-//   entropy_min[n, r, i, j], entropy_avg, entropy_max = pixel entropy (nats) pooled over cell (i, j); 0 in a cell
+//   entropy_min[n, r, i, j], entropy_avg, entropy_max = pixel entropy (nats) pooled over cell (i, j); 0 in a
+//   cell
 //                         without pixels
 //   entropy_sum[n, r]   = sum of the entropy of all pixels of the region
 //   score_sum[s, n, r]  = sum of score s of all pixels of the region

@@ -1,4 +1,4 @@
-// Element types and what they are computed in.
+// The element types of tensors, and the types in which their numbers are computed.
 #pragma once
 
 #include <cstdint>
@@ -44,8 +44,8 @@ RALX_HD double to_real(double x) { return x; }
 RALX_HD float to_real(float x) { return x; }
 RALX_HD float to_real(BFloat16 x) { return bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
 
-// Exact for every value: a half's exponent and mantissa, moved into a float's, are 2^112 too small,
-// subnormals included; only infinity and NaN need the float's own top exponent.
+// Exact for every value. A half's exponent and mantissa, moved to those of a float, make a number that is
+// 2^112 too small, for a subnormal half too; only infinity and NaN need the float's own top exponent.
 RALX_HD float to_real(Half x) {
 #if defined(__CUDA_ARCH__)
   float real;

@@ -12,9 +12,10 @@ RALX_HD int64_t count(const Scores& scores) {
   return scores.margin + scores.least_confidence + (scores.neighbourhood > 0 ? 1 : 0);
 }
 
-// The impurity of a pixel is the entropy of the class histogram of the window around the pixel: ln n - Σ c ln c / n
-// for a window of n pixels with c pixels of each class. A window is cut at the image's border. Each c ln c is
-// rounded to an integer, so that a sum to which it is added and from which it is taken again is unchanged.
+// The impurity of a pixel is the entropy of the class histogram of the window around the pixel: ln n - Σ c ln
+// c / n for a window of n pixels with c pixels of each class. A window is cut at the image's border. Each c
+// ln c is rounded to an integer, so that a sum to which it is added and from which it is taken again is
+// unchanged.
 constexpr double kImpurityUnit = 0x1p-40;
 
 RALX_HD int64_t c_log_c(int64_t c) {

@@ -8,7 +8,7 @@ enum class DType { float64, float32, float16, bfloat16, uint8, int16, int32, int
 
 constexpr int kMaxDims = 8;
 
-// Somebody else's tensor: kernels read and write through it and own nothing.
+// A tensor that Python owns: kernels read and write its memory through the view, and own nothing.
 struct TensorView {
   void* data;
   DType dtype;

@@ -26,7 +26,7 @@ namespace ralx::cuda {
 // to 256 bytes a row in fp16 if C is at most 42, and some 70 bytes a row of p.
 int64_t kl_histogram_scratch(int64_t rows, int64_t length, int64_t classes);
 
-// The same, on a GPU. L may be 0, then out is 0; it is below 2^32.
+// kl_histogram on a GPU. L may be 0, in which case out becomes 0, and is below 2^32.
 //   scratch  uint8, kl_histogram_scratch() bytes at least, aligned to 16
 void kl_histogram(const TensorView& p, const TensorView& q, const TensorView& out, bool own_range, double low,
                   double high, double eps, const TensorView& scratch, Stream stream);

@@ -12,7 +12,7 @@
 namespace ralx::RALX_ISA {
 namespace {
 
-// What was found in the regions of one image.
+// The pixels that one thread found in the regions of one image.
 template <typename Real>
 struct Totals {
   Real *min, *max;  // [R] of the entropy; NaN stays NaN
@@ -77,7 +77,7 @@ class Worker {
   int64_t* const region_;  // [W]
 };
 
-// Of region r, number `out_r` among those of all images.
+// Writes region r, which is number `out_r` among the regions of all images, from the totals of all threads.
 template <typename Real>
 void write(const Totals<Real>* totals, int threads, int64_t r, int64_t regions, int64_t classes,
            int64_t kinds, int64_t out_r, int64_t all_regions, const RegionOutputs& out) {
@@ -113,7 +113,8 @@ template <typename Real>
 BadLabel compute(const LogitSource<Real>& source, const LabelRows& map, const Scores& scores,
                  const RegionOutputs& out, int threads) {
   const int64_t regions = out.regions;
-  // Each thread has totals of its own: all together no more than the logits of an image.
+  // Each thread has totals of its own. There are only so many threads that all totals together take no more
+  // memory than the logits of an image.
   threads = static_cast<int>(min_of(threads, 1 + source.height * source.width / (regions > 0 ? regions : 1)));
   const auto make_worker = [&](Arena& arena) { return Worker<Real>(source, map, regions, scores, arena); };
   ThreadScratch scratch(threads, make_worker);
@@ -122,7 +123,7 @@ BadLabel compute(const LogitSource<Real>& source, const LabelRows& map, const Sc
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
     const PlainFloats plain;
-    const int thread = omp_get_thread_num(), team = omp_get_num_threads();  // maybe fewer than asked for
+    const int thread = omp_get_thread_num(), team = omp_get_num_threads();  // maybe fewer than `threads`
     Arena arena = scratch.arena(thread);
     Worker<Real> worker = make_worker(arena);
     worker.prepare();

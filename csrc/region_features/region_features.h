@@ -8,10 +8,10 @@
 
 namespace ralx {
 
-// The features of regions of region_size = (rh, rw) pixels, which tile the H×W image from the top left: region
-// r = row · cols + column. A cell has (rh / ch) × (rw / cw) pixels; the rows and columns that the cells of a region
-// leave over are in class_hist and in the sums alone. A remainder at the image's edge is in no region or, with
-// keep_edge, in smaller regions, whose cells are cut.
+// The features of regions of region_size = (rh, rw) pixels, which tile the H×W image from the top left:
+// region r = row · cols + column. A cell has (rh / ch) × (rw / cw) pixels; the rows and columns that the
+// cells of a region leave over are in class_hist and in the sums alone. A remainder at the image's edge is in
+// no region or, with keep_edge, in smaller regions, whose cells are cut.
 //   logits  [N, C, h, w] of any strides, upsampled to `size` = (H, W)
 //   out     float32
 using RegionFeaturesKernel = void(const TensorView& logits, Extent region_size, bool keep_edge, Extent size,

@@ -210,8 +210,7 @@ ralx::BadLabel label_map_features(std::vector<float>& logits, std::vector<int16_
                                   int threads) {
   return RALX_KERNEL(label_map_features)(
       view(logits, DType::float32, {N, C, H, W}), view(map, DType::int16, {N, H, W}), false,
-      {out.scores > 0, out.scores > 0, out.scores > 0 ? kNeighbourhood : 0}, out.outputs(),
-      threads);
+      {out.scores > 0, out.scores > 0, out.scores > 0 ? kNeighbourhood : 0}, out.outputs(), threads);
 }
 
 void test_label_map_features(bool with_scores, int threads) {
@@ -354,8 +353,7 @@ void test_any_width(DType dtype, int64_t width, int threads) {
         const ralx::Scores wanted{scores > 0, scores > 0, scores};
         Features grid(C, regions, {1, 1}, scores), labelled(C, regions, {1, 1}, scores);
         RALX_KERNEL(region_features)
-        (in, {2, out_width}, true, {height, out_width}, false, wanted, grid.outputs(),
-         threads);
+        (in, {2, out_width}, true, {height, out_width}, false, wanted, grid.outputs(), threads);
         RALX_KERNEL(label_map_features)
         (in, map_view, true, wanted, labelled.outputs(), threads);
         CHECK(grid.sum[0] >= 0 && grid.high[0] < 2 && labelled.high[0] == 0 && labelled.high[1] < 2);

@@ -52,16 +52,15 @@ void test_label_map(const MapCase& c, const Logits& logits) {
                    grid_map = contiguous(stored.data(), c.map, sizes);
   Features cpu(c.images, c.regions, c.classes, {1, 1}, count(c.scores)),
       grid(c.images, c.regions, c.classes, {1, 1}, count(c.scores));
-  const ralx::BadLabel bad = ralx::baseline::label_map_features(
-      logits.view, cpu_map, true, c.scores, cpu.outputs, 1);
+  const ralx::BadLabel bad =
+      ralx::baseline::label_map_features(logits.view, cpu_map, true, c.scores, cpu.outputs, 1);
   CHECK(bad.kind == ralx::BadLabel::none);
   const int64_t bytes = ralx::cuda::label_map_features_scratch(logits.view, grid_map, c.regions, c.scores);
   std::vector<double> scratch(static_cast<size_t>(bytes / 8 + 1));
   const TensorView scratch_view = contiguous(scratch.data(), DType::uint8, {bytes});
   in_both_orders(grid.values, [&] {
     std::memset(scratch.data(), 0x5a, scratch.size() * sizeof(double));
-    ralx::cuda::label_map_features(logits.view, grid_map, true, c.scores, grid.outputs,
-                                   scratch_view, 0);
+    ralx::cuda::label_map_features(logits.view, grid_map, true, c.scores, grid.outputs, scratch_view, 0);
   });
   check_equal(cpu, grid, 4e-6, static_cast<double>(size.height * size.width));
 }

@@ -28,8 +28,8 @@ Kernel(Result (*)(Arguments...), Result (*)(Arguments...), Result (*)(Arguments.
 
 }  // namespace ralx
 
-// RALX_DECLARE_KERNEL(name, Signature) declares ralx::<set>::name for every set; RALX_KERNEL(name) is the Kernel of
-// these functions.
+// RALX_DECLARE_KERNEL(name, Signature) declares ralx::<set>::name for every set; RALX_KERNEL(name) is the
+// Kernel of these functions.
 #if defined(__x86_64__)
 #define RALX_DECLARE_KERNEL(name, Signature)   \
   namespace ralx::baseline { Signature name; } \

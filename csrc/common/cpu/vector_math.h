@@ -1,4 +1,4 @@
-// The per-pixel mathematics of common/pixel_math.h for vectors, a pixel in each lane, and what only vectors need.
+// The CPU's side of common/pixel_math.h: the types of a vector's lanes, and functions of vectors alone.
 #pragma once
 
 #include "common/cpu/simd.h"
@@ -20,7 +20,8 @@ struct LanesOf<Vector<double>> {
 };
 
 #if defined(__AVX512F__)
-// Five sixths of the instructions, and right down to -inf.
+// Takes five sixths of the instructions of the general exp2_nonpositive(), and is right for every t down to
+// -inf.
 inline Vector<float> exp2_nonpositive(Vector<float> t) {
   const auto f = (Vector<float>)_mm512_reduce_ps((__m512)t, _MM_FROUND_TO_NEG_INF);
   // Minimax of the relative error on 0 <= f < 1 with 2^0 = 1: 8.3e-8.

@@ -1,12 +1,12 @@
-// What a GPU's special function unit computes in one instruction, less exact than common/pixel_math.h. On the host's
-// grid plain functions stand in for it.
+// The GPU's side of common/pixel_math.h: functions that are one instruction there, some of them less exact.
+// On the host's grid, plain C++ stands in for the instruction.
 #pragma once
 
 #include "common/pixel_math.h"
 
 namespace ralx::RALX_ISA {
 
-// The larger and the smaller, or NaN where one is NaN.
+// The larger and the smaller of two numbers, or NaN where a or b is NaN.
 RALX_HD float larger_or_nan(float a, float b) {
 #if defined(__CUDA_ARCH__)
   float larger;
@@ -26,7 +26,7 @@ RALX_HD float smaller_or_nan(float a, float b) {
 #endif
 }
 
-// a · b, rounded, whatever it is added to.
+// a · b, rounded on its own, also where the product is added to something.
 RALX_HD float rounded_product(float a, float b) {
 #if defined(__CUDA_ARCH__)
   return __fmul_rn(a, b);
@@ -35,7 +35,7 @@ RALX_HD float rounded_product(float a, float b) {
 #endif
 }
 
-// 2^t of any t <= 0: exactly 0 far below kFloor, exactly 1 at 0. NaN stays.
+// 2^t of any t <= 0: exactly 0 far below kFloor, exactly 1 at 0. NaN stays NaN.
 RALX_HD float exp2_to_zero(float t) {
 #if defined(__CUDA_ARCH__)
   float e;
@@ -48,8 +48,7 @@ RALX_HD float exp2_to_zero(float t) {
 #endif
 }
 
-// log2 z of normal z, where an error of 2^-22 of it, or between 1/2 and 2 of 2^-22, doesn't matter. NaN
-// stays.
+// log2 z of normal z. The error is 2^-22 of the result or, for z between 1/2 and 2, 2^-22. NaN stays NaN.
 RALX_HD float log2_of_sum(float z) {
 #if defined(__CUDA_ARCH__)
   float log;
@@ -60,7 +59,8 @@ RALX_HD float log2_of_sum(float z) {
 #endif
 }
 
-// log2 p of 0 <= p <= 1 to 2^-22 of its size; some -126 where p is 0 or subnormal, so that p log2 p is right.
+// log2 p of 0 <= p <= 1, with the error of log2_of_sum(); -126 where p is 0 or subnormal, so that p log2 p is
+// right.
 RALX_HD float log2_of_share(float p) { return log2_of_sum(larger_or_nan(p, 0x1p-126f)); }
 
 // 1 / z to the last bit but one, for normal z.
