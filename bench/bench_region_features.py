@@ -6,14 +6,14 @@ import eager
 import limits
 import published
 from checks import FLIPPED, NEAR, NEAR_SUM, same_features
-from inputs import first_part, make_logits, squares
+from inputs import first_part, make_logits
 from results import COMPILED, EAGER, PUBLISHED, Work
 from sizes import SceneCase
 from timings import Alternative, Comparison
 from torch import Tensor
 
 from ralx.ops import region_features
-from ralx.ops.region_features import label_map_features_ref, region_features_ref
+from ralx.ops.region_features import region_features_ref
 
 
 def make(case: SceneCase) -> Comparison:
@@ -48,17 +48,12 @@ def make_plain(case: SceneCase) -> Comparison:
 def make_option(case: SceneCase) -> Comparison:
     """What an option adds to the plain call, which is its limit, beside the same in plain torch."""
     scene, logits = case.scene, make_logits(case)
-    regions, num_regions = squares(scene)
     wider = scene.region[0] + 7, scene.region[1] + 7  # so that an edge remains
     both, impurity = (1, 1, 0), (0, 0, 3)
     ours, theirs = {
         "ragged edge": (
             lambda: region_features(logits, wider, edge="keep"),
             lambda: region_features_ref(logits, wider, keep_edge=True),
-        ),
-        "superpixels": (
-            lambda: region_features(logits, None, regions=regions, num_regions=num_regions),
-            lambda: label_map_features_ref(logits, regions, num_regions),
         ),
         "margin and confidence": (
             lambda: region_features(logits, scene.region, scores=("margin", "least_confidence")),

@@ -50,7 +50,15 @@ TELLING = re.compile(
 )
 MOST_TOLD = 20  # lines
 EACH_OP = 12.0  # seconds that are kept for each op that is still to be timed
-TIMED = ("region_features", "bald", "kl_histogram", "confusion_matrix", "action", "step")
+TIMED = (
+    "region_features",
+    "label_map_features",
+    "bald",
+    "kl_histogram",
+    "confusion_matrix",
+    "action",
+    "step",
+)
 PARTS = ("environment", "build", "tests", "sanitizer", "job", "step", "protocol", "timings")
 
 # Each has its tests in a process of its own: after one bad access to memory no CUDA call works any more.

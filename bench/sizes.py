@@ -163,7 +163,7 @@ ADE20K = Scene(1, 150, (512, 512), (512, 512), (128, 128))
 TINY = Scene(2, 11, (64, 96), (64, 96), (32, 32))
 KL_BINS = 32
 # What region_features does beside its plain call, by name.
-OPTIONS = ("ragged edge", "superpixels", "margin and confidence", "impurity")
+OPTIONS = ("ragged edge", "margin and confidence", "impurity")
 
 CAMVID_BASE = SceneCase(name="CamVid 4×11×360×480", scene=CAMVID)
 CITYSCAPES_BASE = SceneCase(name="Cityscapes 1×19×1024×2048", scene=CITYSCAPES)
@@ -180,6 +180,7 @@ FULL = {
         SceneCase(name="Cityscapes 1×19×1024×2048, upsampled ×4", scene=CITYSCAPES.quarter()),
         *option_cases(SCENES[0]),
     ],
+    "label_map_features": uncompiled(CAMVID_BASE),
     "confusion_matrix": SCENES,
     "bald": [
         *scene_axes(
@@ -218,6 +219,7 @@ FULL = {
 }
 SMALL = {
     "region_features": [*TINY_SCENES, *option_cases(TINY_SCENES[0])],
+    "label_map_features": uncompiled(TINY_SCENES[0]),
     "confusion_matrix": TINY_SCENES,
     "bald": compiled_once(scene_axes(BaldCase(name="2×11×64×96, 3 passes", scene=TINY, passes=3))),
     "kl_histogram": compiled_once(kl_axes(KlCase(name="256×128×11", rows=256, reference=128, classes=11))),
@@ -251,6 +253,7 @@ GPU = {
         *OTHERS,
         *option_cases(CITYSCAPES_BASE),
     ],
+    "label_map_features": uncompiled(CITYSCAPES_BASE),
     "bald": [
         *in_both_dtypes(PASSES),
         *uncompiled(BaldCase(name="CamVid 4×11×360×480, 20 passes", scene=CAMVID, passes=20)),

@@ -3,11 +3,13 @@
 #include <iterator>
 
 #include "bald/bald.h"
-#include "common/isa.h"
+#include "common/cpu/kernel.h"
 #include "common/pixel_math.h"
+#include "common/region_outputs.h"
 #include "common/tensor_view.h"
 #include "confusion_matrix/confusion_matrix.h"
 #include "kl_histogram/kl_histogram.h"
+#include "label_map_features/label_map_features.h"
 #include "region_features/region_features.h"
 
 namespace py = pybind11;
@@ -16,7 +18,7 @@ namespace {
 
 // torch's names, looked up once and kept as long as the process lives.
 struct Torch {
-  static constexpr int kNumDTypes = static_cast<int>(ralx::DType::boolean) + 1;
+  static constexpr int kNumDTypes = static_cast<int>(ralx::DType::int64) + 1;
 
   py::handle tensor_type, dtypes[kNumDTypes];
   py::handle data_ptr, dtype, shape, stride, is_cpu, get_device;
@@ -25,8 +27,7 @@ struct Torch {
     const py::module_ torch = py::module_::import("torch");
     tensor_type = py::object(torch.attr("Tensor")).release();
     // In the order of DType.
-    const char* names[] = {"float64", "float32", "float16", "bfloat16", "uint8",
-                           "int8",    "int16",   "int32",   "int64",    "bool"};
+    const char* names[] = {"float64", "float32", "float16", "bfloat16", "uint8", "int16", "int32", "int64"};
     static_assert(std::size(names) == kNumDTypes);
     for (int i = 0; i < kNumDTypes; ++i) dtypes[i] = py::object(torch.attr(names[i])).release();
     data_ptr = intern("data_ptr");
@@ -121,6 +122,35 @@ struct type_caster<ralx::Scores> {
   }
 };
 
+// (class_hist, entropy_min, entropy_avg, entropy_max, entropy_sum, score_sum), or these and pixel_count →
+// RegionOutputs
+template <>
+struct type_caster<ralx::RegionOutputs> {
+  PYBIND11_TYPE_CASTER(ralx::RegionOutputs, const_name("tuple[torch.Tensor, ...]"));
+
+  bool load(handle source, bool /*convert*/) {
+    constexpr size_t kMost = 7;
+    if (!isinstance<tuple>(source) || (len(source) != kMost - 1 && len(source) != kMost)) return false;
+    ralx::TensorView views[kMost] = {};
+    for (size_t i = 0; i < len(source); ++i) {
+      type_caster<ralx::TensorView> view;
+      if (!view.load(PyTuple_GET_ITEM(source.ptr(), i), false)) return false;
+      views[i] = view;
+    }
+    const auto data = [&](size_t i) { return static_cast<float*>(views[i].data); };
+    value = {views[0].sizes[1],
+             {views[1].sizes[2], views[1].sizes[3]},
+             data(0),
+             data(1),
+             data(2),
+             data(3),
+             data(4),
+             data(5),
+             static_cast<int64_t*>(views[6].data)};
+    return true;
+  }
+};
+
 // BadLabel → (kind, position, value)
 template <>
 struct type_caster<ralx::BadLabel> {
@@ -166,7 +196,7 @@ PYBIND11_MODULE(_C, m) {
   cuda.def("label_map_features_scratch", ralx::cuda::label_map_features_scratch);
 #endif
 
-  // For tests and comparisons: each CPU uses its widest instruction set otherwise.
+  // For tests and comparisons; otherwise a CPU uses its widest instruction set.
   py::enum_<ralx::Isa>(m, "Isa", py::module_local())
       .value("baseline", ralx::Isa::baseline)
       .value("avx2", ralx::Isa::avx2)

@@ -50,14 +50,16 @@ def region_features(
     size: tuple[int, int],
     align_corners: bool,
     scores: Sequence[int],
-    *outputs_and_threads: Tensor | int,
+    outputs: tuple[Tensor, ...],
+    threads: int,
 ) -> None: ...
 def label_map_features(
     logits: Tensor,
     regions: Tensor,
     align_corners: bool,
     scores: Sequence[int],
-    *outputs_and_threads: Tensor | int,
+    outputs: tuple[Tensor, ...],
+    threads: int,
 ) -> tuple[str, int, int]: ...
 
 PASSES_AT_ONCE: int

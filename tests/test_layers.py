@@ -183,6 +183,30 @@ def test_no_op_includes_another_op():
     assert ops and not wrong, wrong
 
 
+def test_the_backends_of_csrc_stay_apart():
+    """What one backend needs lies in common/cpu or common/gpu, and what both need in common itself."""
+    wrong, used = [], {"cpu": set(), "gpu": set()}
+    for path in c_sources():
+        place = path.relative_to(CSRC).as_posix()
+        if place.startswith("common/cpu/") or place.endswith("_cpu.cpp"):
+            own, barred = ["cpu"], ("common/gpu/",)
+        elif place.startswith("common/gpu/") or place.endswith(".cu"):
+            own, barred = ["gpu"], ("common/cpu/",)
+        elif place.startswith("common/"):
+            own, barred = [], ("common/cpu/", "common/gpu/")
+        elif path.suffix == ".h":  # an op's contract declares the kernels of both backends
+            own, barred = ["cpu", "gpu"], ()
+        else:
+            continue
+        headers = included(path)
+        wrong += [f"{place} includes {header}" for header in headers if header.startswith(barred)]
+        for backend in own:
+            used[backend] |= set(headers)
+    assert not wrong, wrong
+    shared = {path.relative_to(CSRC).as_posix() for path in (CSRC / "common").glob("*.h")}
+    assert shared and shared <= used["cpu"] & used["gpu"]
+
+
 def test_every_op_has_its_five_places():
     """csrc, ralx/ops, tests/ops and bench, under one name."""
     ops = {path.name for path in CSRC.iterdir() if path.is_dir()} - {"common"}

@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "common/isa.h"
+#include "common/cpu/kernel.h"
 #include "common/tensor_view.h"
 
 namespace ralx {
@@ -17,22 +17,25 @@ using BaldKernel = void(const TensorView& logits /* [T, N, C, h, w] */, Extent r
                         bool align_corners, const TensorView& bald_map, const TensorView& region_sum,
                         const TensorView& class_hist, int threads);
 
-// Or one by one, adding to sum_p [N, C, H, W] and sum_entropy [N, H, W] (contiguous; double for float64
-// logits, else float), with the same result to the bit:
+// Or pass by pass: bald_update adds a pass to sum_p [N, C, H, W] and sum_entropy [N, H, W] (contiguous;
+// double for float64 logits, else float), of which bald_compute makes the outputs. They are equal to those of
+// bald to the last bit.
 using BaldUpdateKernel = void(const TensorView& logits /* [N, C, h, w] */, bool align_corners,
                               const TensorView& sum_p, const TensorView& sum_entropy, int threads);
 
-// Before every 32nd pass but the first (kPassesAtOnce in common/pixel_math.h) each of both sums is carried into
-// a total of its shape, which is 0 at first; bald_compute then wants what sum and total make together.
+// sum_p and sum_entropy each have a total of their shape, which is 0 at first. Before passes 33, 65, … (after
+// every kPassesAtOnce passes, see common/pixel_math.h) bald_carry moves each sum into its total, and
+// bald_compute gets sum + total.
 using BaldCarryKernel = void(const TensorView& sums, const TensorView& totals, int threads);
 
 using BaldComputeKernel = void(const TensorView& sum_p, const TensorView& sum_entropy, int64_t passes,
                                Extent region_size, bool keep_edge, const TensorView& bald_map,
                                const TensorView& region_sum, const TensorView& class_hist, int threads);
 
-// On a GPU sums and logits are float or less, and streamed results too are those of the stacked passes to the
-// bit. scratch: uint8 [bald_scratch(...)], 8-byte aligned, of any content; it must be left alone until the
-// stream has come past.
+// On a GPU logits are float32, float16 or bfloat16 and sums are float32. The outputs of bald_compute equal
+// those of bald to the last bit there too, if bald_update had the passes in the order in which they are
+// stacked. scratch: uint8 [bald_scratch(...)], 8-byte aligned, of any content; nothing else may use it until
+// the stream has passed the op.
 namespace cuda {
 int64_t bald_scratch(int64_t passes, int64_t images, int64_t classes, Extent size, Extent region_size,
                      bool keep_edge);

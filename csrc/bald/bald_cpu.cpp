@@ -2,16 +2,18 @@
 
 #include <omp.h>
 
-#include "common/plain_floats.h"
+#include "common/cpu/dispatch.h"
+#include "common/cpu/plain_floats.h"
+#include "common/cpu/region_totals.h"
 #include "common/region_grid.h"
-#include "common/region_totals.h"
 
 namespace ralx::RALX_ISA {
 namespace {
 
 // A thread's running sums stay below this many bytes, to fit in the second-level cache.
 constexpr int64_t kSumBytes = 512 * 1024;
-// More rows at once save little: upsampling stretches a row of the source again for each group of rows.
+// The rows of a group at most. Larger groups would save little: upsampling stretches a row of the source once
+// more for each group of rows.
 constexpr int64_t kMostRows = 8;
 
 template <typename Real>
@@ -19,15 +21,16 @@ int64_t blocks_in(int64_t width) {
   return (width + kBlock<Real> - 1) / kBlock<Real>;
 }
 
-// Of one pass over a block of pixels: 2^t per class [C, kBlock<Real>], and 1 / z [kBlock<Real>], by which
-// they are p.
+// Adds one pass over a block of pixels to the sums over the passes. `e_` [C, kBlock<Real>] holds 2^t of each
+// class, which times 1 / z is p.
 template <typename Real>
 class BlockPass {
  public:
   BlockPass(int64_t classes, Arena& arena)
       : classes_(classes), e_(arena.take<Real>(classes * kBlock<Real>)) {}
 
-  // Σp [C, kBlock<Real>] and ΣH [kBlock<Real>] += those of a block of logits.
+  // Adds p and H of the first `count` pixels of a block of logits to sum_p [C, kBlock<Real>] and sum_entropy
+  // [kBlock<Real>].
   inline __attribute__((always_inline)) void add(const LogitBlock<Real>& block, Real* sum_p,
                                                  int64_t class_stride, Real* sum_entropy, int64_t count) {
     BlockSums<Real> sums;
@@ -37,8 +40,8 @@ class BlockPass {
     for (int v = 0; v < kVectorsPerBlock; ++v) {
       one_over_z[v] = reciprocal(sums.z[v]);
       entropy[v] = softmax_entropy(sums.z[v], sums.tz[v], one_over_z[v]);
-      one_over_z[v] =
-          entropy[v] == entropy[v] ? one_over_z[v] : entropy[v];  // where one class is NaN, all are
+      // Where p of one class is NaN, p of all classes is.
+      one_over_z[v] = entropy[v] == entropy[v] ? one_over_z[v] : entropy[v];
     }
     if (count == kBlock<Real>)
       add_whole(sum_p, class_stride, sum_entropy, entropy, one_over_z);
@@ -75,7 +78,8 @@ class BlockPass {
   Real* const e_;
 };
 
-// A sum whose rounding errors are added up beside it (Kahan 1965): those of many equal classes are all alike.
+// A sum whose rounding errors are added up beside it (Kahan 1965): the errors of many equal classes are all
+// alike and don't cancel.
 template <typename V>
 struct ExactSum {
   V sum = {}, excess = {};
@@ -87,9 +91,9 @@ struct ExactSum {
   }
 };
 
-// bald[i] and label[i] of a block of pixels from the sums over T passes. With z = Σ s over the classes, s = T
-// times the mean p, H(mean p) = ln 2 · (log2 z - Σ s log2 s / z): errors that all s share cancel. Compiled
-// once, so that stacked and streamed passes are rounded alike.
+// bald[i] and label[i] of a block of pixels from the sums over T passes. With s = T times the mean p and z =
+// Σ s over the classes, H(mean p) = ln 2 · (log2 z - Σ s log2 s / z), in which errors that all s share
+// cancel. The function is compiled once, so that stacked and streamed passes are rounded alike.
 template <typename Real>
 __attribute__((noinline, noclone)) void mutual_information(Block<Real> sum_p, const Real* sum_entropy,
                                                            int64_t classes, int64_t passes, Real* bald,
@@ -117,7 +121,7 @@ void carry_all(Real* __restrict sums, Real* __restrict totals, int64_t count) {
   for (int64_t i = 0; i < count; ++i) carry(sums[i], totals[i]);
 }
 
-// Rows of the images, shared out in groups; the rows of one region are those of whole groups.
+// The rows of an image in groups, which threads share. No group has rows of two rows of regions.
 struct RowGroups {
   struct Rows {
     int64_t begin, end;
@@ -129,9 +133,9 @@ struct RowGroups {
         per_image(bands * per_band +
                   (height > bands * band_height ? groups_of(height - bands * band_height) : 0)) {}
 
-  // In the image, counted from its top.
+  // The rows of a group, counted from the top of the image.
   Rows rows(int64_t group) const {
-    const int64_t band = min_of(group / per_band, bands);  // the last one is no band: rows of no region
+    const int64_t band = min_of(group / per_band, bands);  // `bands` stands for the rows below all regions
     const int64_t end = band < bands ? min_of((band + 1) * band_height, height) : height;
     const int64_t begin = min_of(band * band_height + (group - band * per_band) * rows_per_group, end);
     return {begin, min_of(begin + rows_per_group, end)};
@@ -142,7 +146,8 @@ struct RowGroups {
   const int64_t height, rows_per_group, bands, band_height, per_band, per_image;
 };
 
-// Turns sums over the passes into pixels of bald_map, and keeps what the regions need.
+// Turns sums over the passes into pixels of bald_map, and adds these pixels to the sums and class counts of
+// their regions.
 template <typename Real>
 class RowSink {
  public:
@@ -171,7 +176,7 @@ class RowSink {
   int32_t* const label_;
 };
 
-// All passes at once: a group of rows keeps its sums while the passes go by.
+// Stacked passes: a group of rows goes through all passes and keeps its sums meanwhile.
 template <typename Real>
 class StackedRows {
  public:
@@ -199,7 +204,7 @@ class StackedRows {
       for (int64_t i = 0; i < count; ++i) sums_[i] += totals_[i];
   }
 
-  // Row y of the rows gathered, counted from the first.
+  // Finishes row y of the group, counted from the group's first row.
   void finish(int64_t y, RowSink<Real>& sink) {
     for (int64_t i = 0; i < blocks_; ++i)
       sink.finish_block(i * kBlock<Real>, {sum_p(y * blocks_ + i), kBlock<Real>},
@@ -214,11 +219,11 @@ class StackedRows {
   const int64_t passes_, blocks_, of_block_;
   LogitReader<Real> reader_;
   BlockPass<Real> pass_;
-  Real* const sums_;    // [rows, blocks, C + 1, kBlock<Real>]: of p, and last of the entropy
-  Real* const totals_;  // the same, where there are so many passes that they are needed
+  Real* const sums_;    // [rows, blocks, C + 1, kBlock<Real>]: of p in each class, then of the entropy
+  Real* const totals_;  // the totals of sums_, where there are more than kPassesAtOnce passes
 };
 
-// The passes have gone by: their sums lie in memory.
+// Streamed passes, whose sums lie in memory.
 template <typename Real>
 class StreamedRows {
  public:
@@ -253,7 +258,7 @@ struct Outputs {
   float *bald_map, *region_sum, *class_hist;
 };
 
-// make_rows(most_rows, arena) makes a StackedRows or StreamedRows; each thread has its own.
+// make_rows(most_rows, arena) makes a StackedRows or StreamedRows; each thread has its own rows.
 template <typename Real, typename MakeRows>
 void compute(const LogitSource<Real>& source, Extent region_size, bool keep_edge, const Outputs& out,
              int threads, const MakeRows& make_rows) {

@@ -1,21 +1,17 @@
 // A thread has a few neighbouring pixels and goes through all passes, so that the logits are read once and
-// little else passes through memory: this is a question of bandwidth, as long as a logit costs few
-// instructions. An H200 can issue 28 a float32 logit, and 14 a 16-bit one, in the time its memory takes to
-// bring them. Up to 32 classes both Σp and a pass's logits, later exponentials, stay in registers. With 19
-// classes a logit takes about 10: load and address 2, conversion 1 (16-bit only), maximum 1, t 1, 2^t 1, z 1,
-// tz 1, Σp 1, the pixel's share 1. 16 warps a multiprocessor find room, and all loads of a pass leave
-// together. Those of 16 bits are 2.4 KB a warp, too little to keep memory busy while other warps compute: so
-// the next pass is asked for before this one is worked on. Twenty passes of a Cityscapes image take an H200
-// 0.75 ms in float32 and 0.46 in bfloat16, 99 % and 81 % of what a copy reaches; without asking ahead the
-// latter were 71 %. With more classes Σp lies in shared memory and the logits of a pass are read three times,
-// twice from the caches.
+// little else passes through memory: the speed is that of memory, as long as a logit costs few instructions.
+// Up to 32 classes both Σp and a pass's logits, later exponentials, stay in registers, and all loads of a
+// pass leave together. The 16-bit logits of one pass are too few bytes to keep memory busy while other warps
+// compute, so the next pass is loaded before this pass is worked on. With more classes Σp lies in shared
+// memory and the logits of a pass are read three times, twice from the caches. docs/gpu.md counts the
+// instructions and compares the time with that of a copy.
 #include <cmath>
 #include <type_traits>
 
 #include "bald/bald.h"
-#include "common/cuda.h"
-#include "common/logit_pixels.h"
-#include "common/pixel_math.h"
+#include "common/gpu/cuda.h"
+#include "common/gpu/fast_math.h"
+#include "common/gpu/logit_pixels.h"
 #include "common/region_grid.h"
 
 namespace ralx::RALX_ISA {
@@ -23,8 +19,8 @@ namespace {
 
 // ---- the logits ----
 
-// At native size, two pixels side by side: a warp's load still covers whole lines, and more pixels would need
-// more registers.
+// Logits at native size, two pixels a thread: a warp's load still covers whole cache lines, and more pixels
+// would need more registers.
 template <typename Stored>
 using PairedLogits = PlanarLogits<Stored, 0, 2>;
 
@@ -45,14 +41,16 @@ void dispatch_source(const LogitView& view, const Function& function) {
 
 // ---- one pass ----
 
-// Softmax over the classes of one pixel: look() at every class, settle(), then add() every class, less
-// lowered_by: z = Σ 2^t and tz = Σ t 2^t with t = (x - max) log2 e, up to a number that is the same for all
-// classes, so that it takes one fused operation; logits so large that the number would be large too are first
-// lowered by their maximum. The operations and their order are the same in every kernel, and so are the bits.
+// Softmax over the classes of one pixel in one pass: a kernel calls look() with every logit, settle(), then
+// add() with every logit less lowered_by. The sums are z = Σ 2^t and tz = Σ t 2^t with t = (x - max) log2 e,
+// for which one fused operation is enough: the rounding of `shift` adds one number to every t of a pixel, on
+// which neither p nor the entropy depends. Logits so large that this number would be large are first lowered
+// by their maximum. All kernels use these operations in this order, so that stacked and streamed passes agree
+// to the last bit.
 struct PixelSoftmax {
   static constexpr float kLog = static_cast<float>(kLog2E);
   static constexpr float kLarge = 0x1p20f;     // `shift` is rounded by less than a tenth
-  static constexpr float kFarDown = -1000.0f;  // 2^t is 0, and so is t 2^t, also for a class of -inf
+  static constexpr float kFarDown = -1000.0f;  // t of a class of -inf: 2^t and t 2^t are 0
 
   float largest, lowered_by, shift, z = 0, tz = 0;
 
@@ -65,7 +63,8 @@ struct PixelSoftmax {
   RALX_HD float exponent(float x) const { return larger_or_nan(fmaf(x, kLog, shift), kFarDown); }
   RALX_HD float add(float x) { return add_exponent(exponent(x)); }
 
-  // The same where no logit is -inf or far down; else `tz` becomes NaN.
+  // add() for pixels none of whose logits is -inf or far below the others; for other pixels `tz` may become
+  // NaN.
   RALX_HD float add_near(float x) { return add_exponent(fmaf(x, kLog, shift)); }
 
  private:
@@ -88,7 +87,8 @@ struct PixelScore {
       best = sum_p;
     else
       argmax_step(sum_p, c, best, label);
-    const float p = rounded_product(sum_p, one_over_passes);  // whose logarithm is small where p is large
+    // The logarithm of the mean p, unlike that of sum_p, is small where p is large.
+    const float p = rounded_product(sum_p, one_over_passes);
     add_exactly(p, z, z_excess);
     add_exactly(rounded_product(p, log2_of_share(p)), entropy, entropy_excess);
   }
@@ -131,14 +131,15 @@ struct PixelOutputs {
 
 constexpr int kFewThreads = 128;
 
-// C is in (kLeast, kMost]. The classes beyond C are worked on like the others, as ones of p = 0.
+// Σp and ΣH of a thread's pixels in registers, for kLeast < C <= kMost. Classes C .. kMost - 1 are worked on
+// like the others, with p = 0.
 template <int kMost, int kLeast, int kPixels>
 struct RegisterSums {
   float sum_p[kMost][kPixels] = {};
   float sum_entropy[kPixels] = {};
 
-  // x: the logits, then exponentials. Without kCareful it takes fewer operations and may give NaN for logits
-  // that are finite or -inf.
+  // Adds a pass, whose logits x become exponentials. Without kCareful this takes fewer operations, and the
+  // sums may become NaN although every logit is finite or -inf.
   template <bool kCareful>
   __device__ void add_pass(float (&x)[kMost][kPixels], int classes) {
     PixelSoftmax softmax[kPixels];
@@ -169,7 +170,7 @@ struct RegisterSums {
     }
   }
 
-  // `totals` are this thread's part of RegisterTotals.
+  // `totals` points to this thread's part of the kTotals numbers of its block.
   __device__ void carry_into(float* totals) {
     RALX_UNROLL
     for (int i = 0; i < kPixels; ++i) {
@@ -215,17 +216,21 @@ struct RegisterSums {
   }
 };
 
-// So many that Σp, a pass's logits and what else a thread needs just find room; addresses of a layout that
-// isn't simple take more.
+// Blocks of a multiprocessor: so many that Σp, a pass's logits and the other variables of a thread just find
+// room in registers. Addresses in a layout other than the planar one take more registers.
 template <int kMost, int kPixels>
-constexpr int kFewBlocks = 65536 / kFewThreads / (2 * kMost * kPixels + (kPixels > 1 ? 52 : kMost > 12 ? 124 : 104));
+constexpr int kFewBlocks = 65536 / kFewThreads /
+                           (2 * kMost * kPixels + (kPixels > 1  ? 52
+                                                   : kMost > 12 ? 124
+                                                                : 104));
 
-// What a block keeps in shared memory where the passes are so many that their sums are carried into totals:
-// [kMost + 1, kPixels, kFewThreads], the entropy's last.
+// Numbers that a block keeps in shared memory where there are more than kPassesAtOnce passes: the totals
+// [kMost + 1, kPixels, kFewThreads], of p in each class, then of the entropy.
 template <int kMost, int kPixels>
 constexpr int kTotals = (kMost + 1) * kPixels * kFewThreads;
 
-// Whether the next pass is asked for while one is worked on: where there are registers for it, one a class.
+// Whether the next pass is loaded while one is worked on: where that takes only one register a class, there
+// are registers for it.
 template <int kMost, int kLeast, typename Source>
 constexpr bool kAhead = kMost == kLeast + 1 && Source::kPixels > 1 && sizeof(typename Source::At::Raw) == 4;
 
@@ -281,14 +286,15 @@ __global__ void __launch_bounds__(kFewThreads, kFewBlocks<kMost, Source::kPixels
 
 // ---- any number of classes: Σp in memory, shared or other ----
 
-// Σp of a thread's pixels: class c lies at first[c * stride]. kAhead classes are asked for at once.
+// Σp of a thread's pixels in memory: class c lies at first[c * stride]. The loads of kAhead classes leave at
+// once.
 template <int kAhead, int kPixels>
 struct MemorySums {
   using Numbers = Pack<float, kPixels>;
 
   __device__ Numbers& of(int c) const { return first[c * stride]; }
 
-  // Σp += p, sum_entropy += H of one pass.
+  // Adds p of one pass to Σp, and its H to sum_entropy.
   template <typename Source>
   __device__ void add_pass(const Source& source, const typename Source::At& at,
                            float (&sum_entropy)[kPixels]) const {
@@ -325,7 +331,7 @@ struct MemorySums {
       add_classes(at, begin, source.view.classes, softmax, one_over_z);
   }
 
-  // Into totals [C + 1] that lie behind the sums, the entropy's last.
+  // Carries the sums into totals [C + 1] that lie behind Σp: of p in each class, then of the entropy.
   __device__ void carry_all(int classes, float (&sum_entropy)[kPixels]) const {
     for (int c = 0; c < classes; ++c) {
       RALX_UNROLL
@@ -364,12 +370,13 @@ struct MemorySums {
   int64_t stride;
 };
 
-// Few pixels find room, so each must ask for many logits to keep enough in flight.
+// Classes whose loads leave at once: few pixels find room in a multiprocessor, so each needs many loads in
+// flight.
 template <typename Source>
 constexpr int kManyAhead = Source::kInterpolates ? 12 : 16;
 
-// A block's pixels are few enough that Σp of some hundred classes fits in any GPU's shared memory, with a total
-// beside it where the passes are many; beyond, it lies in scratch.
+// A block has so few pixels that Σp of some hundred classes fits in any GPU's shared memory, with its totals
+// where there are many passes. Σp of more classes lies in scratch.
 constexpr int64_t kManyPixels = 64;
 constexpr int64_t kMostInShared = (96 << 10) / sizeof(float);
 constexpr int64_t kScratchBlocks = 256;
@@ -464,9 +471,10 @@ __global__ void __launch_bounds__(kStreamThreads) carry_sums(float* sums, float*
 
 constexpr int kRegionThreads = 256, kRegionWarps = kRegionThreads / kWarp;
 constexpr int64_t kSlicePixels = 2048;
-constexpr int kAtOnce = 4;  // pixels that a thread asks for
+constexpr int kAtOnce = 4;  // pixels whose loads a thread issues at once
 
-// A region is cut into slices of a few rows, a warp's work; what they found is added up in their order.
+// A region is cut into slices of a few rows, each for one warp. The sums and counts of a region's slices are
+// added up in the order of the slices.
 struct Slices {
   RegionGrid grid;
   int64_t images, classes, rows, per_region;
@@ -531,7 +539,7 @@ __global__ void __launch_bounds__(kRegionThreads)
   for (int64_t c = lane; c < classes; c += kWarp) found[c] = counts[c];
 }
 
-// The sum of what number(s) gives for each slice s, by `lanes` threads, 1 or a warp; all of them get it.
+// The sum of number(s) over the slices s, made by `lanes` threads, 1 or a warp, all of which get the sum.
 template <typename Number, typename Get>
 __device__ Number add_up(int64_t slices, int lanes, const Get& number) {
   Number total = 0;
@@ -563,7 +571,7 @@ __global__ void __launch_bounds__(kRegionThreads)
 
 // ---- scratch and launches ----
 
-// Where what lies in scratch, the widest numbers first.
+// The layout of the scratch memory, the widest numbers first.
 struct Scratch {
   Scratch(int64_t passes, const Slices& slices, void* data) : data_(static_cast<unsigned char*>(data)) {
     totals.sums = take<double>(slices.count());

@@ -12,8 +12,8 @@ struct Neighbours {
   double weight;  // of `second`; exactly 0, and second == first, where the source pixel itself is hit
 };
 
-// torch.nn.functional.interpolate's coordinates, as exact fractions: a neighbour of weight 0 must not be read
-// (it may be -inf), and rounding would give it a weight of 1e-7.
+// torch.nn.functional.interpolate's coordinates, as exact fractions: a neighbour of weight 0 must not be
+// read, since it may be -inf, and a rounded coordinate would give that neighbour a weight of 1e-7.
 RALX_HD Neighbours bilinear(int64_t position, int64_t source_size, int64_t size, bool align_corners) {
   int64_t numerator, denominator;
   if (align_corners) {
@@ -25,7 +25,7 @@ RALX_HD Neighbours bilinear(int64_t position, int64_t source_size, int64_t size,
     numerator = numerator > 0 ? numerator : 0;
   }
   int64_t first;
-  if ((numerator | denominator) >> 31 == 0)  // in a fraction of the time
+  if ((numerator | denominator) >> 31 == 0)  // 32-bit division takes a fraction of the time
     first = static_cast<uint32_t>(numerator) / static_cast<uint32_t>(denominator);
   else
     first = numerator / denominator;

@@ -1,7 +1,8 @@
-// One kernel, several instruction sets: every <op>_cpu.cpp is compiled once per set, inside a namespace that
-// bears the set's name. The linker keeps only one copy of an inline function, and were it the AVX-512 one,
-// older CPUs would stop at it: so a kernel file and the headers it includes define nothing outside of that
-// namespace, and use no template of the standard library that leaves functions behind.
+// One source, several instruction sets: every <op>_cpu.cpp is compiled once per set, inside a namespace that
+// bears the set's name, and every <op>_cuda.cu inside the namespace `cuda`. The linker keeps only one copy of
+// an inline function, and if it kept the AVX-512 copy, older CPUs would stop there. So a kernel file and the
+// headers it includes define nothing outside of that namespace, and use no template of the standard library
+// that leaves functions behind.
 #pragma once
 
 #ifndef RALX_ISA
@@ -10,47 +11,4 @@
 #else
 #define RALX_ISA baseline
 #endif
-#endif
-
-namespace ralx {
-
-enum class Isa { baseline, avx2, avx512 };
-
-bool runs_here(Isa isa);
-Isa active_isa();  // the widest set of this CPU, unless use_isa() chose another
-void use_isa(Isa isa);
-
-// A kernel in all its instruction sets; calling it calls the active one.
-template <typename Result, typename... Arguments>
-struct Kernel {
-  using Function = Result (*)(Arguments...);
-  Function baseline, avx2, avx512;
-
-  Result operator()(Arguments... arguments) const {
-    const Isa isa = active_isa();
-    const Function function = isa == Isa::avx512 ? avx512 : isa == Isa::avx2 ? avx2 : baseline;
-    return function(arguments...);
-  }
-};
-
-template <typename Result, typename... Arguments>
-Kernel(Result (*)(Arguments...), Result (*)(Arguments...), Result (*)(Arguments...))
-    -> Kernel<Result, Arguments...>;
-
-}  // namespace ralx
-
-// RALX_DECLARE_KERNEL(name, Signature) declares ralx::<set>::name for every set; RALX_KERNEL(name) is them
-// all.
-#if defined(__x86_64__)
-#define RALX_DECLARE_KERNEL(name, Signature)   \
-  namespace ralx::baseline { Signature name; } \
-  namespace ralx::avx2 { Signature name; }     \
-  namespace ralx::avx512 { Signature name; }
-#define RALX_KERNEL(name) \
-  ralx::Kernel { &ralx::baseline::name, &ralx::avx2::name, &ralx::avx512::name }
-#else
-#define RALX_DECLARE_KERNEL(name, Signature) \
-  namespace ralx::baseline { Signature name; }
-#define RALX_KERNEL(name) \
-  ralx::Kernel { &ralx::baseline::name, &ralx::baseline::name, &ralx::baseline::name }
 #endif

@@ -1,12 +1,11 @@
-// The per-pixel mathematics of the ops, for host and device, written once: T is a float or double on a GPU,
-// where a thread has a pixel, and a vector of them on the CPU.
+// The per-pixel mathematics that the kernels of both backends share. T is a float or double on a GPU and, on
+// the CPU, a vector of floats or doubles with a pixel in each lane (common/cpu/vector_math.h).
 #pragma once
 
 #include <cstdint>
 #include <type_traits>
 
 #include "common/scalar.h"
-#include "common/simd.h"
 
 namespace ralx::RALX_ISA {
 
@@ -17,18 +16,6 @@ struct LanesOf {
   using Int = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
   using Word = std::make_unsigned_t<Int>;
 };
-template <>
-struct LanesOf<Vector<float>> {
-  using Real = float;
-  using Int = Vector<int32_t>;
-  using Word = Vector<uint32_t>;
-};
-template <>
-struct LanesOf<Vector<double>> {
-  using Real = double;
-  using Int = Vector<int64_t>;
-  using Word = Vector<uint64_t>;
-};
 template <typename T>
 using RealOf = typename LanesOf<T>::Real;
 template <typename T>
@@ -36,7 +23,7 @@ using IntOf = typename LanesOf<T>::Int;
 template <typename T>
 using WordOf = typename LanesOf<T>::Word;
 
-// The second operand where one is NaN.
+// The smaller and the larger of two numbers; b where a or b is NaN.
 template <typename T>
 RALX_HD T lower(T a, T b) {
   return a < b ? a : b;
@@ -46,28 +33,8 @@ RALX_HD T higher(T a, T b) {
   return a > b ? a : b;
 }
 
-// The larger and the smaller, or NaN where one is NaN.
-RALX_HD float larger_or_nan(float a, float b) {
-#if defined(__CUDA_ARCH__)
-  float larger;
-  asm("max.NaN.f32 %0, %1, %2;" : "=f"(larger) : "f"(a), "f"(b));
-  return larger;
-#else
-  return a > b || a != a ? a : b;
-#endif
-}
-RALX_HD float smaller_or_nan(float a, float b) {
-#if defined(__CUDA_ARCH__)
-  float smaller;
-  asm("min.NaN.f32 %0, %1, %2;" : "=f"(smaller) : "f"(a), "f"(b));
-  return smaller;
-#else
-  return a < b || a != a ? a : b;
-#endif
-}
-
-// One step of argmax over classes, as torch.argmax: the first NaN wins, then the lowest of equal classes.
-// `best` ends as the maximum, or NaN where there is one.
+// One step of argmax over classes, by torch.argmax's rules: the first NaN wins, then the lowest of equal
+// classes. `best` ends as the maximum, or as NaN where a number was NaN.
 template <typename T>
 RALX_HD void argmax_step(T x, IntOf<T> c, T& best, IntOf<T>& label) {
   const auto better = (!(x <= best)) & (best == best);
@@ -75,8 +42,9 @@ RALX_HD void argmax_step(T x, IntOf<T> c, T& best, IntOf<T>& label) {
   label = better ? c : label;
 }
 
-// A float32 sum loses a little with each number that it takes, so it takes a few at a time: then carry() moves
-// it into a total, and leaves in it what rounding took from the total (Kahan 1965).
+// A float32 sum loses a little with each number that is added, so only a few numbers are added to one sum.
+// Then carry() moves the sum into a total, and leaves in `sum` the part that the rounded total lacks (Kahan
+// 1965).
 template <typename T>
 RALX_HD void carry(T& sum, T& total) {
   const T before = total;
@@ -84,23 +52,15 @@ RALX_HD void carry(T& sum, T& total) {
   sum -= total - before;
 }
 
-// So many passes; all classes where they are few, else so many.
+// How many numbers are added to a sum before carry(): kPassesAtOnce passes; all classes where there are at
+// most kFewClasses, else kClassesAtOnce classes.
 constexpr int kPassesAtOnce = 32, kFewClasses = 32, kClassesAtOnce = 16;
 
-// a · b, rounded, whatever it is added to.
-RALX_HD float rounded_product(float a, float b) {
-#if defined(__CUDA_ARCH__)
-  return __fmul_rn(a, b);
-#else
-  return a * b;
-#endif
-}
-
-// 2^t is nothing beside 1 below this, and soon leaves the normal numbers.
+// For t below kFloor, 2^t adds nothing to a sum that holds 1, and for t a little lower 2^t is subnormal.
 template <typename Real>
 constexpr Real kFloor = sizeof(Real) == 4 ? Real(-125) : Real(-1010);
 
-// 2^t for kFloor <= t <= 0, and a little above; NaN gives NaN or, in float, some number.
+// 2^t for t from kFloor to 0, and a little above 0. The result for NaN is NaN or, in float, some number.
 template <typename T>
 RALX_HD T exp2_nonpositive(T t) {
   using Real = RealOf<T>;
@@ -137,35 +97,8 @@ RALX_HD T exp2_nonpositive(T t) {
   return bit_cast<T>(bit_cast<WordOf<T>>(p) + (bit_cast<WordOf<T>>(shifted) << (kSingle ? 23 : 52)));
 }
 
-#if defined(__AVX512F__)
-// Five sixths of the instructions, and right down to -inf.
-inline Vector<float> exp2_nonpositive(Vector<float> t) {
-  const auto f = (Vector<float>)_mm512_reduce_ps((__m512)t, _MM_FROUND_TO_NEG_INF);
-  // Minimax of the relative error on 0 <= f < 1 with 2^0 = 1: 8.3e-8.
-  Vector<float> p = f * 0x1.e974fap-10f + 0x1.277856p-7f;
-  p = p * f + 0x1.c91ce6p-5f;
-  p = p * f + 0x1.ebdb56p-3f;
-  p = p * f + 0x1.62e4bap-1f;
-  p = p * f + 1.0f;
-  return (Vector<float>)_mm512_scalef_ps((__m512)p, (__m512)t);
-}
-#endif
-
-// 2^t of any t <= 0: exactly 0 far below kFloor, exactly 1 at 0. NaN stays.
-RALX_HD float exp2_to_zero(float t) {
-#if defined(__CUDA_ARCH__)
-  float e;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(t));  // to 2^-22 of its size
-  return e;
-#else
-  if (t != t) return t;
-  if (t == 0) return 1;
-  return t < kFloor<float> ? 0.0f : exp2_nonpositive(t);
-#endif
-}
-
-// log2 x for normal x > 0. Zero and subnormal numbers give some -127 (float) or -1023 (double), so that
-// x log2 x is right for them; NaN and infinity give a number.
+// log2 x for normal x > 0. For zero and subnormal x the result is some -127 (float) or -1023 (double), so
+// that x log2 x is right; for NaN and infinity it is some number.
 template <typename T>
 RALX_HD T log2_positive(T x) {
   using Real = RealOf<T>;
@@ -174,7 +107,7 @@ RALX_HD T log2_positive(T x) {
   constexpr WordOf<Real> kHalf = kSingle ? 0x3f3504f3 : 0x3fe6a09e667f3bcd;  // √½
   constexpr int kMantissa = kSingle ? 23 : 52;
   const Word bits = bit_cast<Word>(x);
-  // Of x = 2^exponent · m with m in [√½, √2).
+  // x = 2^exponent · m with m in [√½, √2).
   const IntOf<T> exponent = bit_cast<IntOf<T>>(bits - kHalf) >> kMantissa;
   const T m = bit_cast<T>(bits - (bit_cast<Word>(exponent) << kMantissa));
   const T whole = convert<T>(exponent);
@@ -206,49 +139,11 @@ RALX_HD T log2_positive(T x) {
   }
 }
 
-// log2 z of normal z, where an error of 2^-22 of it, or between 1/2 and 2 of 2^-22, doesn't matter. NaN
-// stays.
-RALX_HD float log2_of_sum(float z) {
-#if defined(__CUDA_ARCH__)
-  float log;
-  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(log) : "f"(z));
-  return log;
-#else
-  return z == z ? log2_positive(z) : z;
-#endif
-}
-
-// log2 p of 0 <= p <= 1 to 2^-22 of its size; some -126 where p is 0 or subnormal, so that p log2 p is right.
-RALX_HD float log2_of_share(float p) { return log2_of_sum(larger_or_nan(p, 0x1p-126f)); }
-
-// 1 / z to the last bit but one, for normal z.
-RALX_HD float reciprocal_of_sum(float z) {
-#if defined(__CUDA_ARCH__)
-  float reciprocal;
-  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(reciprocal) : "f"(z));
-  return reciprocal;
-#else
-  return 1 / z;
-#endif
-}
-
-// 1 / x to nearly the last bit, for normal x.
-template <typename T>
-RALX_HD T reciprocal(T x) {
-  return RealOf<T>(1) / x;
-}
-
-#if defined(__AVX512F__)
-inline Vector<float> reciprocal(Vector<float> x) {
-  const auto r = (Vector<float>)_mm512_rcp14_ps((__m512)x);
-  return r * (2.0f - x * r);
-}
-#endif
-
 constexpr double kLog2E = 0x1.71547652b82fep+0, kLn2 = 0x1.62e42fefa39efp-1;
 
-// Shannon entropy of softmax in nats, from two sums over the classes. With t = (x - max) log2 e and z = Σ
-// 2^t, H = ln 2 · (log2 z - Σ t 2^t / z): two terms >= 0, nothing cancels; never below 0, NaN stays.
+// Shannon entropy of softmax in nats, from two sums over the classes: z = Σ 2^t and tz = Σ t 2^t with t = (x
+// - max) log2 e. In H = ln 2 · (log2 z - tz / z) both terms add, so that nothing cancels. H is never below 0;
+// NaN stays NaN.
 template <typename T>
 RALX_HD T softmax_entropy(T z, T tz, T one_over_z) {
   return higher(T{}, (log2_positive(z) - tz * one_over_z) * RealOf<T>(kLn2));

@@ -8,8 +8,8 @@
 
 namespace ralx::RALX_ISA {
 
-// The regions of one image, tiled from the top left. What is left over at the right and bottom belongs to
-// none or, with keep_edge, to smaller regions.
+// The regions of one image, which they tile from the top left. A remainder at the right or at the bottom
+// belongs to no region or, with keep_edge, to smaller regions.
 struct RegionGrid {
   Extent image, region;
   int64_t rows, cols;

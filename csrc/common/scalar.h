@@ -1,4 +1,4 @@
-// Element types and what they are computed in.
+// The element types of tensors, and the types in which their numbers are computed.
 #pragma once
 
 #include <cstdint>
@@ -44,8 +44,8 @@ RALX_HD double to_real(double x) { return x; }
 RALX_HD float to_real(float x) { return x; }
 RALX_HD float to_real(BFloat16 x) { return bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
 
-// Exact for every value: a half's exponent and mantissa, moved into a float's, are 2^112 too small,
-// subnormals included; only infinity and NaN need the float's own top exponent.
+// Exact for every value. A half's exponent and mantissa, moved to those of a float, make a number that is
+// 2^112 too small, for a subnormal half too; only infinity and NaN need the float's own top exponent.
 RALX_HD float to_real(Half x) {
 #if defined(__CUDA_ARCH__)
   float real;
@@ -59,30 +59,10 @@ RALX_HD float to_real(Half x) {
 #endif
 }
 
-// Calls function(Real{}) with the type that a floating-point tensor is computed in: float64 in double,
-// everything else in float.
-template <typename Function>
-inline void dispatch_real(DType dtype, const Function& function) {
-  if (dtype == DType::float64) return function(double{});
-  return function(float{});
-}
-
-// Calls function(Stored{}) with the element type of a floating-point tensor. Python has checked the dtype.
-template <typename Function>
-inline void dispatch_floating(DType dtype, const Function& function) {
-  switch (dtype) {
-    case DType::float64: return function(double{});
-    case DType::float16: return function(Half{});
-    case DType::bfloat16: return function(BFloat16{});
-    default: return function(float{});
-  }
-}
-
 template <typename Function>
 RALX_HD void dispatch_integral(DType dtype, const Function& function) {
   switch (dtype) {
     case DType::uint8: return function(uint8_t{});
-    case DType::int8: return function(int8_t{});
     case DType::int16: return function(int16_t{});
     case DType::int32: return function(int32_t{});
     default: return function(int64_t{});

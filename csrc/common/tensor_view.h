@@ -4,11 +4,11 @@
 
 namespace ralx {
 
-enum class DType { float64, float32, float16, bfloat16, uint8, int8, int16, int32, int64, boolean };
+enum class DType { float64, float32, float16, bfloat16, uint8, int16, int32, int64 };
 
 constexpr int kMaxDims = 8;
 
-// Somebody else's tensor: kernels read and write through it and own nothing.
+// A tensor that Python owns: kernels read and write its memory through the view, and own nothing.
 struct TensorView {
   void* data;
   DType dtype;

@@ -3,7 +3,7 @@
 #include <cstdint>
 
 #include "common/bad_label.h"
-#include "common/isa.h"
+#include "common/cpu/kernel.h"
 #include "common/tensor_view.h"
 
 namespace ralx {

@@ -2,9 +2,10 @@
 
 #include <omp.h>
 
-#include "common/block_math.h"
-#include "common/label_rows.h"
-#include "common/plain_floats.h"
+#include "common/cpu/block_math.h"
+#include "common/cpu/dispatch.h"
+#include "common/cpu/label_rows.h"
+#include "common/cpu/plain_floats.h"
 
 namespace ralx::RALX_ISA {
 namespace {
@@ -39,14 +40,16 @@ BadLabel count_row(const int64_t* target, const int64_t* prediction, int64_t wid
   return {BadLabel::none, 0, 0};
 }
 
-// make_predictions(arena) makes what reads the predicted labels; each thread has its own.
+// make_predictions(arena) makes a reader of the predicted labels, ArgmaxRows or LabelRows; each thread has
+// its own reader.
 template <typename MakePredictions>
 BadLabel count_all(const TensorView& target, const TensorView& counts, int64_t ignore_index, int threads,
                    const MakePredictions& make_predictions) {
   const int64_t height = target.sizes[1], width = target.sizes[2], rows = target.sizes[0] * height;
   const int64_t classes = counts.sizes[0], cells = classes * classes;
   const LabelRows targets{target};
-  // Each thread has a matrix of its own, which must not cost more than the pixels.
+  // Each thread has a matrix of its own. There are only so many threads that all matrices together have no
+  // more cells than there are pixels.
   threads = static_cast<int>(min_of(threads, 1 + rows * width / cells));
   ThreadScratch scratch(threads, [&](Arena& arena) {
     arena.take<int64_t>(2 * width);

@@ -1,15 +1,13 @@
-// The class of a pixel takes C loads and comparisons and one addition to a table, so this is a question of
-// memory: 16-byte loads, of all classes at once where their number is a usual one, keep about 100 KB a
-// multiprocessor in flight. The table lies in shared memory, one for each warp where they fit, or else in
-// `counts` itself; neighbours are of one class as a rule, and equal addresses of one warp are added up by the
-// hardware before they are written. The sum is cleared by a kernel that lets this one start at once.
-//
-// A Cityscapes image takes an H200 45 µs in float32 and 27 in bfloat16, where a copy would move its bytes in
-// 37 and 19: as with region_features, the start and the end weigh in so short a time.
-#include "common/cuda.h"
-#include "common/label_pixels.h"
-#include "common/largest_logit.h"
-#include "common/logit_pixels.h"
+// The class of a pixel takes C loads and comparisons and one addition to a table, so the speed is that of
+// memory: 16-byte loads, of all classes at once where their number is a usual one, keep many bytes in flight.
+// A block counts in tables in shared memory, one for each warp where they fit, or else in `counts` itself.
+// Neighbouring pixels are of one class as a rule, and the hardware adds up equal addresses of one warp before
+// it writes them. The kernel that clears the sum lets the counting kernel start at once. docs/gpu.md tells
+// where the time goes.
+#include "common/gpu/cuda.h"
+#include "common/gpu/label_pixels.h"
+#include "common/gpu/largest_logit.h"
+#include "common/gpu/logit_pixels.h"
 #include "confusion_matrix/confusion_matrix.h"
 
 namespace ralx::RALX_ISA {
@@ -17,18 +15,19 @@ namespace {
 
 constexpr int kThreads = 128, kWarps = kThreads / kWarp;
 
-// Of a multiprocessor, at once; more would leave too few registers for what is asked for ahead.
+// Blocks of a multiprocessor at once; with more there would be too few registers for the logits that are
+// loaded ahead.
 constexpr int kLabelBlocks = 8;
 template <typename Source>
 constexpr int kBlocks = Source::kClasses > 0    ? 3
                         : Source::kInterpolates ? 4
                                                 : 5;
 
-// Where a block counts.
+// The tables in which a block counts.
 struct Table {
   int classes;
-  int32_t ignored;             // -1: none
-  int copies;                  // in shared memory; 0: it counts in the sum
+  int32_t ignored;             // the class that is ignored; -1: none
+  int copies;                  // tables in shared memory; 0: the block counts in the sum
   unsigned long long* counts;  // [C, C], the sum of all blocks
 
   RALX_HD size_t bytes() const { return sizeof(uint32_t) * static_cast<size_t>(copies) * cells(); }
@@ -52,7 +51,7 @@ struct Table {
     }
   }
 
-  // The sum is zero once the kernel before has ended.
+  // Adds the block's counts to the sum, which is zero once clear_sum() has ended.
   __device__ void flush() const {
     if (copies == 0) return;
     __syncthreads();
@@ -79,7 +78,7 @@ struct Table {
   }
 };
 
-// The kernel that counts may start at once: it waits before it adds to the sum.
+// Lets the counting kernel start at once; that kernel waits before it adds to the sum.
 __global__ void clear_sum(unsigned long long* counts, int64_t cells) {
   let_next_kernel_start();
   const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
@@ -97,7 +96,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<Source>)
     const auto at = source.at(0, n, y, x, wanted, warp);
     if (!wanted) return;
     int32_t targets[kPixels];
-    target.read(n, y, x, targets);  // first, so that it arrives with the logits
+    target.read(n, y, x, targets);  // before the logits are waited for, so that all arrive together
     int32_t label[kPixels];
     predict(source, at, label);
     table.add(targets, label);
@@ -118,7 +117,8 @@ __global__ void __launch_bounds__(kThreads)
   table.flush();
 }
 
-// One table a warp where they take no more than a block has without asking, else one a block, else none.
+// A table for each warp where all of them are small, else one for the block, or none where even one is too
+// large.
 Table make_table(int classes, int64_t ignore_index, const TensorView& counts) {
   const int32_t ignored =
       ignore_index >= 0 && ignore_index < classes ? static_cast<int32_t>(ignore_index) : -1;

@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "common/isa.h"
+#include "common/cpu/kernel.h"
 #include "common/tensor_view.h"
 
 namespace ralx {
@@ -26,15 +26,9 @@ namespace ralx::cuda {
 // to 256 bytes a row in fp16 if C is at most 42, and some 70 bytes a row of p.
 int64_t kl_histogram_scratch(int64_t rows, int64_t length, int64_t classes);
 
-// The same, on a GPU. L may be 0, then out is 0; it is below 2^32.
+// kl_histogram on a GPU. L may be 0, in which case out becomes 0, and is below 2^32.
 //   scratch  uint8, kl_histogram_scratch() bytes at least, aligned to 16
 void kl_histogram(const TensorView& p, const TensorView& q, const TensorView& out, bool own_range, double low,
                   double high, double eps, const TensorView& scratch, Stream stream);
-
-// Of the first rows of q, as many as `count` says, one int64 on the device: the others are padding and may
-// hold anything.
-void kl_histogram_counted(const TensorView& p, const TensorView& q, const TensorView& count,
-                          const TensorView& out, bool own_range, double low, double high, double eps,
-                          const TensorView& scratch, Stream stream);
 
 }  // namespace ralx::cuda

@@ -1,14 +1,13 @@
-// KL(p ‖ q) = Σ p ln p - Σ p ln q: the second sum, over all pairs, is a matrix product. It is made in tiles
-// of a few rows of p by a few vectors of q that stay in registers, and is binned there.
+// KL(p ‖ q) = Σ p ln p - Σ p ln q: the second sum, over all pairs, is a matrix product. The product is made
+// in tiles of a few rows of p by a few vectors of q; a tile stays in registers, where it is binned.
 //
-// A divergence is what float64 makes of it: the two sums cancel where p is near q, and under own_range the
-// bins shrink with the spread of the row, so in float32 they would count rounding errors. But float32 is
-// twice as fast and its error has a bound: it suffices for a tile whose divergences are all farther than that
-// from any edge between two bins. The few tiles in doubt are made again in float64, so the counts are always
-// float64's.
+// The counts are those of float64 divergences: the two sums cancel where p is near q, and under own_range the
+// bins shrink with the spread of the row, so that bins of float32 divergences would count rounding errors.
+// But float32 is twice as fast, and its error has a bound. So a tile is made in float32 first; a tile that
+// has a divergence within the bound of an edge between two bins is made again in float64.
 //
-// Every pair runs through the same multiplications and additions in the same order, wherever in a tile it
-// lies: q is padded up to whole tiles, so there is no code for a remainder.
+// Every pair runs through the same multiplications and additions in the same order, wherever in a tile the
+// pair lies: q is padded up to whole tiles, so that there is no code for a remainder.
 //
 // Memory does not grow with p and q: rows of p come in chunks, and each chunk meets q window by window.
 #include "kl_histogram/kl_histogram.h"
@@ -17,11 +16,11 @@
 
 #include <cmath>
 
-#include "common/buffer.h"
-#include "common/pixel_math.h"
-#include "common/plain_floats.h"
+#include "common/cpu/buffer.h"
+#include "common/cpu/dispatch.h"
+#include "common/cpu/plain_floats.h"
+#include "common/cpu/vector_math.h"
 #include "common/scalar.h"
-#include "common/simd.h"
 #include "kl_histogram/bins.h"
 
 namespace ralx::RALX_ISA {
@@ -37,15 +36,16 @@ constexpr int kVectors = 2;
 constexpr int kRows = 6;                         // rows of p that share each load of ln q
 constexpr int kTile = kVectors * kLanes<float>;  // columns whose float32 sums are in registers
 constexpr int64_t kPanel = 64 * kLanes<float>;   // columns whose bins are kept until they are counted
-constexpr int64_t kStride =
-    kPanel + kTile;                // between rows of bins, or they would meet in the same cache sets
-constexpr int64_t kWordBins = 32;  // bins that have each a bit of a word
-// Rows of q that all rows of p meet before the next: their ln q, 608 KiB at 19 classes, stays in the
-// second-level cache. So do the divergences of kRows rows of p to them, 192 KiB: under own_range they are
-// kept where q is no longer than this, or else the product is made twice.
+// From one row of bins to the next: rows kPanel apart would meet in the same cache sets.
+constexpr int64_t kStride = kPanel + kTile;
+constexpr int64_t kWordBins = 32;  // most bins for which each bin has a bit of a word
+// A window: rows of q that all rows of p meet before the next window. The ln q of a window, 608 KiB at 19
+// classes, stays in the second-level cache, and so do the divergences of kRows rows of p to a window, 192
+// KiB. Under own_range these divergences are kept where q is one window; where q is longer, the product is
+// made twice.
 constexpr int64_t kWindow = 4096;
-constexpr int64_t kSpanBytes = 16 << 20;  // of ln q
-constexpr int64_t kChunkBytes = 8 << 20;  // of rows of p and their counts
+constexpr int64_t kSpanBytes = 16 << 20;  // bytes of ln q in memory
+constexpr int64_t kChunkBytes = 8 << 20;  // bytes of rows of p and of their counts in memory
 constexpr double kLeastNormal = 0x1p-1022;
 
 constexpr int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
@@ -60,11 +60,11 @@ inline double multiply_add(double a, double b, double sum) {
 #endif
 }
 
-// What log2_positive() is good for.
+// Whether log2_positive(x) is right.
 inline bool is_plain(double x) { return x >= kLeastNormal && x < __builtin_inf(); }
 
-// Rows first .. first + kCount - 1 of a view, the last again where there are no more: x[c, i], smoothed and
-// normalised, and ln x.
+// Reads rows first .. first + kCount - 1 of a view, and the view's last row again where it has no more: x[c,
+// i], smoothed and normalised, and ln x.
 template <int kCount>
 void read_rows(const TensorView& view, int64_t first, double eps, double* __restrict x,
                double* __restrict ln) {
@@ -106,7 +106,8 @@ void read_rows(const TensorView& view, int64_t first, double eps, double* __rest
     if (!is_plain(x[i])) ln[i] = std::log(x[i]);
 }
 
-// ln q in tiles [C, kTile] of columns, of which a span is in memory and a window shown.
+// ln q in tiles [C, kTile] of columns. A span of the tiles is in memory, and show() chooses a window of the
+// span.
 class Reference {
  public:
   Reference(const TensorView& q, double eps, int threads)
@@ -127,10 +128,10 @@ class Reference {
 
   const int64_t length, classes, span, window;  // span and window in columns
   bool special = false;                         // somewhere in the span ln q is -inf or NaN
-  double greatest = 0;                          // |ln q| in the span
+  double greatest = 0;                          // largest |ln q| in the span
 
  private:
-  // Whole windows, or else whole tiles.
+  // Columns of a span: whole windows or, where not even one window is short enough, whole tiles.
   static int64_t longest(int64_t classes) {
     const int64_t columns = max_of(kSpanBytes / (12 * classes * kTile), 1) * kTile;
     return columns < kWindow ? columns : columns / kWindow * kWindow;
@@ -194,7 +195,7 @@ inline __attribute__((always_inline)) void product(const Real* p, const Real* ln
 }
 
 inline uint32_t sum_lanes(Word x) {
-  // Lane by lane the compiler would take a vector apart; of an array it knows better.
+  // The compiler would take a vector apart lane by lane; an array it sums with vector instructions.
   alignas(kVectorBytes) uint32_t lanes[kLanes<uint32_t>];
   store(lanes, x);
   uint32_t sum = 0;
@@ -203,12 +204,12 @@ inline uint32_t sum_lanes(Word x) {
   return sum;
 }
 
-// Minimum and maximum of what was met, NaN left out.
+// Minimum and maximum of the divergences so far, NaN left out.
 struct Limits {
   double low = __builtin_inf(), high = -__builtin_inf();
 };
 
-// values and bins [kTile]
+// found[j] = bin of values[j], for a tile of kTile columns.
 void find_bins(const Bins& bins, const double* values, int32_t* found) {
   typedef int32_t Half __attribute__((vector_size(kVectorBytes / 2)));
   for (int64_t j = 0; j < kTile; j += kLanes<double>) {
@@ -223,7 +224,7 @@ struct RowBlock {
   double self[kRows];  // Σ p ln p
 };
 
-// KL(p_r ‖ q_j) for one tile, given to take(r, j, values), a vector at a time.
+// Calls take(r, j, values) with KL(p_r ‖ q_j) for one tile, a vector of columns from j on at a time.
 template <bool kZeros, typename Take>
 inline void divergences(const RowBlock& block, const double* ln_q, int64_t classes, const Take& take) {
   constexpr int kWidth = kLanes<double>;
@@ -236,22 +237,23 @@ inline void divergences(const RowBlock& block, const double* ln_q, int64_t class
   }
 }
 
-// The float32 sums of a block, as positions: 2^26 to the bin, so that the bin is above the fraction in an
-// int32.
+// Finds bins by float32 sums. A sum is a position, of which 2^26 make a bin, so that in an int32 the bin's
+// number stands above a fraction.
 class QuickBins {
  public:
   static constexpr int kShift = 26;
 
   explicit QuickBins(float* p) : p_(p) {}
 
-  // Whether float32 is good for these bins.
+  // Takes a block of rows; returns whether float32 is exact enough for their bins.
   bool prepare(const RowBlock& block, const Bins* bins, int64_t classes, double greatest) {
     constexpr double kOne = 1 << kShift;
     double doubt = 0;
     for (int r = 0; r < kRows; ++r) {
       const double scale = bins[r].scale * bins[r].unit, self = (block.self[r] - bins[r].low) * scale;
-      // Rounded to float32, each by 2^-24 at most, are p, ln q, the first summand (twice: doubt is added to
-      // it) and the C partial sums, none of which is larger than this. One is for the rounding to int32.
+      // Rounded to float32, each by 2^-24 at most, are p, ln q, the first summand (twice, since doubt is
+      // added to it) and the C partial sums; no partial sum is larger than `largest`. The 1 is for the
+      // rounding to int32.
       const double largest = std::fabs(self) + scale * greatest + 1;
       const double error = static_cast<double>(classes + 4) * 0x1p-24 * largest;
       doubt = error > doubt || error != error ? error : doubt;
@@ -266,13 +268,14 @@ class QuickBins {
     return true;
   }
 
-  // Whether all bins of one tile are certain.
+  // Finds the bins of one tile; returns whether all of them are certain.
   __attribute__((noinline)) bool find(const float* ln_q, int64_t classes, int32_t* bins) const {
     Vector<float> sum[kRows][kVectors];
     for (int r = 0; r < kRows; ++r)
       for (int v = 0; v < kVectors; ++v) sum[r][v] = start_[r] - Vector<float>{};
     product<false>(p_, ln_q, classes, sum);
-    // Half a bin from the ends, which are no edges: what is beyond them belongs to the end bins.
+    // Positions end half a bin inside low..high: a divergence beyond low or high belongs to an end bin, so
+    // that low and high are no edges between bins.
     const Vector<float> bottom = bottom_ - Vector<float>{}, top = top_ - Vector<float>{};
     Word least = ~Word{};
 #pragma GCC unroll 8
@@ -282,14 +285,14 @@ class QuickBins {
         least = lower(bit_cast<Word>(position) << (32 - kShift), least);
         store(bins + r * kStride + v * kLanes<float>, position >> kShift);
       }
-    // A lane in doubt is all ones, as a number -1.
+    // A lane in doubt has all bits set.
     return sum_lanes(bit_cast<Word>(least < doubt_)) == 0;
   }
 
  private:
   float* p_;  // [C, kRows]
   float start_[kRows], top_ = 0;
-  float bottom_ = 1 << (kShift - 1);  // a variable: of a constant GCC makes no vmaxps
+  float bottom_ = 1 << (kShift - 1);  // a variable, because GCC makes no vmaxps with a constant
   uint32_t doubt_ = 0;
 };
 
@@ -349,9 +352,9 @@ class BitCounter {
 
  private:
   static constexpr int kPlanes = 8;
-  static constexpr int kMost = 255;  // vectors, or a count could outgrow its planes
+  static constexpr int kMost = 255;  // vectors; with more, a count could outgrow its planes
 
-  // a + b + sum, of which sum keeps the low bit.
+  // Returns the high bit of a + b + sum, and leaves the low bit in `sum`, for each bit of the words.
   static Word carry(Word& sum, Word a, Word b) {
 #if defined(__AVX512F__)
     const auto x = (__m512i)sum, y = (__m512i)a, z = (__m512i)b;
@@ -368,14 +371,14 @@ class BitCounter {
   int added_ = 0;
 };
 
-// What is known of kRows rows of p between two windows of q.
+// The state of kRows rows of p from one window of q to the next.
 struct BlockState {
   RowBlock block;
   Limits limits[kRows];
   Bins bins[kRows];
   bool bad[kRows];  // their histograms are NaN
 
-  // The bins of each row's own range; a row that has none is bad.
+  // Makes bins of each row's own range; a row whose range isn't finite is bad.
   void use_limits(int64_t num_bins) {
     for (int r = 0; r < kRows; ++r) {
       const auto [low, high] = limits[r];
@@ -386,7 +389,7 @@ struct BlockState {
   }
 };
 
-// p and ln [C, kRows] are filled.
+// Reads kRows rows of p into p and ln [C, kRows], and begins their state.
 void read_block(const TensorView& view, int64_t first, double eps, double* p, double* ln, BlockState& state) {
   read_rows<kRows>(view, first, eps, p, ln);
   state.block = {p, {}};
@@ -399,7 +402,7 @@ void read_block(const TensorView& view, int64_t first, double eps, double* p, do
   }
 }
 
-// What one thread works with: blocks of rows of p meet the window of q here.
+// The work of one thread: the divergences of a block of rows of p to the window of q, and their bins.
 class Worker {
  public:
   Worker(const Reference& reference, int64_t num_bins, Arena& arena)
@@ -429,7 +432,8 @@ class Worker {
     }
   }
 
-  // counts [kRows, bins]. kKeep: measure<true>() has seen the same rows before.
+  // Adds to counts [kRows, bins]. kKeep: the last call of measure<true>() has kept the divergences of these
+  // rows.
   template <bool kKeep>
   void count(BlockState& rows, int64_t* counts) {
     BitCounter counters[kRows];
@@ -478,7 +482,8 @@ class Worker {
   }
 
   void tally(int64_t columns, int64_t* counts) const {
-    // Row by row, a run of equal bins would wait for its own additions; in turn, the rows do not wait.
+    // Row by row, each of a run of equal bins would wait for the addition of the one before; with the rows in
+    // turn, none waits.
     for (int64_t j = 0; j < columns; ++j)
       for (int r = 0; r < kRows; ++r) ++counts[r * num_bins_ + bins_[r * kStride + j]];
   }
@@ -498,7 +503,7 @@ class Worker {
   const int64_t num_bins_, classes_;
   int32_t* const bins_;  // [kRows, kStride]
   QuickBins quick_;
-  double* const kept_;  // [tiles, kRows, kTile], divergences to all of q
+  double* const kept_;  // [tiles, kRows, kTile]: divergences to the window
 };
 
 // The histogram of one row, out [num_bins], from its counts of all `length` divergences.

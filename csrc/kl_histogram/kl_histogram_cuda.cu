@@ -1,36 +1,28 @@
-// As on the CPU, KL(p ‖ q) = Σ p ln p - Σ p ln q: the second sum, over all pairs, is a matrix product that is
-// binned where it is made, and the counts are float64's. A cheaper product with a bound on its error tells
-// most bins; the pairs within that bound of an edge between bins, one in a thousand in usual cases, are made
-// again.
+// KL(p ‖ q) = Σ p ln p - Σ p ln q: the second sum, over all pairs, is a matrix product that is binned where
+// it is made, and the counts are those of float64 divergences, as on the CPU. A cheaper product with a bound
+// on its error tells most bins. The pairs within that bound of an edge between two bins, one in a thousand in
+// usual cases, are computed again in float64.
 //
-// count_quick() has the product from the tensor cores. p and ln q are sums of two fp16 numbers, 22 bits, and
-// three of the four products of those, side by side, make one of 3 C elements: 4 steps of mma.m16n8k16 at 19
-// classes. A warp has 32 rows of p in registers and meets the columns in stages in shared memory. Each thread
-// counts its own pairs in its own counters, two rows in the halves of a word, so nothing is atomic and no two
-// lanes meet in a bank. The position of a pair becomes a fixed-point number by adding 2^23: the bins' bits,
-// as the counters are laid out, are the address. The same less the doubt differs in those bits only where an
-// edge is near; such pairs wait in a queue until there is one for each lane, for float64.
+// count_quick() has the product from the tensor cores. p and ln q are each the sum of two fp16 numbers, 22
+// bits. Three of the four products of these numbers, side by side, make one product of 3 C elements: 4 steps
+// of mma.m16n8k16 at 19 classes. A warp has 32 rows of p in registers and meets the columns in stages in
+// shared memory. Each thread counts its own pairs in its own counters, two rows in the halves of a word, so
+// that no operation is atomic and no two lanes meet in a bank. Adding 2^23 turns the position of a pair into
+// a fixed-point number, whose upper bits, the bin, are bits of the counter's address. An edge is near a pair
+// only if these bits change when the bound is subtracted from the position. Such pairs wait in a queue until
+// there is one for each lane, and are then computed in float64.
 //
-// 25 600² pairs of 19 classes: in the machine code for sm_90 a pair takes 10.5 instructions of a lane (3
-// multiply-adds, 2 logic, 2 moves from and to shared memory, 1 addition, 1 mma, the rest loops and ln q),
-// some 1.5 more for queues, and 3 words of shared memory's bandwidth (2 to count, 1 of ln q). At 132
-// multiprocessors and 1.75 GHz that would be 0.27 ms of instructions and 0.27 ms of shared memory, side by
-// side. Measured on an H200 it is 0.72 ms, and 0.77 with all other kernels, where torch.mm takes 1.36 for the
-// product and writing it: 14.8 instructions a pair fill 44 % of the issue slots, and of its time a warp waits
-// a fifth for the stage's barrier and a third for the results of its own last instructions.
+// count_exact() counts the rows that count_quick() can't, in float64 alone: those with more bins or classes
+// than count_quick() has room for, with ln q = -inf or NaN, or with ranges too narrow for fp16's products.
+// measure() finds each row's own range, in float64 too. docs/gpu.md tells where the time goes, and on which
+// cards float64 is slow.
 //
-// count_exact() serves what remains, in float64 alone: more bins or classes than count_quick() has room for,
-// ln q = -inf or NaN, ranges too narrow for fp16's products; and measure() makes each row's range. The
-// float64 multiply-adds of 25 600² pairs would take 0.8 ms where they run at half of float32's rate, as on
-// A100, H100 and H200 (with ranges of their own an H200 takes 3.2 ms longer); cards with few float64 units
-// are 16 to 32 times slower.
-//
-// Scratch is proportional to (M + L) C; nothing of size M × L, and the counts are made in `out`. The sums of
-// a pair run through the same operations in the same order everywhere: equal rows share a bin, and a row's
-// divergence from itself is 0.
+// Scratch is proportional to (M + L) C; nothing has the size M × L, and the counts are made in `out`. The
+// sums of a pair run through the same operations in the same order everywhere, so that equal rows share a
+// bin, and a row's divergence from itself is 0.
 #include <cmath>
 
-#include "common/cuda.h"
+#include "common/gpu/cuda.h"
 #include "common/pixel_math.h"
 #include "common/scalar.h"
 #include "kl_histogram/bins.h"
@@ -45,27 +37,27 @@ constexpr int kRowThreads = 128;  // of a block that has a thread for each row
 constexpr int kGroup = 32;        // rows of p that one warp of count_quick(), or block of count_exact(), bins
 
 constexpr int kQuickThreads = 256;
-constexpr int kStep = 16;              // columns that a warp multiplies at a time
-constexpr int kStage = 32;             // columns whose ln q is in shared memory, twice
-constexpr int kQueue = 5 * 32;         // pairs in doubt that a warp notes: less than 32, and then 4 a lane
-constexpr int kMostPairs = 4;          // of k16 steps: 3 C <= 128
-constexpr int kUlps = 11;              // of a position, 2^11 to the bin
-constexpr int kBinBytes = 1 << kUlps;  // of counters: 2 tiles of 16 rows, kQuickThreads, 4 bytes
+constexpr int kStep = 16;       // columns that a warp multiplies at a time
+constexpr int kStage = 32;      // columns whose ln q is in shared memory, twice
+constexpr int kQueue = 5 * 32;  // pairs in doubt of a warp: fewer than 32 that wait, and 4 new ones a lane
+constexpr int kMostPairs = 4;   // of k16 steps: 3 C <= 128
+constexpr int kUlps = 11;       // 2^kUlps ulps of a position make a bin
+constexpr int kBinBytes = 1 << kUlps;  // bytes of a bin's counters: 2 tiles of 16 rows × kQuickThreads × 4
 constexpr int kTileBytes = 4 * kQuickThreads;  // from a thread's counter of one tile to that of the other
 constexpr uint32_t kFraction = kBinBytes - 1;
 constexpr int64_t kQuickBins = 64;
-constexpr int64_t kMostColumns = 1 << 17;  // of a block: a thread meets a quarter, and counts in 16 bits
+constexpr int64_t kMostColumns = 1 << 17;  // of a block: a thread counts a quarter of them, in 16 bits
 constexpr uint32_t kNever = 0xffffffffu;   // the doubt about a group that is left to count_exact()
-constexpr double kMostError = 1.0 / 32;    // of a bin: beyond, float64 alone is as fast
+constexpr double kMostError = 1.0 / 32;    // of a bin; with a larger error, float64 alone is as fast
 constexpr double kScaleP = 0x1p15, kScaleQ = 0x1p5;  // bring p <= 1, -ln q < 745 into the range of fp16
 
 constexpr int kExactThreads = 128;
-constexpr int kExactRows = 8;         // of a warp
-constexpr int kExactColumns = 64;     // of a block, two of each thread
-constexpr int kExactClasses = 32;     // in shared memory at a time
+constexpr int kExactRows = 8;         // rows of a warp
+constexpr int kExactColumns = 64;     // columns of a block, two of each lane
+constexpr int kExactClasses = 32;     // classes in shared memory at a time
 constexpr int64_t kSharedBins = 128;  // with more, counts are made in global memory
 
-constexpr int64_t kLeastColumns = 512;     // worth a block
+constexpr int64_t kLeastColumns = 512;     // fewer columns are not worth a block
 constexpr int64_t kMostParts = 65535 / 2;  // blocks along y, whose columns are rounded up
 
 constexpr int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
@@ -99,22 +91,21 @@ struct alignas(16) Piece {
 };
 
 struct Totals {
-  Bits greatest;  // |ln q|, as bits
+  Bits greatest;  // largest |ln q|, as bits
   int special;    // somewhere ln q is -inf or NaN
 };
 
-// A row's bins, and float32's way to them: a sum of the tensor cores times `factor` plus `start` goes from 0
-// in the first bin to 1 in the last.
+// A row's bins, and how count_quick() finds them: a sum of the tensor cores, times `factor` plus `start`,
+// goes from 0 in the first bin to 1 in the last.
 struct RowPlan {
   Bins bins;
   float factor, start;
 };
 
-// Everything in scratch, and what all kernels are told. Rows of p are padded to whole groups, those of q to
-// whole stages.
+// The arguments of all kernels, and their arrays in scratch. Rows of p are padded to whole groups, rows of q
+// to whole stages.
 struct Work {
   int64_t rows, length, classes, num_bins;
-  const int64_t* count;
   uint32_t* out;  // counts [rows, num_bins], until finish() makes shares of them
   double* p;      // [rows, classes], normalised
   double* ln_q;   // [length, classes]
@@ -126,14 +117,9 @@ struct Work {
   Totals* totals;
   Piece* quick_p;  // [rows / 16, steps, lane]
   Piece* quick_q;  // [columns / 8, pairs of steps, lane]
-
-  RALX_HD int64_t columns() const {
-    if (count == nullptr) return length;
-    return *count < 0 ? 0 : min_of(*count, length);
-  }
 };
 
-// Pairs of k16 steps in which three products of fp16 fit; 0: there are too many classes.
+// Pairs of k16 steps in which the three fp16 products of all classes fit; 0 where there are too many classes.
 constexpr int pairs_of_steps(int64_t classes) {
   return 3 * classes > 32 * kMostPairs ? 0 : static_cast<int>((3 * classes + 31) / 32);
 }
@@ -143,7 +129,7 @@ constexpr size_t quick_shared(int pairs, int64_t num_bins) {
                              kQuickThreads / kWarp * kQueue * 4 + (num_bins + 1) * kBinBytes);
 }
 
-// Fills the pointers of `work`; bytes that they need of scratch, which may be null.
+// Points `work` into scratch, which may be null; returns the bytes of scratch that are needed.
 int64_t lay_out(Work& work, unsigned char* scratch) {
   int64_t used = 0;
   const auto take = [&](auto*& pointer, int64_t count) {
@@ -165,7 +151,7 @@ int64_t lay_out(Work& work, unsigned char* scratch) {
   return used;
 }
 
-// Bits in the order of the numbers, NaN left out.
+// Bits whose order is that of the numbers x; x is not NaN.
 RALX_HD Bits ordered(double x) {
   const auto bits = bit_cast<Bits>(x);
   return bits >> 63 ? ~bits : bits | Bits{1} << 63;
@@ -180,7 +166,8 @@ RALX_HD double natural_log(double x) {
   return plain ? log2_positive(x) * kLn2 : ::log(x);
 }
 
-// One thread a row, of p and then of q: one kernel for both, so that equal rows get equal numbers.
+// Smooths and normalises the rows of p and then those of q, one thread a row. One kernel does both, so that
+// equal rows get equal numbers.
 __global__ void prepare(Work work, Matrix p, Matrix q, double eps) {
   const int64_t padded = round_up(work.rows, kGroup);
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
@@ -188,7 +175,7 @@ __global__ void prepare(Work work, Matrix p, Matrix q, double eps) {
   const int64_t row = is_p ? i : i - padded;
   double least = 0, self = 0;
   bool finite = true;
-  if (row < (is_p ? work.rows : work.columns())) {
+  if (row < (is_p ? work.rows : work.length)) {
     const Matrix& in = is_p ? p : q;
     double* out = (is_p ? work.p : work.ln_q) + row * work.classes;
     double scale = 1;
@@ -245,7 +232,7 @@ struct ExactTile {
   Two ln_q[kExactClasses][kExactColumns / 2];
 };
 
-// sum[r][v] = Σ p ln q of kExactRows rows by two columns a thread.
+// Adds p ln q of some classes to sum[r][v], of kExactRows rows by two columns a thread.
 template <bool kZeros>
 __device__ void add_classes(const ExactTile& tile, int classes, double (&sum)[kExactRows][2]) {
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
@@ -291,7 +278,7 @@ __device__ void each_divergence(const Work& work, int64_t first_row, int64_t chu
   __shared__ ExactTile tile;
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const bool zeros = work.totals->special != 0;
-  const int64_t first = blockIdx.y * chunk, last = min_of(first + chunk, work.columns());
+  const int64_t first = blockIdx.y * chunk, last = min_of(first + chunk, work.length);
   double self[kExactRows], sum[kExactRows][2];
   for (int r = 0; r < kExactRows; ++r) self[r] = work.self[first_row + warp * kExactRows + r];
   for (int64_t j = first; j < last; j += kExactColumns) {
@@ -326,7 +313,7 @@ __global__ void __launch_bounds__(kExactThreads, 3) measure(Work work, int64_t c
   }
 }
 
-// Counts what count_quick() leaves: groups of rows for which float32 won't do.
+// Counts the groups of rows that count_quick() leaves, because float32 isn't exact enough for them.
 __global__ void __launch_bounds__(kExactThreads, 4) count_exact(Work work, int64_t chunk, bool quick) {
   if (quick && work.doubt[blockIdx.x] != kNever) return;
   const int64_t first_row = static_cast<int64_t>(blockIdx.x) * kGroup;
@@ -353,20 +340,20 @@ __global__ void __launch_bounds__(kExactThreads, 4) count_exact(Work work, int64
 
 // ---- Bins from the tensor cores ----
 
-// How far, in bins, the position that count_quick() finds can be from float64's.
+// A bound, in bins, on the difference between the positions that count_quick() and float64 find.
 __device__ double quick_error(const Work& work, const Bins& bins, double self) {
   const double greatest = bit_cast<double>(work.totals->greatest), steps = 2 * pairs_of_steps(work.classes);
-  // In nats. Two fp16 numbers leave 2^-22 of p and of ln q, and their least product is left out; what is
-  // below fp16's normal numbers is 2^-19 of a nat at most. Tensor cores add 16 products to a sum, or twice 8,
-  // and may cut each of those at 2^-24 of the largest, and the new sum at 2^-23: 24 are more than 2 (8 + 1 +
-  // 2).
+  // In nats. Two fp16 numbers are off by 2^-22 of p or of ln q, and the product of the two smaller numbers is
+  // left out; parts below fp16's normal numbers make 2^-19 of a nat at most. Tensor cores add 16 products to
+  // a sum, or twice 8; they may cut each product at 2^-24 of the largest product, and the new sum at 2^-23.
+  // The factor of 24 is more than 2 (8 + 1 + 2).
   const double nats = greatest * (24 * steps + 16) * 0x1p-24 + 0x1p-18;
-  // The rest are float32's roundings of what makes a position.
+  // The other errors are float32's roundings of the numbers that make a position.
   const double scale = bins.scale * bins.unit;
   return scale * nats + 0x1p-22 * (fabs((self - bins.low) * scale) + scale * greatest + bins.last + 1);
 }
 
-// One thread a row: its bins, and whether count_quick() is to find them.
+// Makes the bins of each row, one thread a row, and decides whether count_quick() is to find them.
 __global__ void plan(Work work, bool own_range, double low, double high) {
   const int64_t row = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   RowPlan result = {Bins(low, high, work.num_bins), 0, 0};
@@ -384,7 +371,7 @@ __global__ void plan(Work work, bool own_range, double low, double high) {
     if (work.totals->special != 0 || !(error < kMostError)) {
       doubt = kNever;
     } else {
-      // All positions are `error` too high: those in doubt are the lowest of a bin.
+      // `start` makes all positions `error` too high, so that the positions in doubt are the lowest of a bin.
       const double scale = bins.scale * bins.unit, first_to_last = bins.last + 0.5;
       doubt = static_cast<uint32_t>(2 * error * kBinBytes) + 1;
       result.factor = static_cast<float>(scale / (kScaleP * kScaleQ * first_to_last));
@@ -401,7 +388,7 @@ __global__ void plan(Work work, bool own_range, double low, double high) {
   if (row % kGroup == 0) work.doubt[row / kGroup] = doubt;
 }
 
-// Nearest fp16; what is too small to be normal is 0, as tensor cores may make of it.
+// The nearest fp16 number; 0 for a number too small to be a normal fp16, which tensor cores may take for 0.
 RALX_HD uint32_t half_bits(float x) {
   const auto bits = bit_cast<uint32_t>(x);
   const uint32_t magnitude = bits & 0x7fffffff;
@@ -410,15 +397,15 @@ RALX_HD uint32_t half_bits(float x) {
   return (bits >> 16 & 0x8000) | (rounded - 0x38000000) >> 13;
 }
 
-// x as fp16, or what that leaves of it.
+// x as fp16 or, with `rest`, the part of x that the fp16 leaves.
 RALX_HD uint32_t half_part(double x, bool rest) {
   const uint32_t bits = half_bits(static_cast<float>(x));
   if (!rest) return bits;
   return half_bits(static_cast<float>(x - to_real(Half{static_cast<uint16_t>(bits)})));
 }
 
-// Elements k and k + 1 of a row of the product that is made: p in fp16 meets ln q, and the rest of ln q; then
-// the rest of p meets ln q.
+// Elements k and k + 1 of a row of the product. In its 3 C elements p in fp16 meets ln q in fp16, then p in
+// fp16 meets the rest of ln q, then the rest of p meets ln q in fp16.
 template <bool kOfP>
 __device__ uint32_t fragment_word(const double* row, int k, int classes) {
   uint32_t word = 0;
@@ -431,12 +418,11 @@ __device__ uint32_t fragment_word(const double* row, int k, int classes) {
   return word;
 }
 
-// One thread a piece: p and ln q in fp16 in the order in which mma.m16n8k16's registers want them. There,
-// lane 4 g + t has of A the elements 2t, 2t + 1 of rows g and g + 8 and elements 2t + 8, 2t + 9 of the same;
-// of B the same elements of column g.
+// Writes p and ln q in fp16 in the order of mma.m16n8k16's registers, one thread a piece. Lane 4 g + t has
+// elements 2t, 2t + 1, 2t + 8 and 2t + 9 of rows g and g + 8 of A and of column g of B.
 __global__ void arrange(Work work, int pairs) {
   const int64_t of_p = round_up(work.rows, kGroup) / 16 * 2 * pairs * kWarp;
-  const int64_t of_q = round_up(work.columns(), kStage) / 8 * pairs * kWarp;
+  const int64_t of_q = round_up(work.length, kStage) / 8 * pairs * kWarp;
   int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   const int g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4, classes = static_cast<int>(work.classes);
   Piece piece = {};
@@ -455,7 +441,7 @@ __global__ void arrange(Work work, int pairs) {
   if (i >= of_q) return;
   const int64_t column = i / kWarp / pairs * 8 + g;
   const int k = static_cast<int>(i / kWarp % pairs) * 32 + 2 * t;
-  if (column < work.columns())
+  if (column < work.length)
     for (int part = 0; part < 4; ++part)
       piece.word[part] = fragment_word<false>(work.ln_q + column * classes, k + part * 8, classes);
   work.quick_q[i] = piece;
@@ -473,7 +459,7 @@ __device__ __forceinline__ void multiply(const Piece& a, uint32_t b0, uint32_t b
 #endif
 }
 
-// 0..1
+// a · b + c, cut to 0..1.
 __device__ __forceinline__ float saturated_multiply_add(float a, float b, float c) {
 #if defined(__CUDA_ARCH__)
   return __saturatef(__fmaf_rn(a, b, c));
@@ -505,7 +491,7 @@ __device__ __forceinline__ uint32_t load_shared(uint32_t address) {
 __device__ __forceinline__ void store_shared(uint32_t address, uint32_t value) {
   asm volatile("st.shared.u32 [%0], %1;" ::"r"(address), "r"(value));
 }
-// Of 16 bytes, done after wait_for_copies().
+// Copies 16 bytes, which are there after wait_for_copies().
 __device__ __forceinline__ void copy_ahead(Piece* to, const Piece* from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from) : "memory");
 }
@@ -551,7 +537,7 @@ class QuickRows {
       for (int tile = 0; tile < 2; ++tile) store_shared(place(b, tile), 0);
   }
 
-  // Counts the kStep columns from `column` on, whose ln q is given; of them those before `last`.
+  // Counts those of the kStep columns from `column` on that lie before `last`; ln_q is that of these columns.
   template <bool kWhole>
   __device__ __forceinline__ void count(const Piece* ln_q, int64_t column, int64_t last) {
     float sums[kStep / 8][2][4] = {};
@@ -566,7 +552,7 @@ class QuickRows {
     settle(queued_);
     __syncwarp();
     const int lane = threadIdx.x % kWarp;
-    // The four lanes of a row take every fourth bin each.
+    // Each of a row's four lanes takes every fourth bin.
     for (int b = lane % 4; b < work_.num_bins; b += 4)
       for (int tile = 0; tile < 2; ++tile) {
         uint32_t sum[2] = {};
@@ -605,7 +591,8 @@ class QuickRows {
     }
   }
 
-  // Elements 0 and 1 of a tile's sums are row g by columns 2t and 2t + 1; 2 and 3 are row g + 8 by the same.
+  // Elements 0 and 1 of a tile's sums are row g by columns 2t and 2t + 1; elements 2 and 3 are row g + 8 by
+  // these columns.
   template <bool kWhole>
   __device__ __forceinline__ void tally(const float (&sum)[2][4], int64_t column, int64_t last) {
     const int64_t mine = column + threadIdx.x % 4 * 2;
@@ -653,7 +640,7 @@ class QuickRows {
     }
   }
 
-  // The last `pairs` of the queue, one a lane, go to the bin where float64 wants them.
+  // Takes the last `pairs` pairs from the queue, one a lane, and moves each to the bin that float64 finds.
   __device__ void settle(int pairs) {
     __syncwarp();
     queued_ -= pairs;
@@ -675,7 +662,7 @@ class QuickRows {
   const int64_t first_row_, first_column_;
   uint32_t* const queue_;  // [kQueue] of this warp: bin, 5 bits of row, 17 bits of column
   int queued_ = 0;
-  const uint32_t slot_;  // what an address in counters [bin][tile][thread] has beside the bin
+  const uint32_t slot_;  // the bits of an address in counters [bin][tile][thread] other than those of the bin
   const uint32_t doubt_;
   const float per_unit_;           // ulps, from the first bin's 0.25 to the last one's 0.75
   const float from_, from_doubt_;  // of position 0.25; `doubt_` ulps before it
@@ -685,11 +672,11 @@ class QuickRows {
 
 template <int kPairs>
 __global__ void __launch_bounds__(kQuickThreads, kPairs <= 3 ? 2 : 1) count_quick(Work work, int64_t chunk) {
-  constexpr int kPieces = kStage / 8 * kPairs * static_cast<int>(kWarp);  // of a stage
+  constexpr int kPieces = kStage / 8 * kPairs * static_cast<int>(kWarp);  // pieces of a stage
   const int64_t rows = round_up(work.rows, kGroup);
   const int64_t first_row =
       (static_cast<int64_t>(blockIdx.x) * kQuickThreads / kWarp + threadIdx.x / kWarp) * kGroup;
-  const int64_t first = blockIdx.y * chunk, last = min_of(first + chunk, work.columns());
+  const int64_t first = blockIdx.y * chunk, last = min_of(first + chunk, work.length);
   const bool counts = first_row < rows && work.doubt[first_row / kGroup] != kNever;
   if (!__syncthreads_or(counts) || first >= last) return;
 
@@ -723,11 +710,10 @@ __global__ void __launch_bounds__(kQuickThreads, kPairs <= 3 ? 2 : 1) count_quic
 }
 
 __global__ void finish(Work work) {
-  const int64_t cells = work.rows * work.num_bins, columns = work.columns();
-  if (columns == 0) return;
+  const int64_t cells = work.rows * work.num_bins;
   const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < cells; i += step) {
-    const double share = static_cast<double>(work.out[i]) / static_cast<double>(columns);
+    const double share = static_cast<double>(work.out[i]) / static_cast<double>(work.length);
     const bool bad = work.bad[i / work.num_bins];
     work.out[i] = bit_cast<uint32_t>(bad ? __builtin_nanf("") : static_cast<float>(share));
   }
@@ -735,7 +721,7 @@ __global__ void finish(Work work) {
 
 // ---- Launches ----
 
-// Columns of q for a block, so that there are about `blocks`.
+// How many columns of q a block takes where there are to be about `blocks` blocks.
 int64_t chunk_for(int64_t length, int64_t row_blocks, int64_t blocks) {
   const int64_t parts = min_of(blocks / row_blocks + 1, kMostParts);
   const int64_t chunk = round_up((length + parts - 1) / parts, kStage);
@@ -750,17 +736,25 @@ void launch_quick(const Work& work, cudaStream_t stream) {
   launch(count_quick<kPairs>, grid, kQuickThreads, quick_shared(kPairs, work.num_bins), stream, work, chunk);
 }
 
-// count: how many rows of q there are, on the device, or null: all.
-void run(const TensorView& p, const TensorView& q, const int64_t* count, const TensorView& out,
-         bool own_range, double low, double high, double eps, const TensorView& scratch,
-         cudaStream_t stream) {
+}  // namespace
+
+int64_t kl_histogram_scratch(int64_t rows, int64_t length, int64_t classes) {
+  Work work = {};
+  work.rows = rows;
+  work.length = length;
+  work.classes = classes;
+  return lay_out(work, nullptr);
+}
+
+void kl_histogram(const TensorView& p, const TensorView& q, const TensorView& out, bool own_range, double low,
+                  double high, double eps, const TensorView& scratch, Stream torch_stream) {
+  const cudaStream_t stream = as_cuda(torch_stream);
   const OnDevice here(p.device);
   Work work = {};
   work.rows = p.sizes[0];
   work.length = q.sizes[0];
   work.classes = p.sizes[1];
   work.num_bins = out.sizes[1];
-  work.count = count;
   work.out = static_cast<uint32_t*>(out.data);
   lay_out(work, static_cast<unsigned char*>(scratch.data));
   if (work.length >> 32) throw std::runtime_error("kl_histogram: q must have fewer than 2^32 rows");
@@ -792,28 +786,6 @@ void run(const TensorView& p, const TensorView& q, const int64_t* count, const T
   launch(count_exact, exact_grid, kExactThreads, exact_shared, stream, work, chunk, quick);
   launch(finish, blocks_for(min_of(work.rows * work.num_bins, 1 << 22), kRowThreads), kRowThreads, 0, stream,
          work);
-}
-
-}  // namespace
-
-int64_t kl_histogram_scratch(int64_t rows, int64_t length, int64_t classes) {
-  Work work = {};
-  work.rows = rows;
-  work.length = length;
-  work.classes = classes;
-  return lay_out(work, nullptr);
-}
-
-void kl_histogram(const TensorView& p, const TensorView& q, const TensorView& out, bool own_range, double low,
-                  double high, double eps, const TensorView& scratch, Stream stream) {
-  run(p, q, nullptr, out, own_range, low, high, eps, scratch, as_cuda(stream));
-}
-
-void kl_histogram_counted(const TensorView& p, const TensorView& q, const TensorView& count,
-                          const TensorView& out, bool own_range, double low, double high, double eps,
-                          const TensorView& scratch, Stream stream) {
-  run(p, q, static_cast<const int64_t*>(count.data), out, own_range, low, high, eps, scratch,
-      as_cuda(stream));
 }
 
 }  // namespace ralx::RALX_ISA

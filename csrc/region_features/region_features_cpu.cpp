@@ -2,15 +2,17 @@
 
 #include <omp.h>
 
-#include "common/plain_floats.h"
+#include "common/cpu/dispatch.h"
+#include "common/cpu/pixel_rows.h"
+#include "common/cpu/plain_floats.h"
+#include "common/cpu/region_totals.h"
 #include "common/region_grid.h"
-#include "common/region_totals.h"
-#include "region_features/pixel_rows.h"
+#include "common/scores.h"
 
 namespace ralx::RALX_ISA {
 namespace {
 
-// With fewer rows of regions than this, each is given to several threads.
+// Where there are fewer rows of regions than this, several threads share a row of regions.
 constexpr int64_t kManyBands = 64;
 
 // Part of a region along one axis, in pixels from the region's edge.
@@ -25,15 +27,16 @@ struct CellGrid {
       : rows(cells.height), cols(cells.width), height(region.height / cells.height),
         width(region.width / cells.width) {}
 
-  // What there is of pixels begin .. begin + count - 1 in a region of `region` pixels: less in a ragged one.
+  // The part of pixels begin .. begin + count - 1 that lies in a region of `region` pixels; a region at the
+  // image's edge may have fewer pixels than others.
   static Span clip(int64_t begin, int64_t count, int64_t region) {
     begin = min_of(begin, region);
     return {begin, min_of(count, region - begin)};
   }
 };
 
-// Minimum, maximum and sum of the entropy down each column of a strip of rows. NaN goes into the sum alone,
-// which tells of it.
+// Minimum, maximum and sum of the entropy down each column of a strip of rows. NaN goes into the sum alone;
+// over() finds NaN there.
 template <typename Real>
 class ColumnStats {
  public:
@@ -56,7 +59,7 @@ class ColumnStats {
     rows_ = 0;
   }
 
-  // A vector of the current row.
+  // Adds a vector of the current row, at column x.
   void add(int64_t x, Vector<Real> entropy) {
     const Vector<Real> min = load(min_ + x), max = load(max_ + x);
     store(min_ + x, lower(entropy, min));
@@ -64,7 +67,7 @@ class ColumnStats {
     store(some_ + x, load(some_ + x) + entropy);
   }
 
-  // A few rows are added up in Real, then all in double.
+  // A few rows are added up in Real, and then their sum is added in double.
   void end_row() {
     if (++rows_ == kRowsAtOnce) flush();
   }
@@ -80,7 +83,7 @@ class ColumnStats {
     rows_ = 0;
   }
 
-  // After flush().
+  // The columns begin .. begin + count - 1 together. Must be called after flush().
   Stats over(int64_t begin, int64_t count) const {
     if (count == 0) return {0, 0, 0};
     Stats stats{min_[begin], max_[begin], 0};
@@ -104,8 +107,8 @@ class ColumnStats {
   int rows_ = 0;
 };
 
-// What one thread works with: all strips of rows go through here. Entropy and classes of the rows added are
-// gathered in `columns` and `counts`.
+// Measures rows of pixels for one thread: their entropies go to `columns`, their predicted classes to
+// `counts`.
 template <typename Real>
 class Worker {
  public:
@@ -141,7 +144,7 @@ class Worker {
       count_any(block, x, end);
   }
 
-  // There may be NaN, which no mask shows.
+  // Counts a block in which some logit may be NaN, which no mask shows.
   void count_any(Block<Real> block, int64_t x, int64_t end) {
     Real largest[kBlock<Real>];
     int32_t label[kBlock<Real>];
@@ -154,7 +157,7 @@ class Worker {
   BlockMasks<Real> masks_;
 };
 
-// The same with scores, added to sums [1 + S, cols] from the second on.
+// A Worker that measures scores too, and adds them to sums [1 + S, cols] from the second row on.
 template <typename Real>
 class ScoringWorker {
  public:
@@ -187,21 +190,18 @@ class ScoringWorker {
   PixelRows<Real> rows_;
 };
 
-struct Outputs {
-  float *class_hist, *entropy_min, *entropy_avg, *entropy_max, *entropy_sum, *score_sum;
-};
-
-// A row of regions (a band) consists of strips: one for each row of cells, and the rows below the last cell.
-// Work is shared out in parts of bands; sums of strips are added in their order, whichever thread made them.
+// A row of regions (a band) consists of strips of pixel rows: one strip for each row of cells, and one for
+// the pixel rows below the last cell. Threads share the parts of the bands; the sums of the parts are added
+// in the order of the parts, whichever thread made them.
 class Pass {
  public:
   Pass(int64_t images, int64_t classes, const RegionGrid& grid, const CellGrid& cells, int64_t scores,
-       const Outputs& out)
+       const RegionOutputs& out)
       : classes_(classes), grid_(grid), cells_(cells), out_(out), bands_(images * grid.rows),
         kinds_(1 + scores), strips_(cells.rows + (cells.rows * cells.height < grid.region.height ? 1 : 0)),
         parts_(bands_ < kManyBands ? strips_ : 1), totals_(grid, classes, bands_ * parts_, kinds_) {}
 
-  // make_worker(arena) makes a Worker or ScoringWorker; each thread has its own.
+  // make_worker(arena) makes a Worker or ScoringWorker; each thread has its own worker.
   template <typename MakeWorker>
   void run(int threads, const MakeWorker& make_worker) {
     ThreadScratch scratch(threads, make_worker);
@@ -266,7 +266,7 @@ class Pass {
   const int64_t classes_;
   const RegionGrid& grid_;
   const CellGrid& cells_;
-  const Outputs& out_;
+  const RegionOutputs& out_;
   const int64_t bands_, kinds_, strips_, parts_;
   RegionTotals totals_;  // of units [bands, parts]
 };
@@ -274,15 +274,9 @@ class Pass {
 }  // namespace
 
 void region_features(const TensorView& logits, Extent region_size, bool keep_edge, Extent size,
-                     bool align_corners, const Scores& scores, const TensorView& class_hist,
-                     const TensorView& entropy_min, const TensorView& entropy_avg,
-                     const TensorView& entropy_max, const TensorView& entropy_sum,
-                     const TensorView& score_sum, int threads) {
+                     bool align_corners, const Scores& scores, const RegionOutputs& out, int threads) {
   const RegionGrid grid(size, region_size, keep_edge);
-  const CellGrid cells(region_size, {entropy_min.sizes[2], entropy_min.sizes[3]});
-  const auto data = [](const TensorView& view) { return static_cast<float*>(view.data); };
-  const Outputs out{data(class_hist),  data(entropy_min), data(entropy_avg),
-                    data(entropy_max), data(entropy_sum), data(score_sum)};
+  const CellGrid cells(region_size, out.cells);
   dispatch_real(logits.dtype, [&](auto real) {
     using Real = decltype(real);
     const LogitSource<Real> source(logits, size, align_corners);

@@ -1,18 +1,16 @@
-// A block takes a unit: some rows of cells of one region, or a piece of a large cell. Entropies go to shared
-// memory, from where the cells are pooled: in one order, without atomics. What units found in a region is
-// added up by a second kernel, whose launch overlaps the first.
-//
-// One Cityscapes image (1024×2048, 19 classes) on an H200: 47 µs in float32 and 32 in bfloat16, where a copy
-// would move its 160 and 80 MB in 37 and 19. With all classes of a pixel asked for at once, memory is busy as
-// long as there are loads to wait for; what float32 loses is the start and the end, where no block loads: 3
-// µs are the second kernel's and 3 the pooling's. In bfloat16 it is instructions too: some 11 a logit, of
-// which the sums take 6, fill not half of the issue slots, and 16 warps don't hide each other's rest.
+// measure_units(): a block takes a unit, which is some rows of cells of one region, or a piece of a large
+// cell. Its threads measure the pixels (common/gpu/pixel_scores.h) and write their entropies to shared
+// memory, from where pool() pools the cells, always in one order and without atomic operations. add_up(),
+// whose launch overlaps measure_units(), adds up the sums and class counts of each region's units.
+// merge_pieces() makes cells of their pieces. docs/gpu.md tells where the time goes.
 #include <type_traits>
 
-#include "common/cuda.h"
+#include "common/gpu/cuda.h"
+#include "common/gpu/fast_math.h"
+#include "common/gpu/impurity_map.h"
+#include "common/gpu/pixel_scores.h"
 #include "common/region_grid.h"
-#include "region_features/impurity_map.h"
-#include "region_features/pixel_scores.h"
+#include "common/scores.h"
 #include "region_features/region_features.h"
 
 namespace ralx::RALX_ISA {
@@ -23,24 +21,28 @@ constexpr int kThreads = 64, kWarps = kThreads / static_cast<int>(kWarp);
 // Pixels of a unit: enough to be worth a block, few enough that there are blocks for all multiprocessors.
 constexpr int64_t kFewestPixels = 1024, kMostPixels = 4096, kWidest = 2048;
 constexpr int64_t kUnitsPerMultiprocessor = 8;
-constexpr int kPixelsOfLane = 16;  // of a cell that is pooled
+constexpr int kPixelsOfLane = 16;  // pixels of a cell for each lane that pools it
 
 constexpr int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
 RALX_HD int32_t least(int32_t a, int32_t b) { return a < b ? a : b; }
 RALX_HD int32_t most(int32_t a, int32_t b) { return a > b ? a : b; }
 
-// Along one axis, from the region's edge: the pixels of a part, and which cells they are of.
+// A part of one axis of a region: its pixels, counted from the region's edge, and the cells to which they
+// belong.
 struct Part {
   int32_t begin, count, first_cell, cells;
 };
 
-// A region's rows, or its columns, in parts that a block takes: some cells, or a piece of one. What is left
-// over behind the last cell makes more cells, which no output shows.
+// One axis of a region, its rows or its columns, cut into parts for blocks: a part is some cells, or a piece
+// of one cell. The remainder behind the last cell makes more cells, which are in no output.
 struct Axis {
-  int32_t cell, wanted, all;  // pixels of a cell; cells asked for, and with the remainder's
-  int32_t together;           // cells of a part
-  int32_t pieces, piece;      // parts of a cell, of so many pixels
-  int32_t parts;              // all
+  int32_t cell;      // pixels of a cell
+  int32_t wanted;    // cells that are asked for
+  int32_t all;       // cells, with those of the remainder
+  int32_t together;  // cells of a part
+  int32_t pieces;    // parts of a cell
+  int32_t piece;     // pixels of such a part
+  int32_t parts;     // parts of the axis
 
   Axis(int64_t length, int64_t cells, int64_t part_pixels)
       : cell(static_cast<int32_t>(length / cells)), wanted(static_cast<int32_t>(cells)),
@@ -55,7 +57,7 @@ struct Axis {
 
   int32_t most_pixels() const { return pieces > 1 ? piece : together * cell; }
 
-  // Of a region of which `length` pixels lie in the image.
+  // Part i of a region of which `length` pixels lie in the image.
   RALX_HD Part part(int32_t i, int32_t length) const {
     const int32_t first = pieces > 1 ? i / pieces : i * together, cells = least(together, all - first);
     const int32_t begin = least(first * cell + (pieces > 1 ? i % pieces * piece : 0), length);
@@ -63,7 +65,7 @@ struct Axis {
     return {begin, most(0, least(end, length) - begin), first, cells};
   }
 
-  // Pixels of a cell.
+  // Pixels of cell i of a region of which `length` pixels lie in the image.
   RALX_HD int32_t size(int32_t i, int32_t length) const {
     return most(0, least((i + 1) * cell, length) - i * cell);
   }
@@ -75,7 +77,7 @@ struct Stats {
 
   __device__ void add(float entropy) { merge({entropy, entropy, static_cast<double>(entropy)}); }
 
-  // At `first` and, three times, so much further.
+  // Adds the entropies at first[0], first[step], first[2 · step] and first[3 · step].
   __device__ void add_four(const float* first, int step) {
     const float a = first[0], b = first[step], c = first[2 * step], d = first[3 * step];
     min = smaller_or_nan(smaller_or_nan(min, smaller_or_nan(a, b)), smaller_or_nan(c, d));
@@ -89,7 +91,7 @@ struct Stats {
     sum += other.sum;
   }
 
-  // Of `lanes` neighbouring lanes, all of the warp together.
+  // Merges the stats of each `lanes` neighbouring lanes. All lanes of the warp call this together.
   __device__ void merge_lanes(int lanes) {
     for (int step = 1; step < lanes; step *= 2)
       merge({__shfl_xor_sync(kWholeWarp, min, step), __shfl_xor_sync(kWholeWarp, max, step),
@@ -99,26 +101,23 @@ struct Stats {
 
 RALX_HD Stats no_stats() { return {__builtin_huge_valf(), -__builtin_huge_valf(), 0}; }
 
-struct Outputs {
-  float *class_hist, *entropy_min, *entropy_avg, *entropy_max, *entropy_sum, *score_sum;
+// Writes cell number i of all regions.
+__device__ inline void set_cell(const RegionOutputs& out, int64_t i, const Stats& stats, int64_t area) {
+  out.entropy_min[i] = area > 0 ? stats.min : 0;
+  out.entropy_avg[i] = area > 0 ? static_cast<float>(stats.sum) / static_cast<float>(area) : 0;
+  out.entropy_max[i] = area > 0 ? stats.max : 0;
+}
 
-  __device__ void set_cell(int64_t i, const Stats& stats, int64_t area) const {
-    entropy_min[i] = area > 0 ? stats.min : 0;
-    entropy_avg[i] = area > 0 ? static_cast<float>(stats.sum) / static_cast<float>(area) : 0;
-    entropy_max[i] = area > 0 ? stats.max : 0;
-  }
-};
-
-// How the regions are cut into units [N, R, parts of y, parts of x], and what is kept of them in between.
+// How the regions are cut into units [N, R, parts of y, parts of x], and how much memory a unit takes.
 struct Plan {
   RegionGrid grid;
   int64_t images;
   int classes, kinds;
   Scores scores;
   Axis y, x;
-  int64_t tile_bytes;  // of the entropies of a unit
-  int copies;          // of a block's table of classes, in shared memory; 0: it counts in `counts`
-  int lanes, across;   // that pool a cell together, and of them those in a row; powers of 2
+  int64_t tile_bytes;  // bytes of a unit's entropies in shared memory
+  int copies;          // a block's tables of class counts in shared memory; 0: it counts in Scratch::counts
+  int lanes, across;   // lanes that pool a cell together, `across` of them in a row; powers of 2
 
   Plan(const LogitView& logits, Extent region, bool keep_edge, Extent cells, const Scores& scores)
       : grid(logits.size, region, keep_edge), images(logits.images), classes(logits.classes),
@@ -154,14 +153,14 @@ struct Plan {
     return (static_cast<int64_t>(sizeof(uint32_t)) * copies * classes + 15) / 16 * 16;
   }
 
-  // Pieces of scratch memory: 8-byte aligned.
+  // Bytes of a Scratch, whose pieces are 8-byte aligned.
   int64_t scratch_bytes() const {
     return kept_cells() * static_cast<int64_t>(sizeof(Stats)) + units() * kinds * 8 +
            round_up(units() * classes * 4, 8);
   }
 };
 
-// What is kept of the units.
+// The numbers of the units that measure_units() leaves to the other kernels.
 struct Scratch {
   Stats* cells;      // [units, cells_of_unit], of pieces of cells
   double* sums;      // [units, kinds]
@@ -172,13 +171,13 @@ struct Scratch {
         counts(reinterpret_cast<uint32_t*>(sums + plan.units() * plan.kinds)) {}
 };
 
-// A region of all images.
+// Where a region lies; `region` numbers it through all images.
 struct Place {
   int64_t region, image, row, col;
-  int32_t height, width;  // of what lies in the image
+  int32_t height, width;  // of the region's part that lies in the image
 };
 
-// Divisions are of 32 bits, which take a fraction of the time; there are no more blocks.
+// The divisions are of 32 bits, which take a fraction of the time; a grid has fewer than 2^32 blocks.
 __device__ inline Place place_of(const Plan& plan, uint32_t region) {
   const RegionGrid& grid = plan.grid;
   const auto rows = static_cast<uint32_t>(grid.rows), cols = static_cast<uint32_t>(grid.cols);
@@ -197,7 +196,8 @@ struct Unit {
   int64_t top, left;  // of the part, in the image
 };
 
-// All threads of the block call it together. In shared memory, it takes no registers.
+// The unit of this block, in shared memory, where it takes no registers. All threads of the block call this
+// together.
 __device__ inline const Unit& unit_of_block(const Plan& plan) {
   __shared__ Unit unit;
   if (threadIdx.x == 0) {
@@ -238,7 +238,7 @@ class ClassTable {
     }
   }
 
-  // After a barrier.
+  // Adds the tables to the block's counts, after a barrier.
   __device__ void flush() const {
     if (copies_ == 0) return;
     for (int c = static_cast<int>(threadIdx.x); c < classes_; c += kThreads) {
@@ -253,12 +253,13 @@ class ClassTable {
   uint32_t *const shared_, *const sum_, *const own_;
 };
 
-// Σ of the block's threads, for thread 0; always in one order. All threads call it together.
+// The sum of `value` over the block's threads, always added in one order. All threads of the block call this
+// together.
 __device__ inline double block_sum(double value) {
   __shared__ double of_warp[kWarps];
   for (int step = 1; step < static_cast<int>(kWarp); step *= 2)
     value += __shfl_xor_sync(kWholeWarp, value, step);
-  __syncthreads();  // what was there before has been read
+  __syncthreads();  // all threads have read the sums of the last call
   if (threadIdx.x % kWarp == 0) of_warp[threadIdx.x / kWarp] = value;
   __syncthreads();
   double sum = of_warp[0];
@@ -266,9 +267,10 @@ __device__ inline double block_sum(double value) {
   return sum;
 }
 
-// Pools the cells of a unit from the entropies of its pixels; returns what this thread has seen of their sum.
-__device__ inline double pool(const Plan& plan, const Scratch& scratch, const Outputs& out, const Unit& unit,
-                              const float* tile) {
+// Pools the cells of a unit from the entropies of its pixels; returns the sum of the entropies that this
+// thread has read.
+__device__ inline double pool(const Plan& plan, const Scratch& scratch, const RegionOutputs& out,
+                              const Unit& unit, const float* tile) {
   const auto lanes = static_cast<uint32_t>(plan.lanes), across = static_cast<uint32_t>(plan.across);
   const uint32_t in_cell = threadIdx.x & (lanes - 1), cells = unit.y.cells * unit.x.cells;
   const int lane_y = static_cast<int>(in_cell / across), lane_x = static_cast<int>(in_cell & (across - 1));
@@ -296,16 +298,17 @@ __device__ inline double pool(const Plan& plan, const Scratch& scratch, const Ou
       scratch.cells[static_cast<int64_t>(blockIdx.x) * plan.cells_of_unit() + i] = stats;
     } else if (unit.y.first_cell + row < plan.y.wanted && unit.x.first_cell + col < plan.x.wanted) {
       const int64_t output = (unit.place.region * plan.y.wanted + unit.y.first_cell + row) * plan.x.wanted;
-      out.set_cell(output + unit.x.first_cell + col, stats,
-                   static_cast<int64_t>(most(0, height)) * most(0, width));
+      set_cell(out, output + unit.x.first_cell + col, stats,
+               static_cast<int64_t>(most(0, height)) * most(0, width));
     }
   }
   return total;
 }
 
-// visit(at, row, x) for the groups of kPixels that a unit's pixels lie in, at x from the unit's edge. Groups
-// count from the image's edge: the first and the last may reach into other regions. Where lanes read
-// together, a warp stays in a row.
+// Calls visit(at, row, x) for each group of kPixels pixels in which pixels of the unit lie, with `row` and
+// `x` counted from the unit's edge. Groups are counted from the image's edge, so that the first and the last
+// group of a row may reach into other regions. Where kPixels is 1 the lanes of a warp may read together, so
+// that a warp stays in a row.
 template <typename Source, typename Visit>
 __device__ void each_group(const Source& source, const Unit& unit, float* warp, const Visit& visit) {
   constexpr int kPixels = Source::kPixels, kLanes = static_cast<int>(kWarp);
@@ -329,7 +332,7 @@ __device__ void each_group(const Source& source, const Unit& unit, float* warp, 
   }
 }
 
-// A thread's part of the sums of a unit.
+// The scores of a unit, summed over the pixels of one thread.
 struct ScoreSums {
   double margin = 0, least_confidence = 0, impurity = 0;
 
@@ -340,7 +343,7 @@ struct ScoreSums {
     impurity += static_cast<double>(pixels.entropy[i]) * impurity_here;
   }
 
-  // All threads of the block together.
+  // Writes the sums over all threads. All threads of the block call this together.
   __device__ void store(const Scores& scores, double* sums) const {
     const auto put = [&](bool wanted, double value) {
       if (!wanted) return;
@@ -356,7 +359,7 @@ struct ScoreSums {
 
 template <typename Source, bool kScored>
 __global__ void __launch_bounds__(kThreads, kScored ? 6 : 8)
-    measure_units(Source source, Plan plan, Scratch scratch, Outputs out, ImpurityMap impurity) {
+    measure_units(Source source, Plan plan, Scratch scratch, RegionOutputs out, ImpurityMap impurity) {
   constexpr int kPixels = Source::kPixels;
   const Unit& unit = unit_of_block(plan);
   float* const tile = dynamic_shared<float>();
@@ -399,7 +402,7 @@ __global__ void __launch_bounds__(kThreads, kScored ? 6 : 8)
     }
     take(pixels, row, x, simple);
   });
-  // The others, which need care.
+  // The pixels that measure() could not measure, whose entropy is NaN so far.
   if (__any_sync(kWholeWarp, again))
     each_group(source, unit, warp, [&](const auto& at, int row, int x) {
       float* const entropies = tile + row * unit.x.count + x;
@@ -421,7 +424,7 @@ __global__ void __launch_bounds__(kThreads, kScored ? 6 : 8)
 }
 
 // Block r adds up the units of region r.
-__global__ void __launch_bounds__(kThreads) add_up(Plan plan, Scratch scratch, Outputs out) {
+__global__ void __launch_bounds__(kThreads) add_up(Plan plan, Scratch scratch, RegionOutputs out) {
   wait_for_kernel_before();
   const Place place = place_of(plan, blockIdx.x);
   const int units = plan.units_of_region();
@@ -455,8 +458,8 @@ __global__ void __launch_bounds__(kThreads) add_up(Plan plan, Scratch scratch, O
   }
 }
 
-// The cells of region r from their pieces: block r, a warp for each cell.
-__global__ void __launch_bounds__(kThreads) merge_pieces(Plan plan, Scratch scratch, Outputs out) {
+// Block r makes the cells of region r of their pieces, with a warp for each cell.
+__global__ void __launch_bounds__(kThreads) merge_pieces(Plan plan, Scratch scratch, RegionOutputs out) {
   const Place place = place_of(plan, blockIdx.x);
   const int lane = static_cast<int>(threadIdx.x % kWarp), pieces = plan.y.pieces * plan.x.pieces;
   const auto part = [](const Axis& axis, int cell, int piece) {
@@ -475,7 +478,7 @@ __global__ void __launch_bounds__(kThreads) merge_pieces(Plan plan, Scratch scra
     }
     stats.merge_lanes(static_cast<int>(kWarp));
     const int64_t area = static_cast<int64_t>(plan.y.size(row, place.height)) * plan.x.size(col, place.width);
-    if (lane == 0) out.set_cell(place.region * plan.y.wanted * plan.x.wanted + i, stats, area);
+    if (lane == 0) set_cell(out, place.region * plan.y.wanted * plan.x.wanted + i, stats, area);
   }
 }
 
@@ -490,17 +493,12 @@ int64_t region_features_scratch(const TensorView& logits, Extent region_size, bo
 }
 
 void region_features(const TensorView& logits, Extent region_size, bool keep_edge, Extent size,
-                     bool align_corners, const Scores& scores, const TensorView& class_hist,
-                     const TensorView& entropy_min, const TensorView& entropy_avg,
-                     const TensorView& entropy_max, const TensorView& entropy_sum,
-                     const TensorView& score_sum, const TensorView& scratch, Stream stream) {
+                     bool align_corners, const Scores& scores, const RegionOutputs& out,
+                     const TensorView& scratch, Stream stream) {
   const OnDevice here(logits.device);
   const LogitView view(logits, size, align_corners);
-  const Plan plan(view, region_size, keep_edge, {entropy_min.sizes[2], entropy_min.sizes[3]}, scores);
+  const Plan plan(view, region_size, keep_edge, out.cells, scores);
   if (plan.regions() == 0) return;
-  const auto data = [](const TensorView& output) { return static_cast<float*>(output.data); };
-  const Outputs out{data(class_hist),  data(entropy_min), data(entropy_avg),
-                    data(entropy_max), data(entropy_sum), data(score_sum)};
   const Scratch kept(plan, scratch.data);
   ImpurityMap impurity(view, scores);
   impurity.use(static_cast<char*>(scratch.data) + plan.scratch_bytes());
@@ -511,7 +509,7 @@ void region_features(const TensorView& logits, Extent region_size, bool keep_edg
     launch(measure_units<decltype(source), scored>, static_cast<unsigned>(plan.units()), kThreads, shared,
            as_cuda(stream), source, plan, kept, out, impurity);
   };
-  // With scores or without, the classes come in the same chunks: the entropies are the same to the last bit.
+  // With scores and without, the classes come in equal chunks, so that scores change no bit of an entropy.
   dispatch_logits(view, [&](auto source) {
     with_classes<kPixelsOfThread>(source, [&](auto source) {
       if (plan.kinds > 1)

@@ -22,19 +22,15 @@ from ralx.ops.arguments import (
     check_cells,
     check_edge,
     check_flag,
-    check_integer,
-    check_labels,
     check_logits,
     check_pair,
-    check_rank,
     check_region_size,
-    check_same_device,
     check_size,
-    check_tensor,
-    place_in,
     threads_for,
     tiles_along,
 )
+from ralx.ops.label_map_features import label_map_features
+from ralx.ops.region_outputs import region_outputs, stack_sums
 from ralx.ops.registration import cuda_kernels, register, stream_of
 from ralx.ops.scores import NO_SCORES, Score, Wanted, check_scores, scores_ref, unpack
 
@@ -57,7 +53,7 @@ class RegionFeatures(NamedTuple):
 
     def vector(self) -> Tensor:
         """[N, R, C + 3·ch·cw]: class_hist, then entropy_min, entropy_avg, entropy_max, cells row-major."""
-        return torch.cat([self.class_hist, *(pooled.flatten(2) for pooled in self[1:4])], dim=2)
+        return _vector(self)
 
 
 class ScoredRegionFeatures(NamedTuple):
@@ -80,7 +76,12 @@ class ScoredRegionFeatures(NamedTuple):
 
     def vector(self) -> Tensor:
         """As RegionFeatures.vector."""
-        return RegionFeatures(*self[:5]).vector()
+        return _vector(self)
+
+
+def _vector(features: RegionFeatures | ScoredRegionFeatures) -> Tensor:
+    maps = features.entropy_min, features.entropy_avg, features.entropy_max
+    return torch.cat([features.class_hist, *(pooled.flatten(2) for pooled in maps)], dim=2)
 
 
 @overload
@@ -171,10 +172,9 @@ def region_features(
     keep_edge = check_edge(edge)
     wanted = check_scores(scores, neighbourhood)
     if regions is not None:
-        _check_regions(logits, regions, size, region_size, cells, keep_edge)
-        num_regions = check_integer("num_regions", num_regions, 0)
-        *features, score_sum, count = _label_map_op(
-            logits.detach(), regions.detach(), num_regions, align_corners, wanted
+        _check_no_grid(region_size, cells, keep_edge)
+        *features, score_sum, count = label_map_features(
+            logits, regions, num_regions, size, align_corners, wanted
         )
         return ScoredRegionFeatures(*RegionFeatures(*features), count, *unpack(wanted, score_sum))
     if num_regions is not None:
@@ -189,23 +189,7 @@ def region_features(
     return ScoredRegionFeatures(*pooled, count, *unpack(wanted, score_sum))
 
 
-def _check_regions(
-    logits: Tensor,
-    regions: object,
-    size: tuple[int, int],
-    region_size: object,
-    cells: object,
-    keep_edge: bool,
-) -> None:
-    regions = check_tensor("regions", regions)
-    check_labels("regions", regions)
-    check_rank("regions", regions, "N, H, W")
-    check_same_device("logits", logits, "regions", regions)
-    if regions.shape != (logits.shape[0], *size):
-        raise ValueError(
-            f"regions must have the shape of the images, [{logits.shape[0]}, {size[0]}, {size[1]}], "
-            f"got {list(regions.shape)}"
-        )
+def _check_no_grid(region_size: object, cells: object, keep_edge: bool) -> None:
     if region_size is not None:
         raise ValueError(f"region_size must be None where regions are given, got {region_size!r}")
     if check_pair("cells", cells) not in (_CELLS, (1, 1)):
@@ -234,7 +218,7 @@ def region_features_ref(
     keep_edge: bool = False,
     scores: Sequence[int] = NO_SCORES,
 ) -> tuple[Tensor, ...]:
-    """The same in plain torch; the last of its tensors holds the scores' sums [S, N, R]."""
+    """The op in plain torch; the last of its tensors holds the scores' sums [S, N, R]."""
     size = size or (logits.shape[-2], logits.shape[-1])
     logits = upsample_ref(computed(logits), size, align_corners)
     if keep_edge:
@@ -250,7 +234,7 @@ def region_features_ref(
         pooled.mean(-1).float(),
         pooled.amax(-1).float(),
         regions.sum((2, 3)).float(),
-        _stack(sums, logits, regions.shape[1]),
+        stack_sums(sums, logits, regions.shape[1]),
     )
 
 
@@ -267,48 +251,8 @@ def _ragged_ref(
         class_hist_by_id(logits.argmax(1), region, num_regions, classes),
         *(field.float().unflatten(1, (num_regions, *cells)) for field in pooled[1:4]),
         pool_by_id(entropy, region, num_regions).total.float(),
-        _stack(sums, logits, num_regions),
+        stack_sums(sums, logits, num_regions),
     )
-
-
-def label_map_features_ref(
-    logits: Tensor,
-    regions: Tensor,
-    num_regions: int,
-    align_corners: bool = False,
-    scores: Sequence[int] = NO_SCORES,
-) -> tuple[Tensor, ...]:
-    """Regions of a label map in plain torch; ids outside 0..R-1 are no region."""
-    regions = regions.long()
-    logits = upsample_ref(computed(logits), (regions.shape[1], regions.shape[2]), align_corners)
-    pooled = pool_by_id(entropy_ref(logits), regions, num_regions)
-    sums = [pool_by_id(score, regions, num_regions).total for score in scores_ref(logits, Wanted(*scores))]
-    return (
-        class_hist_by_id(logits.argmax(1), regions, num_regions, logits.shape[1]),
-        *(field.float()[..., None, None] for field in pooled[1:4]),
-        pooled.total.float(),
-        _stack(sums, logits, num_regions),
-        pooled.pixels,
-    )
-
-
-def _stack(sums: list[Tensor], logits: Tensor, num_regions: int) -> Tensor:
-    """[N, R] of each score → float32 [S, N, R]"""
-    return torch.stack(sums).float() if sums else logits.new_empty(0, len(logits), num_regions).float()
-
-
-def _outputs(logits: Tensor, regions: int, cells: tuple[int, int], scores: int) -> tuple[Tensor, ...]:
-    images, classes = logits.shape[:2]
-    pooled = (images, regions, *cells)
-    shapes = (
-        (images, regions, classes),
-        pooled,
-        pooled,
-        pooled,
-        (images, regions),
-        (scores, images, regions),
-    )
-    return tuple(logits.new_empty(shape, dtype=torch.float32) for shape in shapes)
 
 
 def _empty(
@@ -321,7 +265,7 @@ def _empty(
     scores: Sequence[int],
 ) -> tuple[Tensor, ...]:
     rows, cols = (tiles_along(whole, part, keep_edge) for whole, part in zip(size, region_size, strict=True))
-    return _outputs(logits, rows * cols, cells, Wanted(*scores).num_scores)
+    return region_outputs(logits, rows * cols, cells, Wanted(*scores).num_scores)
 
 
 def _cpu(
@@ -335,7 +279,7 @@ def _cpu(
 ) -> tuple[Tensor, ...]:
     outputs = _empty(logits, region_size, cells, size, align_corners, keep_edge, scores)
     threads = threads_for(logits.shape[0] * logits.shape[1] * size[0] * size[1])
-    _C.region_features(logits, region_size, keep_edge, size, align_corners, scores, *outputs, threads)
+    _C.region_features(logits, region_size, keep_edge, size, align_corners, scores, outputs, threads)
     return outputs
 
 
@@ -354,41 +298,7 @@ def _cuda(
     needed = cuda_kernels.region_features_scratch(logits, region_size, keep_edge, size, cells, scores)
     scratch = logits.new_empty(needed, dtype=torch.uint8)
     cuda_kernels.region_features(
-        logits, region_size, keep_edge, size, align_corners, scores, *outputs, scratch, stream_of(logits)
-    )
-    return outputs
-
-
-def _label_map_empty(
-    logits: Tensor, regions: Tensor, num_regions: int, align_corners: bool, scores: Sequence[int]
-) -> tuple[Tensor, ...]:
-    outputs = _outputs(logits, num_regions, (1, 1), Wanted(*scores).num_scores)
-    return *outputs, logits.new_empty((len(logits), num_regions), dtype=torch.int64)
-
-
-def _label_map_cpu(
-    logits: Tensor, regions: Tensor, num_regions: int, align_corners: bool, scores: Sequence[int]
-) -> tuple[Tensor, ...]:
-    outputs = _label_map_empty(logits, regions, num_regions, align_corners, scores)
-    name, position, value = _C.label_map_features(
-        logits, regions, align_corners, scores, *outputs, threads_for(logits.shape[1] * regions.numel())
-    )
-    if name:
-        where = place_in(regions, position)
-        raise ValueError(f"regions must be below num_regions={num_regions}, got {value} at {where}")
-    return outputs
-
-
-def _label_map_cuda(
-    logits: Tensor, regions: Tensor, num_regions: int, align_corners: bool, scores: Sequence[int]
-) -> tuple[Tensor, ...]:
-    if logits.dtype == torch.float64:
-        return label_map_features_ref(logits, regions, num_regions, align_corners, scores)
-    outputs = _label_map_empty(logits, regions, num_regions, align_corners, scores)
-    needed = cuda_kernels.label_map_features_scratch(logits, regions, num_regions, scores)
-    scratch = logits.new_empty(needed, dtype=torch.uint8)
-    cuda_kernels.label_map_features(
-        logits, regions, align_corners, scores, *outputs, scratch, stream_of(logits)
+        logits, region_size, keep_edge, size, align_corners, scores, outputs, scratch, stream_of(logits)
     )
     return outputs
 
@@ -400,13 +310,4 @@ _op = register(
     cuda=_cuda,
     ref=region_features_ref,
     fake=_empty,
-)
-
-_label_map_op = register(
-    "label_map_features(Tensor logits, Tensor regions, SymInt num_regions, bool align_corners, "
-    "int[3] scores) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-    cpu=_label_map_cpu,
-    cuda=_label_map_cuda,
-    ref=label_map_features_ref,
-    fake=_label_map_empty,
 )

@@ -14,6 +14,7 @@
 #include "common/pixel_math.h"
 #include "confusion_matrix/confusion_matrix.h"
 #include "kl_histogram/kl_histogram.h"
+#include "label_map_features/label_map_features.h"
 #include "region_features/region_features.h"
 
 namespace {
@@ -94,12 +95,19 @@ void test_exp_and_log() {
 // What region_features and label_map_features write, of N images.
 struct Features {
   int64_t regions, scores;
+  ralx::Extent cells;
   std::vector<float> hist, low, mean, high, sum, score_sum;
   std::vector<int64_t> pixel_count;
 
-  Features(int64_t classes, int64_t regions, int64_t cells, int64_t scores)
-      : regions(regions), scores(scores), hist(N * regions * classes), low(N * regions * cells), mean(low),
-        high(low), sum(N * regions), score_sum(scores * N * regions), pixel_count(N * regions) {}
+  Features(int64_t classes, int64_t regions, ralx::Extent cells, int64_t scores)
+      : regions(regions), scores(scores), cells(cells), hist(N * regions * classes),
+        low(N * regions * cells.height * cells.width), mean(low), high(low), sum(N * regions),
+        score_sum(scores * N * regions), pixel_count(N * regions) {}
+
+  ralx::RegionOutputs outputs() {
+    return {regions,     cells,      hist.data(),      low.data(),        mean.data(),
+            high.data(), sum.data(), score_sum.data(), pixel_count.data()};
+  }
 };
 
 constexpr int64_t kNeighbourhood = 5;
@@ -180,14 +188,10 @@ void test_region_features(bool keep_edge, bool with_scores, int threads) {
   std::vector<float> logits = random_logits(N * C * H * W);
   const int64_t grid_rows = keep_edge ? rows + 1 : rows, grid_cols = keep_edge ? cols + 1 : cols;
   const int64_t regions = grid_rows * grid_cols, scores = with_scores ? 3 : 0;
-  Features out(C, regions, CH * CW, scores);
+  Features out(C, regions, {CH, CW}, scores);
   RALX_KERNEL(region_features)
   (view(logits, DType::float32, {N, C, H, W}), {RH, RW}, keep_edge, {H, W}, false,
-   {with_scores, with_scores, with_scores ? kNeighbourhood : 0},
-   view(out.hist, DType::float32, {N, regions, C}), view(out.low, DType::float32, {N, regions, CH, CW}),
-   view(out.mean, DType::float32, {N, regions, CH, CW}), view(out.high, DType::float32, {N, regions, CH, CW}),
-   view(out.sum, DType::float32, {N, regions}), view(out.score_sum, DType::float32, {scores, N, regions}),
-   threads);
+   {with_scores, with_scores, with_scores ? kNeighbourhood : 0}, out.outputs(), threads);
   for (int64_t n = 0; n < N; ++n)
     for (int64_t r = 0; r < regions; ++r) {
       const int64_t top = r / grid_cols * RH, left = r % grid_cols * RW;
@@ -204,16 +208,9 @@ void test_region_features(bool keep_edge, bool with_scores, int threads) {
 
 ralx::BadLabel label_map_features(std::vector<float>& logits, std::vector<int16_t>& map, Features& out,
                                   int threads) {
-  const TensorView hist = view(out.hist, DType::float32, {N, out.regions, C});
-  const auto of_regions = [&](std::vector<float>& data) {
-    return view(data, DType::float32, {N, out.regions, 1, 1});
-  };
   return RALX_KERNEL(label_map_features)(
       view(logits, DType::float32, {N, C, H, W}), view(map, DType::int16, {N, H, W}), false,
-      {out.scores > 0, out.scores > 0, out.scores > 0 ? kNeighbourhood : 0}, hist, of_regions(out.low),
-      of_regions(out.mean), of_regions(out.high), of_regions(out.sum),
-      view(out.score_sum, DType::float32, {out.scores, N, out.regions}),
-      view(out.pixel_count, DType::int64, {N, out.regions}), threads);
+      {out.scores > 0, out.scores > 0, out.scores > 0 ? kNeighbourhood : 0}, out.outputs(), threads);
 }
 
 void test_label_map_features(bool with_scores, int threads) {
@@ -221,7 +218,7 @@ void test_label_map_features(bool with_scores, int threads) {
   std::vector<float> logits = random_logits(N * C * H * W);
   std::vector<int16_t> map(N * H * W);
   for (size_t i = 0; i < map.size(); ++i) map[i] = static_cast<int16_t>(i * i % 97 % 10) - 1;
-  Features out(C, regions, 1, with_scores ? 3 : 0);
+  Features out(C, regions, {1, 1}, with_scores ? 3 : 0);
   CHECK(label_map_features(logits, map, out, threads).kind == ralx::BadLabel::none);
   std::vector<PixelSums> expected(N * regions);
   for (int64_t i = 0; i < N * H * W; ++i)
@@ -241,12 +238,10 @@ void test_label_map_features(bool with_scores, int threads) {
 void test_upsampling_of_a_constant(int threads) {
   std::vector<float> logits(C * 3 * 4);
   for (size_t i = 0; i < logits.size(); ++i) logits[i] = i / 12 == 2 ? 7.0f : 0.0f;
-  std::vector<float> hist(C), low(1), mean(1), high(1), sum(1), none;
+  std::vector<float> hist(C), low(1), mean(1), high(1), sum(1);
   RALX_KERNEL(region_features)
   (view(logits, DType::float32, {1, C, 3, 4}), {50, 90}, false, {50, 90}, true, {false, false, 0},
-   view(hist, DType::float32, {1, 1, C}), view(low, DType::float32, {1, 1, 1, 1}),
-   view(mean, DType::float32, {1, 1, 1, 1}), view(high, DType::float32, {1, 1, 1, 1}),
-   view(sum, DType::float32, {1, 1}), view(none, DType::float32, {0, 1, 1}), threads);
+   {1, {1, 1}, hist.data(), low.data(), mean.data(), high.data(), sum.data(), nullptr, nullptr}, threads);
   const double entropy = softmax(logits.data(), 12).entropy;
   CHECK(hist[2] == 1 && std::abs(low[0] - entropy) < 1e-5 && std::abs(high[0] - entropy) < 1e-5);
 }
@@ -356,19 +351,11 @@ void test_any_width(DType dtype, int64_t width, int threads) {
       const TensorView map_view = view(map, DType::uint8, {N, height, out_width});
       for (const int64_t scores : {0, 3}) {
         const ralx::Scores wanted{scores > 0, scores > 0, scores};
-        Features grid(C, regions, 1, scores), labelled(C, regions, 1, scores);
-        const auto of = [](std::vector<float>& data) {
-          return view(data, DType::float32, {N, regions, 1, 1});
-        };
+        Features grid(C, regions, {1, 1}, scores), labelled(C, regions, {1, 1}, scores);
         RALX_KERNEL(region_features)
-        (in, {2, out_width}, true, {height, out_width}, false, wanted,
-         view(grid.hist, DType::float32, {N, regions, C}), of(grid.low), of(grid.mean), of(grid.high),
-         of(grid.sum), view(grid.score_sum, DType::float32, {scores, N, regions}), threads);
+        (in, {2, out_width}, true, {height, out_width}, false, wanted, grid.outputs(), threads);
         RALX_KERNEL(label_map_features)
-        (in, map_view, true, wanted, view(labelled.hist, DType::float32, {N, regions, C}), of(labelled.low),
-         of(labelled.mean), of(labelled.high), of(labelled.sum),
-         view(labelled.score_sum, DType::float32, {scores, N, regions}),
-         view(labelled.pixel_count, DType::int64, {N, regions}), threads);
+        (in, map_view, true, wanted, labelled.outputs(), threads);
         CHECK(grid.sum[0] >= 0 && grid.high[0] < 2 && labelled.high[0] == 0 && labelled.high[1] < 2);
         CHECK(labelled.pixel_count[1] == height * out_width);
       }

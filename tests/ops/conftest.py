@@ -22,10 +22,10 @@ def _use_cuda_kernels(path: str) -> None:
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    for op in ("bald", "confusion_matrix", "kl_histogram", "region_features"):
+    for op in ("bald", "confusion_matrix", "kl_histogram", "label_map_features", "region_features"):
         python = vars(sys.modules[f"ralx.ops.{op}"])
         python |= {"cuda_kernels": module.cuda, "stream_of": lambda tensor: 0}
-        # _op calls _cuda, _label_map_op _label_map_cuda.
+        # _op calls _cuda, _update_op calls _update_cuda.
         python |= {
             name: python[f"{name.removesuffix('op')}cuda"] for name in list(python) if name.endswith("_op")
         }

@@ -41,11 +41,13 @@ def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.skipif(HOST_GRID is not None, reason="runs already on the host's grid")
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("op", ["region_features", "bald", "confusion_matrix", "kl_histogram"])
+@pytest.mark.parametrize(
+    "op", ["region_features", "label_map_features", "bald", "confusion_matrix", "kl_histogram"]
+)
 def test_the_cuda_kernels_keep_what_the_cpus_keep(module: Path, op: str) -> None:
     files = [f"test_{op}.py"]
     if op == "region_features":
-        files += ["test_label_map_regions.py", "test_ragged_edges.py", "test_scores.py"]
+        files += ["test_ragged_edges.py", "test_scores.py"]
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
     command += ["-k", " and ".join(f"not {other}" for other in OTHERS)]
     result = subprocess.run(

@@ -37,7 +37,8 @@ POOLED = ("entropy_min", "entropy_avg", "entropy_max")
 
 
 def reference(x: Tensor, *arguments) -> RegionFeatures:
-    return RegionFeatures(*region_features_ref(x.double(), *arguments)[:5])
+    *features, _ = region_features_ref(x.double(), *arguments)
+    return RegionFeatures(*features)
 
 
 def assert_right(x: Tensor, region_size, cells, size, align_corners) -> None:
@@ -457,15 +458,18 @@ def test_a_negated_view_is_read_as_negated() -> None:
 
 def test_wrong_tensors_do_not_reach_the_kernel() -> None:
     outputs = _empty(X, (8, 8), (4, 4), (16, 16), False, False, [0, 0, 0])
-    right = [X, (8, 8), False, (16, 16), False, [0, 0, 0], *outputs, 1]
-    _C.region_features(*right)
+
+    def call(logits: object, outputs: object) -> None:
+        _C.region_features(logits, (8, 8), False, (16, 16), False, [0, 0, 0], outputs, 1)
+
+    call(X, outputs)
     assert torch.equal(outputs[0], region_features(X, (8, 8), cells=(4, 4)).class_hist)
-    places = [place for place, argument in enumerate(right) if isinstance(argument, torch.Tensor)]
-    for place in places:
-        wrong = [*right[:place], right[place].numpy(), *right[place + 1 :]]
+    arrays = [(*outputs[:place], outputs[place].numpy(), *outputs[place + 1 :]) for place in range(6)]
+    for wrong in (*arrays, outputs[:5], (*outputs, outputs[0], outputs[0]), list(outputs), outputs[0]):
         with pytest.raises(TypeError, match="incompatible function arguments"):
-            _C.region_features(*wrong)
-    assert len(places) > 5
+            call(X, wrong)
+    with pytest.raises(TypeError, match="incompatible function arguments"):
+        call(X.numpy(), outputs)
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -2,22 +2,23 @@
 
 #include <cstdint>
 
-#include "common/buffer.h"
-#include "common/class_counts.h"
+#include "common/cpu/buffer.h"
+#include "common/cpu/class_counts.h"
 #include "common/region_grid.h"
 
 namespace ralx::RALX_ISA {
 
-// What units of work found in the regions they cover, a row of regions [cols] each; added up in the units'
-// order, so that the number of threads doesn't show.
+// The sums and class counts that units of work find. A unit covers some pixel rows of one row of regions
+// [cols]. The numbers of the units are added up in the units' order, so that no result depends on the number
+// of threads.
 class RegionTotals {
  public:
-  // kinds: how many sums a region has.
+  // `kinds` is how many sums a region has.
   RegionTotals(const RegionGrid& grid, int64_t classes, int64_t units, int64_t kinds)
       : grid_(grid), classes_(classes), kinds_(kinds), sums_(units * kinds * grid.cols),
         counts_(units * grid.cols * classes) {}
 
-  // Of a unit [kinds, cols], not initialised.
+  // The sums of a unit [kinds, cols], not initialised.
   double* sums(int64_t unit) { return sums_.data() + unit * kinds_ * grid_.cols; }
 
   void set_counts(int64_t unit, const ClassCounts& counts) {
@@ -25,7 +26,7 @@ class RegionTotals {
     for (int64_t i = 0; i < grid_.cols * classes_; ++i) out[i] = counts.count(i);
   }
 
-  // A sum of one row of regions, made by units begin .. end - 1, to out [cols].
+  // Writes sum `kind` of the row of regions that units begin .. end - 1 cover, to out [cols].
   void add_up(int64_t kind, int64_t begin, int64_t end, float* out) const {
     for (int64_t col = 0; col < grid_.cols; ++col) {
       double total = 0;
@@ -35,7 +36,7 @@ class RegionTotals {
     }
   }
 
-  // The class histograms [cols, C] of row `row` of the regions.
+  // Writes the class histograms [cols, C] of row `row` of the regions, which units begin .. end - 1 cover.
   void add_up_classes(int64_t row, int64_t begin, int64_t end, float* class_hist) const {
     for (int64_t i = 0; i < grid_.cols * classes_; ++i) {
       int64_t count = 0;

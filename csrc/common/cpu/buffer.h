@@ -14,7 +14,8 @@ namespace ralx::RALX_ISA {
 
 constexpr int64_t kCacheLine = 64;
 
-// AddressSanitizer knows whole allocations only: an Arena tells it where pieces end, and keeps them apart.
+// AddressSanitizer knows whole allocations only. So an Arena tells AddressSanitizer where its pieces end, and
+// leaves a gap behind each piece.
 #if defined(__SANITIZE_ADDRESS__)
 constexpr int64_t kGap = kCacheLine;
 inline void forbid(const void* memory, int64_t bytes) {
@@ -29,8 +30,8 @@ inline void forbid(const void*, int64_t) {}
 inline void allow(const void*, int64_t) {}
 #endif
 
-// Memory on cache-line bounds, not initialised. Made before a parallel region starts, since an exception
-// (std::bad_alloc) must not leave one.
+// Memory on cache-line bounds, not initialised. A Buffer is made before a parallel region starts, since an
+// exception (std::bad_alloc) must not leave a parallel region.
 template <typename T>
 class Buffer {
  public:
@@ -50,7 +51,8 @@ class Buffer {
   T* data_;
 };
 
-// Hands out pieces of one thread's scratch memory; without memory it only measures them.
+// Hands out pieces of one thread's scratch memory. An Arena without memory only adds up the sizes of the
+// pieces.
 class Arena {
  public:
   explicit Arena(char* base) : base_(base) {}
@@ -71,8 +73,9 @@ class Arena {
   int64_t used_ = 0;
 };
 
-// Scratch memory for `threads` workers, each of which takes from its arena whatever make_worker takes. One
-// more is made without memory, to measure: a worker's constructor takes pieces, and writes to none of them.
+// Scratch memory for `threads` workers, each made by make_worker(arena). One more worker is made from an
+// Arena without memory, to measure how much a worker takes. So the constructor of a worker takes pieces, but
+// writes to none of them.
 class ThreadScratch {
  public:
   template <typename MakeWorker>

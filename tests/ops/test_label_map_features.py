@@ -1,4 +1,4 @@
-"""region_features(regions=…): regions of any shape, given as a label map."""
+"""label_map_features, by its public way region_features(regions=…): regions given as a label map."""
 
 import os
 import subprocess
@@ -34,7 +34,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ralx.ops import region_features
 from ralx.ops._reference import pool_by_id
-from ralx.ops.region_features import ScoredRegionFeatures, label_map_features_ref
+from ralx.ops.label_map_features import label_map_features_ref
+from ralx.ops.region_features import ScoredRegionFeatures
 
 POOLED = ("entropy_min", "entropy_avg", "entropy_max")
 LABEL_DTYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)

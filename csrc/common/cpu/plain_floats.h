@@ -6,10 +6,11 @@
 
 namespace ralx::RALX_ISA {
 
-// While it lives, this thread keeps subnormal numbers and rounds to nearest, whatever it did before. After
-// torch.set_flush_denormal(True) a thread takes subnormal numbers for 0, and so does every thread that it
-// starts, but none that was there already: results would depend on it, and on who computes them. Each thread
-// of a kernel has one, before its first number.
+// While a PlainFloats lives, its thread keeps subnormal numbers and rounds to nearest, whatever the thread
+// did before. After torch.set_flush_denormal(True) a thread takes subnormal numbers for 0, and so does every
+// thread that it starts, but no thread that was running already. Without PlainFloats a result would depend on
+// that setting, and on which thread computes the result. Each thread of a kernel makes a PlainFloats before
+// its first number.
 class PlainFloats {
  public:
   PlainFloats() : before_(state()) { set_state(kPlain); }
@@ -18,10 +19,11 @@ class PlainFloats {
   PlainFloats& operator=(const PlainFloats&) = delete;
 
  private:
-  // No number may be computed on the wrong side of the change: hence "memory", where all of them come from.
+  // No number may be computed on the wrong side of the change. All numbers come from memory, so that the
+  // clobber "memory" keeps their computation on its side.
 #if defined(__x86_64__)
   using State = uint32_t;
-  static constexpr State kPlain = 0x1f80;  // no exception stops the program
+  static constexpr State kPlain = 0x1f80;  // no floating-point exception stops the program
   static State state() {
     State now;
     asm volatile("stmxcsr %0" : "=m"(now)::"memory");

@@ -1,5 +1,5 @@
-// Logits that are bilinearly upsampled as they are read; the few pixels of the source that a warp needs stay
-// in the first-level cache. What a source offers is said in logit_pixels.h.
+// Sources (see logit_pixels.h) of logits that are bilinearly upsampled as they are read; the few small-image
+// pixels that a warp needs stay in the first-level cache.
 #pragma once
 
 #include <cmath>
@@ -7,14 +7,14 @@
 #include <cstdint>
 
 #include "common/bilinear.h"
-#include "common/cuda.h"
-#include "common/logit_view.h"
+#include "common/gpu/cuda.h"
+#include "common/gpu/logit_view.h"
 #include "common/scalar.h"
 
 namespace ralx::RALX_ISA {
 
-// bilinear() along one axis of an image, without a division: by a multiplication with 2^shift / denominator,
-// rounded up, which is exact below 2^31.
+// bilinear() along one axis of an image, without a division: a multiplication by 2^shift / denominator,
+// rounded up, gives the exact quotient of numbers below 2^31.
 class UpsampledAxis {
  public:
   struct Place {
@@ -47,7 +47,7 @@ class UpsampledAxis {
     const auto last = static_cast<int32_t>(source_ - 1);
     if (first >= last) return {last, last, 0.0f};
     const auto whole = static_cast<float>(denominator_), part = static_cast<float>(rest);
-    const float weight = part * one_over_;  // to the last bit but one; then to the last
+    const float weight = part * one_over_;  // right to the last bit but one; fmaf() corrects the last
     return {first, first + (rest > 0 ? 1 : 0), fmaf(fmaf(-weight, whole, part), one_over_, weight)};
   }
 
@@ -60,9 +60,9 @@ class UpsampledAxis {
   float one_over_ = 1;
 };
 
-// Of one axis: (1 - weight) · first + weight · second. Where the source's pixel itself is hit, `first`
-// and `second` are the same and the weights ½: exact, and no neighbour of weight 0 is looked at, which may be
-// -inf.
+// Interpolates along one axis: (1 - weight) · a + weight · b. Where a pixel of the source itself is hit, a
+// and b are both that pixel, and each has weight ½: the result is exact, and no neighbour of weight 0, which
+// may be -inf, is looked at.
 struct Mix {
   float first, second;
 
@@ -72,7 +72,7 @@ struct Mix {
   RALX_HD float operator()(float a, float b) const { return first * a + second * b; }
 };
 
-// From any strides.
+// Upsampled logits of any strides, a pixel a thread.
 template <typename Stored>
 struct UpsampledLogits {
   static constexpr int kPixels = 1, kClasses = 0;
@@ -124,9 +124,10 @@ struct UpsampledLogits {
   UpsampledAxis rows, columns;
 };
 
-// Upsampled more than three times: four neighbours lie between three columns of the source, which are
-// interpolated between their rows first. That takes six loads for four logits, and three multiply-adds for
-// each: one of the columns has weight 0. The columns lie side by side, or with kLast the classes do.
+// Logits upsampled more than three times: four neighbouring pixels lie between three columns of the source.
+// Each column is interpolated between its two rows first, which takes six loads; then each of the four logits
+// takes three multiply-adds, one of them with weight 0. In memory the columns lie side by side or, with
+// kLast, the classes do.
 template <typename Stored, bool kLast>
 struct WidelyUpsampledLogits {
   static constexpr int kPixels = 4, kClasses = 0, kColumns = 3;
@@ -196,7 +197,7 @@ struct WidelyUpsampledLogits {
   __device__ At at(int64_t t, int64_t n, int64_t y, int64_t x, bool, float*) const {
     At at = {{}, static_cast<uint32_t>(view.stride_c * sizeof(Stored)), Mix(0), {}};
     const UpsampledAxis::Place row = rows.at(y);
-    int32_t first = 0;  // of the three columns
+    int32_t first = 0;  // the first of the three columns
     RALX_UNROLL
     for (int i = 0; i < kPixels; ++i) {
       const UpsampledAxis::Place column = columns.at(x + i);

@@ -3,25 +3,27 @@
 #include <cstdint>
 
 #include "common/bilinear.h"
-#include "common/buffer.h"
-#include "common/pixel_math.h"
+#include "common/cpu/buffer.h"
+#include "common/cpu/dispatch.h"
+#include "common/cpu/vector_math.h"
 #include "common/scalar.h"
-#include "common/simd.h"
 
 namespace ralx::RALX_ISA {
 
-// Pixels are worked on in blocks [C, kBlock<Real>]: two vectors, so that one computes while the other waits.
+// Pixels are worked on in blocks [C, kBlock<Real>] of two vectors, so that the processor computes with one
+// vector while the other waits for its operands.
 constexpr int kVectorsPerBlock = 2;
 template <typename Real>
 constexpr int64_t kBlock = kVectorsPerBlock * kLanes<Real>;
-// Pixels that are converted, transposed or upsampled at once; they stay in the first-level cache.
+// How many pixels are converted, transposed or upsampled at once; their logits stay in the first-level cache.
 constexpr int64_t kChunk = 64;
-// How many pixels ahead memory is asked for: there are too many classes for the processor to see a pattern.
+// How many pixels ahead logits are prefetched: with so many classes the processor itself sees no pattern in
+// the addresses.
 constexpr int64_t kAhead = 128;
 
 // Logits [N, C, h, w] of any strides and dtype, seen as images of H×W pixels: at native size, or upsampled as
-// they are read. Those of several passes [T, N, C, h, w] are images too: number t · N + n. Real is what they
-// are computed in.
+// they are read. Logits of several passes [T, N, C, h, w] are T · N images: image n of pass t is number t · N
+// + n. Real is the type in which all is computed.
 template <typename Real>
 class LogitSource {
  public:
@@ -45,24 +47,26 @@ class LogitSource {
 
   const int64_t images, classes, height, width, source_height, source_width;
   const bool resized;
-  // If resized: the columns of the source between which a column lies, and the second one's weight.
+  // If resized: for each column of the image, the two columns of the source between which the column lies,
+  // and the weight of the second.
   Buffer<int32_t> first, second;
   Buffer<Real> weight;
-  // Whether the neighbours of each vector of columns lie within a vector.
+  // Whether the neighbours of each vector of columns lie within one vector of the source.
   bool close_neighbours = true;
 
   Neighbours rows_around(int64_t y) const { return bilinear(y, source_height, height, align_corners_); }
 
   // Whether vectors can be loaded from a row of the source.
   bool has_vectors() const { return !resized && stride_x_ == 1; }
-  // Row y of the source where it can be computed on as it lies, else null: class c is class_stride() further
-  // on.
+  // Row y of the source where a block can lie in the source itself, else null. Class c lies c ·
+  // class_stride() further on.
   const Real* row_in_place(int64_t image, int64_t y) const {
     constexpr DType kDType = sizeof(Real) == 4 ? DType::float32 : DType::float64;
     if (!has_vectors() || dtype_ != kDType) return nullptr;
     return static_cast<const Real*>(data_) + offset(image, y, 0);
   }
-  // Calls function(row) with the row as it is stored, class_stride() likewise.
+  // Calls function(row) with row y in the type in which it is stored. Class c lies c · class_stride() further
+  // on.
   template <typename Function>
   void with_row(int64_t image, int64_t y, const Function& function) const {
     dispatch_floating(dtype_, [&](auto stored) {
@@ -71,7 +75,7 @@ class LogitSource {
   }
   int64_t class_stride() const { return stride_c_; }
 
-  // Pixels x .. x + count - 1 of row y of the source, all classes; class c goes to out + c · out_stride.
+  // Loads pixels x .. x + count - 1 of row y of the source, all classes: class c to out + c · out_stride.
   void load(int64_t image, int64_t y, int64_t x, int64_t count, Real* out, int64_t out_stride) const {
     dispatch_floating(dtype_, [&](auto stored) {
       const auto* in = static_cast<const decltype(stored)*>(data_) + offset(image, y, x);
@@ -109,7 +113,8 @@ class LogitSource {
     for (int i = 0; i < 4; ++i) four[i] = static_cast<Real>(to_real(in[i]));
   }
 
-  // in [count, C] → out [C, count], in squares of 4×4 as far as there are 4 classes; the last may overlap.
+  // in [count, C] → out [C, count], in squares of 4×4 where there are at least 4 classes; the square of the
+  // last four classes may overlap the one before.
   template <typename Stored>
   static void transpose(const Stored* __restrict in, int64_t count, int64_t classes, Real* __restrict out,
                         int64_t out_stride) {
@@ -146,14 +151,15 @@ class LogitSource {
   const int64_t stride_t_, stride_n_, stride_c_, stride_y_, stride_x_;
 };
 
-// A block of pixels: class c's lie at pixels + c · class_stride.
+// A block of pixels: the numbers of class c lie at pixels + c · class_stride.
 template <typename Real>
 struct Block {
   const Real* pixels;
   int64_t class_stride;
 };
 
-// A block of logits and the largest ones of its pixels; NaN is left out, -inf stands where nothing is left.
+// A block of logits and the largest logit of each of its pixels, NaN left out: -inf where all logits of a
+// pixel are NaN.
 template <typename Real>
 struct LogitBlock : Block<Real> {
   Vector<Real> largest[kVectorsPerBlock];
@@ -167,7 +173,8 @@ class LogitReader {
       : source_(source), chunk_(arena.take<Real>(source.classes * kChunk)),
         largest_(arena.take<Real>(kChunk)) {
     if (!source.resized) return;
-    narrow_ = arena.take<Real>(source.classes * source.source_width + kLanes<Real>);  // look_up reads beyond
+    // look_up() reads beyond the last class.
+    narrow_ = arena.take<Real>(source.classes * source.source_width + kLanes<Real>);
     for (Row& row : wide_) row = {arena.take<Real>(source.classes * source.width), -1, -1};
   }
 
@@ -183,8 +190,8 @@ class LogitReader {
     below_ = rows.second == rows.first ? nullptr : stretch(rows.second, rows.first);
   }
 
-  // Pixels x .. x + kBlock - 1 of the current row, x a multiple of kBlock; those beyond the row are 0. Valid
-  // until the next call. Inline, so that the largest logits stay in registers.
+  // Pixels x .. x + kBlock - 1 of the current row, where x is a multiple of kBlock; pixels beyond the row are
+  // 0. The block is valid until the next call. Inline, so that the largest logits stay in registers.
   inline __attribute__((always_inline)) LogitBlock<Real> read(int64_t x) {
     LogitBlock<Real> block;
     if (row_ != nullptr && x + kBlock<Real> <= source_.width) {
@@ -209,7 +216,8 @@ class LogitReader {
     int64_t image, y;
   };
 
-  // The largest logits of kVectors vectors of pixels; visit(c, v, logit) sees all of them on the way.
+  // Finds the largest logits of kVectors vectors of pixels; visit(c, v, logit) sees each vector of logits on
+  // the way.
   template <int kVectors, typename Stored, typename Visit>
   void scan(const Stored* in, int64_t class_stride, Vector<Real>* largest, const Visit& visit) const {
     Vector<Real> best[kVectors];
@@ -228,8 +236,8 @@ class LogitReader {
     for (int v = 0; v < kVectors; ++v) largest[v] = best[v];
   }
 
-  // Makes the chunk that begins at pixel x. Of many classes the cache doesn't keep what was asked for ahead:
-  // long pieces of each are better than blocks.
+  // Makes the chunk that begins at pixel x. With many classes the cache doesn't keep prefetched logits until
+  // their block comes; so a chunk takes a piece of each class that is longer than a block.
   void fill(int64_t x) {
     const int64_t count = min_of(kChunk, source_.width - x);
     chunk_x_ = x;
@@ -241,7 +249,7 @@ class LogitReader {
       gather(count);
   }
 
-  // From vectors: the logits are widened and compared in one go.
+  // Makes the chunk from vectors of the source, whose logits are widened and compared in one go.
   template <int kVectors>
   void convert() {
     Vector<Real> largest[kVectors];
@@ -278,7 +286,7 @@ class LogitReader {
     if (below_ == nullptr) {
       for (int64_t i = 0; i < count; ++i) out[i] = above[i];
     } else if (count == kChunk) {
-      blend_rows(above, below_ + offset, kChunk, out);  // of a known length, so without a rest
+      blend_rows(above, below_ + offset, kChunk, out);  // the constant length leaves no remainder
     } else {
       blend_rows(above, below_ + offset, count, out);
     }
@@ -292,8 +300,8 @@ class LogitReader {
     for (int64_t i = 0; i < count; ++i) out[i] = rest * above[i] + weight * below[i];
   }
 
-  // Row y of the source at full width. The last two are kept: on the way down an image each is made once.
-  // `keep` is the one that must stay.
+  // Row y of the source at full width. The last two rows are kept, so that each row is made once on the way
+  // down an image. `keep` is the row that must not be replaced.
   const Real* stretch(int64_t y, int64_t keep) {
     for (const Row& row : wide_)
       if (row.image == image_ && row.y == y) return row.pixels;
@@ -323,10 +331,11 @@ class LogitReader {
 
   const LogitSource<Real>& source_;
   Real* const chunk_;    // [C, kChunk]
-  Real* const largest_;  // [kChunk], of the chunk's pixels
+  Real* const largest_;  // [kChunk]: largest logits of the chunk's pixels
   int64_t image_ = 0, y_ = 0, chunk_x_ = 0, chunk_end_ = 0;
   const Real* row_ = nullptr;
-  // Upsampled: a row of the source [C, w], and two of them at full width, the neighbours of the current row.
+  // If resized: a row of the source [C, w], and at full width the two rows of the source between which the
+  // current row lies.
   Real* narrow_ = nullptr;
   Row wide_[2] = {};
   const Real* above_ = nullptr;

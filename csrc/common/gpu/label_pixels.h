@@ -19,7 +19,7 @@ struct LabelPixels {
     return label[0];
   }
 
-  // Of neighbours, from x on; -1 where Label can't hold the number.
+  // The labels of neighbouring pixels, from x on; -1 where Label can't hold a label.
   template <typename Label, int kPixels>
   RALX_HD void read(int64_t n, int64_t y, int64_t x, Label (&label)[kPixels]) const {
     const int64_t first = n * stride_n + y * stride_y + x * stride_x;

@@ -3,14 +3,14 @@
 
 #include <cstdint>
 
-#include "common/half_pairs.h"
-#include "common/logit_pixels.h"
-#include "common/pixel_math.h"
+#include "common/gpu/fast_math.h"
+#include "common/gpu/half_pairs.h"
+#include "common/gpu/logit_pixels.h"
 
 namespace ralx::RALX_ISA {
 
-// The largest and the second largest logit of each pixel and the class of the largest, the first of equal
-// ones. Where one is NaN the largest is, and nothing else is right.
+// The largest and the second largest logit of each pixel, and the class of the largest logit, the lowest of
+// equal ones. Where a logit is NaN the largest is NaN too; the second and the class are then of no use.
 template <bool kSecond, typename Source>
 struct Largest {
   static constexpr int kPixels = Source::kPixels;
@@ -44,7 +44,7 @@ struct Largest {
   int32_t label_[kPixels];
 };
 
-// The same of halves as they lie in memory, two at once.
+// Largest of 16-bit logits, which are compared as they lie in memory, two at once.
 template <bool kSecond, typename Short, int kPixels>
 struct LargestOfPairs {
   static constexpr int kWords = kPixels / 2;
@@ -88,7 +88,7 @@ template <bool kSecond, int kClasses, int kPixels>
 struct Largest<kSecond, PlanarLogits<BFloat16, kClasses, kPixels>>
     : LargestOfPairs<kSecond, BFloat16, kPixels> {};
 
-// The predicted class of each pixel, as torch.argmax has it.
+// The predicted class of each pixel, by torch.argmax's rules.
 template <typename Source>
 __device__ void predict(const Source& source, const typename Source::At& at,
                         int32_t (&label)[Source::kPixels]) {

@@ -1,4 +1,4 @@
-// Two halves in one word, which a GPU computes with at once.
+// Two 16-bit floats in one word, with which a GPU computes in one instruction.
 #pragma once
 
 #include <cstdint>
@@ -18,13 +18,15 @@ struct LowestPair<BFloat16> {
   static constexpr uint32_t kBits = 0xff80ff80u;
 };
 
-// One half after the other.
+// function(x, y) of the first floats of a and b, and of the second floats.
 template <typename Short, typename Function>
 RALX_HD uint32_t each_half(uint32_t a, uint32_t b, const Function& function) {
   const auto half = [](uint32_t word, int i) { return Short{static_cast<uint16_t>(word >> 16 * i)}; };
   return function(half(a, 0), half(b, 0)) | function(half(a, 1), half(b, 1)) << 16;
 }
 
+// In each half of the result: max_of_pairs() has the larger float, or NaN where one is NaN; min_of_pairs()
+// has the smaller float, or the other one where one is NaN; greater_pairs() has all bits set where a > b.
 #if defined(__CUDA_ARCH__)
 #define RALX_OF_PAIRS(name, Short, instruction)                      \
   __device__ inline uint32_t name(uint32_t a, uint32_t b, Short) {   \
@@ -47,8 +49,6 @@ __device__ inline uint32_t greater_pairs(uint32_t a, uint32_t b, BFloat16) {
 #endif
 #undef RALX_OF_PAIRS
 #else
-// Of each half the larger, or NaN where one is NaN; the smaller, or the other one where one is NaN; all bits
-// set where a > b.
 template <typename Short>
 uint32_t max_of_pairs(uint32_t a, uint32_t b, Short) {
   return each_half<Short>(a, b, [](Short x, Short y) -> uint32_t {

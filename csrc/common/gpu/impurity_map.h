@@ -1,13 +1,14 @@
-// The impurity of every pixel, before the pass that sums it up: a window reaches beyond the region, so all
-// predicted classes come first, at the price of a second read of the logits.
+// The impurity of every pixel on a GPU, made before the pass that sums up impurities: a window reaches beyond
+// its region, so the classes of all pixels have to be predicted first, at the price of a second read of the
+// logits.
 #pragma once
 
 #include <cstdint>
 
-#include "common/cuda.h"
-#include "common/largest_logit.h"
-#include "common/logit_pixels.h"
-#include "region_features/scores.h"
+#include "common/gpu/cuda.h"
+#include "common/gpu/largest_logit.h"
+#include "common/gpu/logit_pixels.h"
+#include "common/scores.h"
 
 namespace ralx::RALX_ISA {
 
@@ -16,9 +17,9 @@ constexpr int kPredictThreads = 256;
 // Memory and sizes of the maps; `images` is 0 where no impurity is wanted.
 struct ImpurityMap {
   int64_t images;
-  int32_t height, width, classes, reach;  // a window reaches so many pixels to each side
-  bool in_shared;                         // the counts of a window
-  int64_t* log_table;                     // [(2 reach + 1)² + 1]: c_log_c
+  int32_t height, width, classes, reach;  // `reach`: pixels from a window's centre to its edge
+  bool in_shared;                         // whether the counts of the windows lie in shared memory
+  int64_t* log_table;                     // [(2 reach + 1)² + 1]: c_log_c(c)
   int32_t* labels;                        // [N, H, W]
   float* impurity;                        // [N, H, W]
   uint16_t* counts;                       // [blocks, C, kWarp], unless in_shared
@@ -33,7 +34,7 @@ struct ImpurityMap {
   RALX_HD int64_t largest_window() const { return (2 * reach + 1) * (2 * reach + 1); }
   size_t count_bytes() const { return sizeof(uint16_t) * kWarp * static_cast<size_t>(classes); }
 
-  // Rows that a lane goes down: long enough that the first window is no great part of the work.
+  // How many rows a lane goes down: so many that counting its first window is no great part of the work.
   RALX_HD int32_t run() const { return reach > 16 ? 2 * reach : 32; }
   RALX_HD int64_t strips() const { return (width + 31) / 32; }
   RALX_HD int64_t runs() const { return images * strips() * ((height + run() - 1) / run()); }
@@ -41,7 +42,7 @@ struct ImpurityMap {
     return static_cast<unsigned>(min_of(runs(), multiprocessors() * (in_shared ? 64 : 1)));
   }
 
-  // A multiple of 8.
+  // Bytes of scratch memory, a multiple of 8.
   int64_t bytes() const {
     if (images == 0) return 0;
     const auto counted = in_shared ? 0 : static_cast<int64_t>(count_bytes()) * blocks();
@@ -55,7 +56,7 @@ struct ImpurityMap {
     counts = reinterpret_cast<uint16_t*>(impurity + pixels());
   }
 
-  // Of a pixel; 0 where none is wanted.
+  // The impurity of a pixel; 0 where no impurity is wanted.
   __device__ float at(int64_t n, int64_t y, int64_t x) const {
     return images == 0 ? 0 : impurity[(n * height + y) * width + x];
   }
@@ -79,12 +80,12 @@ __global__ void __launch_bounds__(kPredictThreads, 2)
   });
 }
 
-// The classes in the window of one lane, and Σ c ln c of their counts.
+// The counts of the classes in one lane's window, and Σ c ln c over these counts.
 class Window {
  public:
   __device__ Window(const ImpurityMap& map, uint16_t* counts) : map_(map), counts_(counts) {}
 
-  // The pixels of a row from column `begin` on.
+  // Adds (step = 1) or removes (step = -1) pixels begin .. end - 1 of a row.
   __device__ void add(const int32_t* labels, int32_t begin, int32_t end, int step) {
     for (int32_t x = begin; x < end; ++x) {
       uint16_t& place = counts_[labels[x] * static_cast<int64_t>(kWarp)];
@@ -106,7 +107,8 @@ class Window {
   int32_t pixels_ = 0;
 };
 
-// Each lane goes down a column: the window takes in a row below and lets go of one above.
+// Each lane goes down a column of the image: with each pixel, its window gains a row below and loses a row
+// above.
 template <int kLanes>
 __global__ void __launch_bounds__(kLanes) measure_windows(ImpurityMap map) {
   const int lane = static_cast<int>(threadIdx.x);
@@ -127,9 +129,9 @@ __global__ void __launch_bounds__(kLanes) measure_windows(ImpurityMap map) {
     const int32_t bottom = top + map.run() < map.height ? top + map.run() : map.height;
     const auto row = [&](int32_t y) { return map.labels + (n * map.height + y) * map.width; };
     Window window(map, counts + lane);
-    int32_t begin = first(top), end = begin;  // rows of the window
+    int32_t begin = first(top), end = begin;  // the window has rows begin .. end - 1
     for (int32_t y = top; y < bottom; ++y) {
-      // Let go first, or a count could be too large for the table.
+      // The rows above go first, or a count could be too large for the table.
       for (; begin < first(y); ++begin) window.add(row(begin), left, right, -1);
       for (; end < last(y, map.height); ++end) window.add(row(end), left, right, 1);
       map.impurity[(n * map.height + y) * map.width + x] = window.impurity();
@@ -138,7 +140,7 @@ __global__ void __launch_bounds__(kLanes) measure_windows(ImpurityMap map) {
   }
 }
 
-// Fills the map.
+// Computes the impurity of all pixels.
 inline void make_impurity(const LogitView& logits, const ImpurityMap& map, cudaStream_t stream) {
   if (map.pixels() == 0) return;
   dispatch_logits(logits, [&](auto source) {

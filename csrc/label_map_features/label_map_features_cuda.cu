@@ -1,20 +1,23 @@
-// Pixels of a region may lie anywhere, so all threads add to one set of totals, in integers: their order
-// doesn't show. A thread's neighbours are of one region as a rule and are added together, a warp's equal
-// classes too; the lowest and highest entropies are looked up first, since they seldom change. So a pixel
-// takes less than one atomic operation, beside its logits.
-#include "common/cuda.h"
-#include "common/label_pixels.h"
-#include "region_features/fixed_point.h"
-#include "region_features/impurity_map.h"
-#include "region_features/pixel_scores.h"
-#include "region_features/region_features.h"
+// The pixels of a region may lie anywhere, so all threads add to one set of totals with atomic operations.
+// The totals are integers, so that no result depends on the order of the additions. Three things keep the
+// number of atomic operations below one a pixel: a thread first adds up those of its neighbouring pixels that
+// are of one region; a warp counts its pixels of one region and class together; and the lowest and highest
+// entropies, which seldom change, are read before they are replaced.
+#include "common/gpu/cuda.h"
+#include "common/gpu/impurity_map.h"
+#include "common/gpu/label_pixels.h"
+#include "common/gpu/pixel_scores.h"
+#include "common/scores.h"
+#include "label_map_features/fixed_point.h"
+#include "label_map_features/label_map_features.h"
 
 namespace ralx::RALX_ISA {
 namespace {
 
 constexpr int kThreads = 128, kBlocksPerMultiprocessor = 3;
 
-// Entropies, which are >= 0 or NaN, as numbers > 0 of the same order, and of the reverse. NaN is above all.
+// Entropies, which are >= 0 or NaN, as integers > 0: high_key() keeps their order, low_key() reverses it. NaN
+// has the highest key of both.
 constexpr uint32_t kNaNKey = 0xffffffffu, kZeroKey = 0x80000000u;
 RALX_HD uint32_t high_key(float entropy) {
   return entropy == entropy ? kZeroKey + (bit_cast<uint32_t>(entropy) & ~kZeroKey) : kNaNKey;
@@ -29,7 +32,7 @@ RALX_HD float from_low(uint32_t key) {
   return key == kNaNKey ? __builtin_nanf("") : bit_cast<float>(kZeroKey - key);
 }
 
-// Of one region, as far as a thread has seen it.
+// The pixels of one region that a thread has seen in its current group.
 struct Sums {
   uint32_t low = 0, high = 0;
   int64_t of_kind[4] = {};
@@ -48,7 +51,7 @@ struct Sums {
   }
 };
 
-// All regions of all images; zero at first.
+// The totals of all regions of all images; their memory is zero at first.
 struct Totals {
   int64_t images, regions;
   int classes, kinds;
@@ -72,7 +75,7 @@ struct Totals {
     counts = high + all();
   }
 
-  // To region number r of all images.
+  // Adds to region r, which is numbered through all images.
   __device__ void add(int64_t r, const Sums& more) const {
     if (more.low > low[r]) atomicMax(&low[r], more.low);
     if (more.high > high[r]) atomicMax(&high[r], more.high);
@@ -88,7 +91,7 @@ struct Totals {
     put(scores.neighbourhood > 0, more.of_kind[3]);
   }
 
-  // All lanes of a warp together; of no region where r < 0.
+  // Counts a pixel of region r, or of no region where r < 0. All lanes of a warp call this together.
   __device__ void count_class(int64_t r, int32_t label) const {
     const int64_t place = r < 0 ? -1 : r * classes + label;
     const unsigned equal = __match_any_sync(kWholeWarp, place);
@@ -126,13 +129,8 @@ __global__ void __launch_bounds__(kThreads, Source::kInterpolates ? 2 : kBlocksP
   });
 }
 
-struct Outputs {
-  float *class_hist, *entropy_min, *entropy_avg, *entropy_max, *entropy_sum, *score_sum;
-  int64_t* pixel_count;
-};
-
-// A warp writes a region.
-__global__ void __launch_bounds__(kThreads) write_regions(Totals totals, Outputs out) {
+// Each warp writes a region.
+__global__ void __launch_bounds__(kThreads) write_regions(Totals totals, RegionOutputs out) {
   const int64_t r = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) / kWarp;
   if (r >= totals.all()) return;
   const int lane = static_cast<int>(threadIdx.x % kWarp);
@@ -167,13 +165,11 @@ int64_t label_map_features_scratch(const TensorView& logits, const TensorView& r
 }
 
 void label_map_features(const TensorView& logits, const TensorView& regions, bool align_corners,
-                        const Scores& scores, const TensorView& class_hist, const TensorView& entropy_min,
-                        const TensorView& entropy_avg, const TensorView& entropy_max,
-                        const TensorView& entropy_sum, const TensorView& score_sum,
-                        const TensorView& pixel_count, const TensorView& scratch, Stream stream) {
+                        const Scores& scores, const RegionOutputs& out, const TensorView& scratch,
+                        Stream stream) {
   const OnDevice here(logits.device);
   const LogitView view(logits, {regions.sizes[1], regions.sizes[2]}, align_corners);
-  Totals totals(view, class_hist.sizes[1], scores);
+  Totals totals(view, out.regions, scores);
   if (totals.all() == 0) return;
   totals.use(scratch.data);
   set_zero(scratch.data, static_cast<size_t>(totals.used_bytes()), as_cuda(stream));
@@ -190,16 +186,9 @@ void label_map_features(const TensorView& logits, const TensorView& regions, boo
            kThreads / kWarp * source.warp_bytes(), as_cuda(stream), source, groups, LabelPixels(regions),
            totals, impurity);
   };
-  // In the chunks of classes that a grid's features take: the entropies are the same to the last bit.
+  // The classes come in the chunks in which region_features takes them, so that both ops have equal entropies
+  // to the last bit.
   dispatch_logits(view, [&](auto source) { with_classes<kPixelsOfThread>(source, measure); });
-  const auto data = [](const TensorView& output) { return static_cast<float*>(output.data); };
-  const Outputs out{data(class_hist),
-                    data(entropy_min),
-                    data(entropy_avg),
-                    data(entropy_max),
-                    data(entropy_sum),
-                    data(score_sum),
-                    static_cast<int64_t*>(pixel_count.data)};
   launch(write_regions, blocks_for(totals.all(), kThreads / kWarp), kThreads, 0, as_cuda(stream), totals,
          out);
 }

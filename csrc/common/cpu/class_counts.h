@@ -2,8 +2,8 @@
 
 #include <cstdint>
 
-#include "common/block_math.h"
-#include "common/buffer.h"
+#include "common/cpu/block_math.h"
+#include "common/cpu/buffer.h"
 #include "common/region_grid.h"
 
 namespace ralx::RALX_ISA {
@@ -18,7 +18,8 @@ class ClassCounts {
     for (int64_t i = 0; i < grid_.cols * classes_ * kCounters; ++i) counts_[i] = 0;
   }
 
-  // Labels of the whole row, or of pixels begin .. end - 1.
+  // Counts the labels of the whole row, or of pixels begin .. end - 1, where labels[0] is the label of pixel
+  // `begin`.
   void add_row(const int32_t* labels) { add(labels, 0, grid_.covered_width()); }
 
   void add(const int32_t* labels, int64_t begin, int64_t end) {
@@ -30,8 +31,8 @@ class ClassCounts {
     }
   }
 
-  // Pixels begin .. end - 1, at most kBlock of them: bit i of masks[c] tells whether class c is a largest one
-  // of pixel begin + i. The lowest of equal classes counts.
+  // Counts pixels begin .. end - 1, at most kBlock: bit i of masks.of(c) tells whether class c has the
+  // largest logit of pixel begin + i. Of several such classes the lowest is counted.
   template <typename Real>
   void add(const BlockMasks<Real>& masks, int64_t begin, int64_t end) {
     for (int64_t x = begin; x < end;) {
@@ -57,8 +58,8 @@ class ClassCounts {
   }
 
  private:
-  // Neighbouring pixels mostly have the same class, and adding to one counter again and again waits for the
-  // last addition each time: so each class has a few.
+  // Neighbouring pixels mostly have the same class, and an addition to a counter waits for the last addition
+  // to that counter. So each class has a few counters, which take turns.
   static constexpr int kCounters = 4;
 
   const RegionGrid& grid_;

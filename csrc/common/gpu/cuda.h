@@ -1,5 +1,5 @@
-// What a <op>_cuda.cu needs of CUDA beyond the language. It is C++ too: compiled as such,
-// tests/cpp/host_grid.h takes the GPU's place.
+// Launches, streams and shared memory, as every <op>_cuda.cu uses them. Such a file is C++ too: where it is
+// compiled as C++, tests/cpp/host_grid.h takes the GPU's place.
 #pragma once
 
 #if defined(__CUDACC__)
@@ -16,7 +16,7 @@
 #include "common/isa.h"
 #include "common/tensor_view.h"
 
-// Before a loop whose variables are to be registers.
+// Stands before a loop that must be unrolled, so that the arrays which it indexes are registers.
 #if defined(__CUDA_ARCH__)
 #define RALX_UNROLL _Pragma("unroll")
 #else
@@ -26,7 +26,7 @@
 namespace ralx::RALX_ISA {
 
 constexpr unsigned kWarp = 32, kWholeWarp = 0xffffffffu;
-constexpr size_t kUsualShared = 48 << 10;  // a block has so many bytes without asking
+constexpr size_t kUsualShared = 48 << 10;  // bytes of shared memory that a block has without asking
 
 constexpr unsigned blocks_for(int64_t work, int64_t per_block) {
   return static_cast<unsigned>((work + per_block - 1) / per_block);
@@ -41,7 +41,7 @@ inline void check(cudaError_t error, const char* what) {
     throw std::runtime_error(std::string("CUDA: ") + what + ": " + cudaGetErrorString(error));
 }
 
-// The device of the tensors is the current one while this lives.
+// While an OnDevice lives, the device of the tensors is the current device.
 class OnDevice {
  public:
   explicit OnDevice(int device) {
@@ -91,15 +91,15 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_
   check(cudaGetLastError(), "a kernel can't be started");
 }
 
-// Whether there is code for GPUs that can start a kernel before the one before it has ended.
+// Whether this build has code for GPUs that can start a kernel before the previous kernel has ended.
 constexpr bool built_to_overlap() {
   for (const int arch : {__CUDA_ARCH_LIST__})
     if (arch >= 900) return true;
   return false;
 }
 
-// Like launch(), but the kernel may start before the one before it in the stream has ended: it has to call
-// wait_for_kernel_before() in all threads, ahead of what it does with anything that that one writes.
+// Like launch(), but the kernel may start before the previous kernel in the stream has ended. So all threads
+// of the kernel call wait_for_kernel_before() before they touch any memory that the previous kernel writes.
 template <typename... Parameters, typename... Arguments>
 void launch_overlapping(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
                         cudaStream_t stream, Arguments... arguments) {
@@ -130,7 +130,8 @@ __device__ inline void wait_for_kernel_before() {
 #endif
 }
 
-// The kernel after this one may start, once all blocks have said so or have ended.
+// Lets the next kernel in the stream start, once all blocks of this kernel have called
+// let_next_kernel_start() or have ended.
 __device__ inline void let_next_kernel_start() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");

@@ -1,4 +1,4 @@
-#include "common/isa.h"
+#include "common/cpu/kernel.h"
 
 #include <atomic>
 #include <stdexcept>

@@ -1,14 +1,18 @@
+#include "label_map_features/label_map_features.h"
+
 #include <omp.h>
 
-#include "common/label_rows.h"
-#include "common/plain_floats.h"
-#include "region_features/fixed_point.h"
-#include "region_features/pixel_rows.h"
+#include "common/cpu/dispatch.h"
+#include "common/cpu/label_rows.h"
+#include "common/cpu/pixel_rows.h"
+#include "common/cpu/plain_floats.h"
+#include "common/scores.h"
+#include "label_map_features/fixed_point.h"
 
 namespace ralx::RALX_ISA {
 namespace {
 
-// What was found in the regions of one image.
+// The pixels that one thread found in the regions of one image.
 template <typename Real>
 struct Totals {
   Real *min, *max;  // [R] of the entropy; NaN stays NaN
@@ -73,15 +77,10 @@ class Worker {
   int64_t* const region_;  // [W]
 };
 
-struct Outputs {
-  float *class_hist, *entropy_min, *entropy_avg, *entropy_max, *entropy_sum, *score_sum;
-  int64_t* pixel_count;
-};
-
-// Of region r, number `out_r` among those of all images.
+// Writes region r, which is number `out_r` among the regions of all images, from the totals of all threads.
 template <typename Real>
 void write(const Totals<Real>* totals, int threads, int64_t r, int64_t regions, int64_t classes,
-           int64_t kinds, int64_t out_r, int64_t all_regions, const Outputs& out) {
+           int64_t kinds, int64_t out_r, int64_t all_regions, const RegionOutputs& out) {
   Real min = totals[0].min[r], max = totals[0].max[r];
   for (int t = 1; t < threads; ++t) {
     const Real other_min = totals[t].min[r], other_max = totals[t].max[r];
@@ -111,9 +110,11 @@ void write(const Totals<Real>* totals, int threads, int64_t r, int64_t regions, 
 }
 
 template <typename Real>
-BadLabel compute(const LogitSource<Real>& source, const LabelRows& map, int64_t regions, const Scores& scores,
-                 const Outputs& out, int threads) {
-  // Each thread has totals of its own: all together no more than the logits of an image.
+BadLabel compute(const LogitSource<Real>& source, const LabelRows& map, const Scores& scores,
+                 const RegionOutputs& out, int threads) {
+  const int64_t regions = out.regions;
+  // Each thread has totals of its own. There are only so many threads that all totals together take no more
+  // memory than the logits of an image.
   threads = static_cast<int>(min_of(threads, 1 + source.height * source.width / (regions > 0 ? regions : 1)));
   const auto make_worker = [&](Arena& arena) { return Worker<Real>(source, map, regions, scores, arena); };
   ThreadScratch scratch(threads, make_worker);
@@ -122,7 +123,7 @@ BadLabel compute(const LogitSource<Real>& source, const LabelRows& map, int64_t 
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
     const PlainFloats plain;
-    const int thread = omp_get_thread_num(), team = omp_get_num_threads();  // maybe fewer than asked for
+    const int thread = omp_get_thread_num(), team = omp_get_num_threads();  // maybe fewer than `threads`
     Arena arena = scratch.arena(thread);
     Worker<Real> worker = make_worker(arena);
     worker.prepare();
@@ -146,23 +147,12 @@ BadLabel compute(const LogitSource<Real>& source, const LabelRows& map, int64_t 
 }  // namespace
 
 BadLabel label_map_features(const TensorView& logits, const TensorView& regions, bool align_corners,
-                            const Scores& scores, const TensorView& class_hist, const TensorView& entropy_min,
-                            const TensorView& entropy_avg, const TensorView& entropy_max,
-                            const TensorView& entropy_sum, const TensorView& score_sum,
-                            const TensorView& pixel_count, int threads) {
-  const auto data = [](const TensorView& view) { return static_cast<float*>(view.data); };
-  const Outputs out{data(class_hist),
-                    data(entropy_min),
-                    data(entropy_avg),
-                    data(entropy_max),
-                    data(entropy_sum),
-                    data(score_sum),
-                    static_cast<int64_t*>(pixel_count.data)};
+                            const Scores& scores, const RegionOutputs& out, int threads) {
   BadLabel bad{BadLabel::none, 0, 0};
   dispatch_real(logits.dtype, [&](auto real) {
     using Real = decltype(real);
     const LogitSource<Real> source(logits, {regions.sizes[1], regions.sizes[2]}, align_corners);
-    bad = compute(source, LabelRows{regions}, class_hist.sizes[1], scores, out, threads);
+    bad = compute(source, LabelRows{regions}, scores, out, threads);
   });
   return bad;
 }

@@ -2,12 +2,12 @@
 
 #include <cstdint>
 
-#include "common/block_math.h"
-#include "region_features/scores.h"
+#include "common/cpu/block_math.h"
+#include "common/scores.h"
 
 namespace ralx::RALX_ISA {
 
-// The impurity of a row's pixels.
+// Computes the impurity of a row's pixels.
 class ImpurityRow {
  public:
   ImpurityRow(int64_t neighbourhood, int64_t classes, Arena& arena)
@@ -15,13 +15,13 @@ class ImpurityRow {
         c_log_c_(arena.take<int64_t>(neighbourhood * neighbourhood + 1)),
         counts_(arena.take<int32_t>(classes)) {}
 
-  // Once, before the first row.
+  // Must be called once, before the first row.
   void prepare() {
     const int64_t most = (2 * reach_ + 1) * (2 * reach_ + 1);
     for (int64_t c = 0; c <= most; ++c) c_log_c_[c] = c_log_c(c);
   }
 
-  // rows [num_rows]: the labels of the rows that the windows of this row reach.
+  // rows [num_rows]: the labels of every row into which the windows of this row reach.
   template <typename Real>
   void compute(const int32_t* const* rows, int64_t num_rows, int64_t width, Real* impurity) {
     for (int64_t c = 0; c < classes_; ++c) counts_[c] = 0;
@@ -37,7 +37,8 @@ class ImpurityRow {
     };
     for (int64_t x = 0; x < min_of(reach_, width); ++x) add_column(x, 1);
     for (int64_t x = 0; x < width; ++x) {
-      if (x > reach_) add_column(x - reach_ - 1, -1);  // first, or a count could be too large for the table
+      // The removal comes first, or a count could be too large for the table.
+      if (x > reach_) add_column(x - reach_ - 1, -1);
       if (x + reach_ < width) add_column(x + reach_, 1);
       impurity[x] = static_cast<Real>(impurity_of(pixels, c_log_c_[pixels], sum));
     }
@@ -45,7 +46,7 @@ class ImpurityRow {
 
  private:
   const int64_t reach_, classes_;
-  int64_t* const c_log_c_;  // of c = 0 .. neighbourhood²
+  int64_t* const c_log_c_;  // [neighbourhood² + 1]: c_log_c(c)
   int32_t* const counts_;   // [C] of the window
 };
 
@@ -61,7 +62,7 @@ class PixelRows {
         window_(arena.take<const int32_t*>(num_rows())),
         impurity_row_(scores.neighbourhood, source.classes, arena), impurity_(arena.take<Real>(padded_)) {}
 
-  // Before the first row.
+  // Must be called before the first row.
   void prepare() {
     for (int64_t i = 0; i < num_rows(); ++i) places_[i] = {-1, -1};
     if (scores_.neighbourhood > 0) impurity_row_.prepare();
@@ -77,10 +78,10 @@ class PixelRows {
     for (int64_t x = 0; x < source_.width; ++x) impurity_[x] *= entropy()[x];
   }
 
-  // Of the current row [W].
+  // Entropy and predicted class of the current row [W].
   const Real* entropy() const { return map_of(row_, kEntropy); }
   const int32_t* label() const { return label_of(row_); }
-  // Score number i of those asked for.
+  // Score i of the current row [W], numbered among the scores that are asked for.
   const Real* score(int64_t i) const {
     if (scores_.margin && i-- == 0) return map_of(row_, kMargin);
     if (scores_.least_confidence && i-- == 0) return map_of(row_, kLeastConfidence);
@@ -98,7 +99,7 @@ class PixelRows {
   Real* map_of(int64_t row, Map map) const { return maps_ + (row * kMaps + map) * padded_; }
   int32_t* label_of(int64_t row) const { return labels_ + row * padded_; }
 
-  // Where the maps of row y are, made now if they aren't there.
+  // Number of row y among the rows that are kept; makes the row's maps if they aren't kept.
   int64_t make(int64_t image, int64_t y) {
     const int64_t row = y % num_rows();
     if (places_[row].image == image && places_[row].y == y) return row;
@@ -129,7 +130,8 @@ class PixelRows {
     const V best = exp2_nonpositive(sums.step(first, v)) * one_over_z;
     const V next = exp2_nonpositive(sums.step(second, v)) * one_over_z;
     const auto keep = [&](Map map, V score) {
-      // Never below 0; NaN where the entropy is, which the largest logits alone needn't show.
+      // A score is never below 0, and NaN where the entropy is NaN, which the two largest logits needn't
+      // show.
       store(map_of(row, map) + x + at, entropy == entropy ? higher(V{}, score) : entropy);
     };
     keep(kMargin, Real(1) - (best - next));
@@ -143,7 +145,7 @@ class PixelRows {
   const int64_t padded_;
   Real* const maps_;       // [rows, kMaps, padded]
   int32_t* const labels_;  // [rows, padded]
-  Place* const places_;    // [rows], which row of which image is there
+  Place* const places_;    // [rows]: the image and the row whose maps are kept there
   const int32_t** const window_;
   ImpurityRow impurity_row_;
   Real* const impurity_;

@@ -33,7 +33,7 @@ using Vector = typename VectorOf<T>::Type;
 template <typename T>
 constexpr int kLanes = kVectorBytes / sizeof(T);
 
-// From and to memory that needn't be aligned.
+// Load from memory, and store to memory, that needn't be aligned.
 template <typename T>
 inline Vector<T> load(const T* from) {
   Vector<T> vector;
@@ -46,7 +46,8 @@ inline void store(T* to, Vector<T> vector) {
   __builtin_memcpy(to, &vector, sizeof(vector));
 }
 
-// A vector of stored numbers as what they are computed in; the second argument only tells the type.
+// Loads numbers as they are stored and converts them to V, the vector type in which they are computed; the
+// second argument is there for its type alone.
 template <typename Stored, typename V>
 inline V widen(const Stored* from, V vector) {
   for (uint32_t i = 0; i < sizeof(V) / sizeof(vector[0]); ++i) vector[i] = to_real(from[i]);
@@ -60,7 +61,7 @@ inline Vector<float> widen(const Half* from, Vector<float>) {
   return (Vector<float>)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
 }
 
-// The upper half of each lane from one permutation, the lower one zero.
+// One permutation fills the upper half of each lane; the lower half is zero.
 inline Vector<float> widen(const BFloat16* from, Vector<float>) {
   const __m512i places = _mm512_set_epi16(15, 0, 14, 0, 13, 0, 12, 0, 11, 0, 10, 0, 9, 0, 8, 0, 7, 0, 6, 0, 5,
                                           0, 4, 0, 3, 0, 2, 0, 1, 0, 0, 0);
@@ -98,8 +99,8 @@ inline bool all(V comparison) {
 #endif
 }
 
-// a · b + c, rounded once where kFused. Said outright: whether the compiler contracts an expression depends
-// on what is around it.
+// a · b + c, rounded once where kFused. The instruction is written out, because whether the compiler
+// contracts an expression depends on the code around the expression.
 #if defined(__AVX512F__)
 constexpr bool kFused = true;
 inline Vector<float> multiply_add(Vector<float> a, Vector<float> b, Vector<float> c) {
@@ -132,7 +133,7 @@ inline V multiply_add(V a, V b, V c) {
 }
 #endif
 
-// Bit i of the results tells whether lanes i are equal.
+// Bit i of the result tells whether a and b are equal in lane i.
 #if defined(__AVX512F__)
 inline uint32_t equal_lanes(Vector<float> a, Vector<float> b) {
   return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_EQ_OQ);

@@ -1,12 +1,13 @@
-// The per-pixel mathematics over a block of pixels.
+// A pixel's entropy on the CPU: softmax, entropy and argmax of a block of pixels. On a GPU,
+// common/gpu/pixel_scores.h computes them.
 #pragma once
 
-#include "common/logit_reader.h"
-#include "common/pixel_math.h"
+#include "common/cpu/logit_reader.h"
+#include "common/cpu/vector_math.h"
 
 namespace ralx::RALX_ISA {
 
-// Which classes of a block's pixels have the largest logit.
+// For each class, the pixels of a block that have their largest logit in the class.
 template <typename Real>
 class BlockMasks {
  public:
@@ -16,7 +17,7 @@ class BlockMasks {
     masks_[c * kVectorsPerBlock + v] = static_cast<uint16_t>(lanes);
   }
 
-  // Bit i tells of pixel i.
+  // Bit i tells whether class c has the largest logit of pixel i.
   uint32_t of(int64_t c) const {
     const uint16_t* mask = masks_ + c * kVectorsPerBlock;
     return mask[0] | static_cast<uint32_t>(mask[1]) << kLanes<Real>;
@@ -26,7 +27,8 @@ class BlockMasks {
   uint16_t* const masks_;  // [C, kVectorsPerBlock]
 };
 
-// label[i] = argmax of pixel i as torch.argmax has it, best[i] its value (NaN where there is one).
+// label[i] = argmax of pixel i by torch.argmax's rules; best[i] = the largest number of pixel i, or NaN where
+// one of its numbers is NaN.
 template <typename Real>
 inline void block_argmax(Block<Real> block, int64_t classes, Real* best, int32_t* label) {
   using Int = IntOf<Vector<Real>>;
@@ -51,33 +53,36 @@ template <typename Real>
 constexpr bool kReachesZero = false;
 #endif
 
-// The lanes of a comparison.
+// The result of a comparison of vectors: 0 or -1 in each lane.
 template <typename Real>
 using Lanes = IntOf<Vector<Real>>;
 
-// Of the classes of one block: z = Σ 2^t and tz = Σ t 2^t with t = (x - max) log2 e, up to a number that is
-// the same for all classes of a pixel and grows with max: p is 2^t / z, of the largest class too.
+// Sums over the classes of each pixel of a block: z = Σ 2^t and tz = Σ t 2^t with t = (x - max) log2 e. The
+// rounding of `shift` adds one number, which grows with max, to every t of a pixel; neither p = 2^t / z nor
+// the entropy depends on that number.
 template <typename Real>
 struct BlockSums {
   using V = Vector<Real>;
   static constexpr Real kLog = static_cast<Real>(kLog2E);
   V largest[kVectorsPerBlock], shift[kVectorsPerBlock], z[kVectorsPerBlock], tz[kVectorsPerBlock];
-  Lanes<Real> simple[kVectorsPerBlock];  // where the first way of computing t is right
+  Lanes<Real> simple[kVectorsPerBlock];  // where simple_step() is right
 
-  // In one instruction where there is a fused multiply-add.
+  // t of the logits x, in one instruction where there is a fused multiply-add. find_simple() tells where it
+  // is right.
   V simple_step(V x, int v) const {
     const V t = kFused ? multiply_add(x, V{} + kLog, shift[v]) : (x - largest[v]) * kLog;
-    return kReachesZero<Real> ? t : higher(V{} + kFloor<Real>, t);  // NaN stays
+    return kReachesZero<Real> ? t : higher(V{} + kFloor<Real>, t);  // NaN stays NaN
   }
 
-  // Right for -inf, and for logits so large that x - max is inf or that its bits are few.
+  // t of the logits x, right for every logit: also for -inf, and for logits so large that x - max is infinite
+  // or has few bits.
   V step(V x, int v) const {
     const V t = (x - largest[v]) * kLog;
     return simple[v] ? simple_step(x, v) : higher(V{} + kFloor<Real>, t);
   }
 
   void find_simple() {
-    // Up to this size `shift` is rounded by less than a quarter.
+    // A `shift` smaller than kLarge is rounded by less than a quarter.
     constexpr Real kLarge = sizeof(Real) == 4 ? Real(0x1p22) : Real(0x1p51);
     for (int v = 0; v < kVectorsPerBlock; ++v)
       simple[v] = (tz[v] == tz[v]) & (shift[v] < kLarge) & (shift[v] > -kLarge);
@@ -90,8 +95,9 @@ struct BlockSums {
   }
 };
 
-// visit(c, v, x, 2^t) sees vector v of each class on the way: once or, where some pixels need the other way,
-// twice, and the second time counts. A pixel's numbers don't depend on its neighbours.
+// Adds up the classes of a block by simple_step() and, where simple_step() isn't right for every pixel, again
+// from the start by step(). visit(c, v, x, 2^t) sees vector v of class c on the way; in a second round it
+// overwrites what it kept in the first. A pixel's sums don't depend on its neighbours.
 template <typename Real, typename Visit>
 inline __attribute__((always_inline)) void block_softmax(const LogitBlock<Real>& block, int64_t classes,
                                                          BlockSums<Real>& sums, const Visit& visit) {
@@ -132,7 +138,7 @@ inline __attribute__((always_inline)) void block_softmax(const LogitBlock<Real>&
 }
 
 // entropy[i] = Shannon entropy in nats of pixel i's softmax; visit(v, sums, 1 / z, entropy) sees each vector
-// of them and the sums they were made from.
+// of entropies and the sums from which it was made.
 template <typename Real, typename Visit>
 inline __attribute__((always_inline)) void block_entropy(const LogitBlock<Real>& block, int64_t classes,
                                                          Real* entropy, const Visit& visit) {

@@ -1,46 +1,50 @@
 // Logits as the threads of a GPU read them: each thread has kPixels neighbours of a row, one class after
-// another. A kernel is a template over the source, which knows the element type and the layout. Sources take
-// the classes in chunks of their own, and interpolate in their own order: what is computed from two layouts of
-// the same logits agrees to rounding, not to the last bit.
+// another. A kernel is a template over the source, which knows the element type and the layout. Each source
+// takes the classes in chunks of its own size and interpolates in an order of its own. So results from two
+// layouts of equal logits agree up to rounding, not to the last bit.
 #pragma once
 
 #include <cstdint>
 #include <type_traits>
 
-#include "common/cuda.h"
-#include "common/logit_view.h"
+#include "common/gpu/cuda.h"
+#include "common/gpu/logit_view.h"
+#include "common/gpu/upsampled_logits.h"
 #include "common/scalar.h"
-#include "common/upsampled_logits.h"
 
 namespace ralx::RALX_ISA {
 
 // Each source has
-//   kPixels                      pixels of a thread; x is a multiple of it, and the row's width too
-//   kInterpolates                whether a logit takes several loads, and registers for them
-//   kClasses                     how many classes there are; 0: view.classes
-//   at(t, n, y, x, wanted, warp) the logits of pixels x .. x + kPixels - 1: all lanes of a warp call it
-//                                together, also those that want no pixel; `warp` is shared memory of this
-//                                warp, warp_bytes() long, or null
-//   At::read(c)                  class c as it is stored, so that reading ahead costs few registers
-//   At::exact(c)                 the same; read(c) may give NaN beside logits that are not finite
-//   At::from(c)                  the same pixels, with class c as the first: then read(k) is cheap for a
-//                                constant k
-//   At::convert(raw, x)          as float
+//   kPixels         pixels of a thread; x and the row's width are multiples of kPixels
+//   kInterpolates   whether a logit takes several loads, and registers for them
+//   kClasses        how many classes there are; 0: view.classes
+//   at(t, n, y, x, wanted, warp)
+//                   an At, the logits of pixels x .. x + kPixels - 1. All lanes of a warp call at() together,
+//                   also lanes that want no pixel; `warp` is shared memory of this warp, warp_bytes() long,
+//                   or null
+//   At::read(c)     the logits of class c as they are stored, so that reading ahead costs few registers.
+//                   Where a source interpolates, a logit may come out as NaN because a neighbour of weight 0
+//                   is infinite or NaN
+//   At::exact(c)    the logits of class c like read(c), but without looking at neighbours of weight 0
+//   At::from(c)     an At of these pixels whose class 0 is class c: read(k) is cheap for a constant k
+//   At::convert(raw, x)
+//                   converts what read() or exact() gave to float
 
-// At native size, the pixels of a row side by side in memory and aligned: one load a class, of 16 bytes
-// unless fewer pixels are wanted.
+// Logits at native size, where the pixels of a row lie side by side in memory, aligned: one load a class, of
+// 16 bytes unless fewer pixels are wanted.
 template <typename Stored, int kNumber = 0, int kGroup = 16 / sizeof(Stored)>
 struct PlanarLogits {
   static constexpr int kPixels = kGroup, kClasses = kNumber;
   static constexpr bool kInterpolates = false;
 
   struct At {
-    using Raw = Pack<uint32_t, kPixels * sizeof(Stored) / 4>;  // whole registers, two halves each
+    // Whole registers, of one float or two halves each.
+    using Raw = Pack<uint32_t, kPixels * sizeof(Stored) / 4>;
 
     RALX_HD At from(int c) const { return {at(c), stride_c}; }
     RALX_HD Raw read(int c) const { return *reinterpret_cast<const Raw*>(at(c)); }
     RALX_HD Raw exact(int c) const { return read(c); }
-    // One multiply-add.
+    // Takes one multiply-add.
     RALX_HD const char* at(int c) const { return first + static_cast<uint64_t>(c) * stride_c; }
     static RALX_HD void convert(const Raw& raw, float (&x)[kPixels]) {
       RALX_UNROLL
@@ -69,9 +73,9 @@ struct PlanarLogits {
   LogitView view;
 };
 
-// At native size, of any strides. In channels_last a warp's logits lie in one piece, which it copies to
-// shared memory as they lie; one number in 33 is left free there, so that no class count makes the lanes meet
-// in a bank.
+// Logits at native size, of any strides. In channels_last the logits of a warp's pixels lie in one piece,
+// which the warp copies to shared memory in that order. One number in 33 is left free in shared memory, so
+// that with no number of classes the lanes meet in one bank.
 template <typename Stored>
 struct StridedLogits {
   static constexpr int kPixels = 1, kClasses = 0;
@@ -113,7 +117,7 @@ struct StridedLogits {
     const bool one_piece = __all_sync(kWholeWarp, lane >= pixels || distance == start + place) != 0;
     if (!one_piece) return {first, view.stride_c, nullptr, 0};
     const auto* from = reinterpret_cast<const Stored*>(static_cast<const char*>(view.data) + start);
-    __syncwarp();  // what was copied before has been read
+    __syncwarp();  // all lanes have read the last copy
     constexpr int kPair = 4 / sizeof(Stored);
     const int count = pixels * view.classes;
     const bool aligned = reinterpret_cast<uintptr_t>(from) % 4 == 0;
@@ -124,7 +128,8 @@ struct StridedLogits {
     return {first, view.stride_c, warp, lane * view.classes};
   }
 
-  // Numbers begin .. end - 1 by all lanes, kEach with one load and many loads ahead.
+  // All lanes of a warp together copy numbers begin .. end - 1: kEach numbers with a load, and kAhead loads
+  // before the first store.
   template <int kEach>
   static __device__ void copy(const Stored* from, int begin, int end, float* warp) {
     constexpr int kAhead = 10, kStep = static_cast<int>(kWarp) * kEach;
@@ -145,12 +150,13 @@ struct StridedLogits {
     }
   }
 
-  static constexpr size_t kMostCopied = 5 << 10;  // of 38 classes; beyond, too few warps would find room
+  static constexpr size_t kMostCopied = 5 << 10;  // 38 classes; with more, too few warps would find room
 
   LogitView view;
 };
 
-// Of the block's dynamic shared memory, from byte `offset` on, what source.at() takes for this warp.
+// The memory that source.at() takes for this warp; the memory of all warps lies in the block's dynamic shared
+// memory from byte `offset` on.
 template <typename Source>
 __device__ float* warp_memory(const Source& source, size_t offset) {
   const size_t bytes = source.warp_bytes();
@@ -179,8 +185,9 @@ void dispatch_logits(const LogitView& view, const Function& function) {
   }
 }
 
-// Calls function(source) with the number of classes known to the compiler where it is a usual one: then no
-// loop over classes is left, and no chunk of them is partly empty. A thread then has kGroup pixels at most.
+// Calls function with a source that tells the compiler the number of classes, where that number is a usual
+// one: then no loop over classes is left, and no chunk of classes is partly empty. Such a source has at most
+// kGroup pixels a thread. For all other numbers calls function(source).
 template <int kGroup, typename Source, typename Function>
 void with_classes(const Source& source, const Function& function) {
   function(source);
@@ -195,8 +202,8 @@ void with_classes(const PlanarLogits<Stored>& source, const Function& function) 
   }
 }
 
-// visit(first, raw, count) for the classes first .. first + count - 1 of `at`, in chunks of at most kAhead
-// that are asked for at once. Of all chunks but the last, count is a constant.
+// Calls visit(first, raw, count) with classes first .. first + count - 1 of `at`, in chunks of at most kAhead
+// classes, whose loads leave at once. In all chunks but the last, count is a constant.
 template <int kAhead, typename Source, typename Visit>
 __device__ void each_chunk(const Source& source, const typename Source::At& at, const Visit& visit) {
   const auto take = [&](int first, auto count) {
@@ -221,7 +228,8 @@ __device__ void each_chunk(const Source& source, const typename Source::At& at, 
   }
 }
 
-// visit(c, x) for each class in turn. kAhead classes are asked for before the first of them is looked at.
+// Calls visit(c, x) with each class in turn. The loads of kAhead classes leave before the first of these
+// classes is visited.
 template <int kAhead, typename Source, typename Visit>
 __device__ void each_class(const Source& source, const typename Source::At& at, const Visit& visit) {
   each_chunk<kAhead>(source, at, [&](int first, const auto& raw, auto count) {
@@ -235,7 +243,7 @@ __device__ void each_class(const Source& source, const typename Source::At& at, 
   });
 }
 
-// The same, one by one and without NaN where there is none.
+// Calls visit(c, x) with each class in turn, read by At::exact().
 template <typename Source, typename Visit>
 __device__ void each_class_exactly(const Source& source, const typename Source::At& at, const Visit& visit) {
   for (int c = 0; c < source.view.classes; ++c) {
@@ -252,7 +260,8 @@ struct PixelGroups {
 
   int64_t count() const { return images * rows * groups; }
 
-  // visit(n, y, x, wanted): as often in all threads of a warp.
+  // Calls visit(n, y, x, wanted) with each group of this thread. All threads of a warp make equally many
+  // calls: `wanted` is false where a thread has no group left.
   template <typename Visit>
   __device__ void each(const Visit& visit) const {
     const int64_t total = images * rows * groups, step = static_cast<int64_t>(gridDim.x) * blockDim.x;
@@ -260,7 +269,7 @@ struct PixelGroups {
     int64_t first = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x - lane;
     if (first >= total) return;
     Place place = place_of(first + lane);
-    const Place further = place_of(step);  // from one visit to the next, without a division
+    const Place further = place_of(step);  // from one visit to the next: no visit takes a division
     for (; first < total; first += step) {
       const bool wanted = first + lane < total;
       const Place here = wanted ? place : Place{0, 0, 0};

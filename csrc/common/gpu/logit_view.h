@@ -1,4 +1,4 @@
-// Logits as a GPU's kernels are told of them.
+// How the logits are described to a GPU's kernels.
 #pragma once
 
 #include <cstdint>
@@ -29,8 +29,8 @@ struct LogitView {
   }
   bool resized() const { return size.height != source.height || size.width != source.width; }
 
-  // Whether every group of so many pixels of a row, of `bytes` each, can be loaded at once, and the next
-  // class is found by a 32-bit number.
+  // Whether every group of `pixels` neighbours of a row, of `bytes` bytes each, can be loaded at once, and
+  // the distance from one class to the next fits in 32 bits.
   bool has_packs(int pixels, size_t bytes) const {
     const auto aligned = [&](int64_t count, int64_t stride) { return count == 1 || stride % pixels == 0; };
     return !resized() && stride_x == 1 && reinterpret_cast<uintptr_t>(data) % (pixels * bytes) == 0 &&

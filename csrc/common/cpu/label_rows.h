@@ -20,7 +20,7 @@ struct LabelRows {
   }
 };
 
-// The first of two, of different threads.
+// The one of two bad labels, found by different threads, that comes first in reading order.
 inline BadLabel earlier(BadLabel a, BadLabel b) {
   if (a.kind == BadLabel::none) return b;
   if (b.kind == BadLabel::none) return a;

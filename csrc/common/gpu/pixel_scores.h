@@ -1,25 +1,26 @@
-// How a thread of a GPU measures its pixels: the predicted class, the entropy and the scores of each, from
-// one read of the logits.
+// A pixel's entropy on a GPU: measure() computes the entropy, the predicted class and the scores of a
+// thread's pixels from one read of the logits. On the CPU, common/cpu/block_math.h and pixel_rows.h compute
+// them.
 //
-// Classes come in chunks, which are asked for as a whole and looked at twice while they lie in registers: for
-// the largest so far, then for the sums z = Σ 2^t and tz = Σ t 2^t, t = (x - largest) log2 e; where the
-// largest has grown since the last chunk, the sums are put right. So a logit takes seven to nine
-// instructions, of which the special function unit has one. Where the number of classes is known to the
-// compiler there is one chunk, and nothing to put right.
+// Classes come in chunks. The loads of a chunk leave at once, and its logits are looked at twice while they
+// lie in registers: for the largest logit so far, then for the sums z = Σ 2^t and tz = Σ t 2^t with t = (x -
+// largest) log2 e. Where the largest logit has grown since the last chunk, the sums are first made relative
+// to the new largest logit. So a logit takes seven to nine instructions, one of them in the special function
+// unit. Where the compiler knows the number of classes there is one chunk, and no sum to correct.
 #pragma once
 
 #include <cmath>
 #include <cstdint>
 
-#include "common/largest_logit.h"
-#include "common/logit_pixels.h"
-#include "common/pixel_math.h"
+#include "common/gpu/fast_math.h"
+#include "common/gpu/largest_logit.h"
+#include "common/gpu/logit_pixels.h"
 
 namespace ralx::RALX_ISA {
 
-constexpr int kPixelsOfThread = 4;  // at once, where all classes are
+constexpr int kPixelsOfThread = 4;  // of a source that with_classes() makes
 
-// Of kPixels pixels. The confidence scores are set only where they are measured.
+// The measurements of kPixels pixels. margin and least_confidence are set only by functions with kConfidence.
 template <int kPixels>
 struct Measured {
   float entropy[kPixels], margin[kPixels], least_confidence[kPixels];
@@ -28,7 +29,7 @@ struct Measured {
 
 constexpr float kLogFloat = static_cast<float>(kLog2E);
 
-// Never below 0, NaN where the entropy is.
+// A score is never below 0, and NaN where the entropy is NaN.
 RALX_HD float as_score(float score, float entropy) {
   return entropy == entropy ? higher(0.0f, score) : entropy;
 }
@@ -42,8 +43,8 @@ RALX_HD void set_scores(int i, float entropy, float best, float second, Measured
   }
 }
 
-// What is carried out of the sums of many classes, with the `shift` that it is relative to. There are no
-// registers for what is looked at once in some 32 classes.
+// Totals to which the sums of many classes are carried, and the `shift` to which the totals are relative.
+// They are touched once in some 32 classes, too seldom to be worth registers: hence `volatile`.
 template <int kPixels>
 struct ClassTotals {
   volatile float z[kPixels], tz[kPixels], shift[kPixels];
@@ -64,7 +65,8 @@ struct ClassTotals {
   }
 };
 
-// Right for NaN, for -inf, and for logits so large that their difference is inf or that its bits are few.
+// Measures pixels of any logits: right also for NaN, for -inf, and for logits so large that x - largest is
+// infinite or has few bits.
 template <bool kConfidence, typename Source, int kPixels = Source::kPixels>
 __device__ void measure_any(const Source& source, const typename Source::At& at, Measured<kPixels>& out) {
   float largest[kPixels], second[kPixels], z[kPixels], tz[kPixels];
@@ -106,7 +108,7 @@ __device__ void measure_any(const Source& source, const typename Source::At& at,
   }
 }
 
-// The pixels of one thread, in a few registers each.
+// The sums of one thread's pixels, which take a few registers a pixel.
 template <bool kConfidence, typename Source>
 struct PixelSums {
   static constexpr int kPixels = Source::kPixels;
@@ -118,8 +120,8 @@ struct PixelSums {
     for (int i = 0; i < kPixels; ++i) shift[i] = z[i] = tz[i] = 0;
   }
 
-  // After `largest` has seen some more classes and before add() sees them: what was added so far is meant
-  // relative to the largest then.
+  // Makes the sums, which are relative to the largest logit of the chunks before, relative to the largest
+  // logit now. Is called after `largest` has seen the logits of a chunk, and before add() sees them.
   RALX_HD void follow_largest(bool of_first_chunk) {
     RALX_UNROLL
     for (int i = 0; i < kPixels; ++i) {
@@ -163,7 +165,8 @@ struct PixelSums {
 
   RALX_HD float step(float x, int i) const { return fmaf(x, kLogFloat, shift[i]); }
 
-  // Whether t was right: no NaN, nothing infinite, and `shift` rounded by less than a quarter.
+  // Whether every t of pixel i was right: no logit was NaN or infinite, and `shift` was rounded by less than
+  // a quarter.
   RALX_HD bool simple(int i) const {
     constexpr float kLarge = 0x1p22f;
     return (tz[i] > -0x1p120f) & (fabsf(shift[i]) < kLarge);
@@ -182,13 +185,13 @@ struct PixelSums {
   }
 };
 
-// The pixels at `at`. A pixel whose entropy is NaN then is one for measure_any(), which is kept apart because
-// it would need registers here.
+// Measures the pixels at `at`. A pixel whose entropy comes out as NaN has to be measured again by
+// measure_any(), which is not called here because it would take registers.
 template <bool kConfidence, typename Source, int kPixels = Source::kPixels>
 __device__ void measure(const Source& source, const typename Source::At& at, Measured<kPixels>& out) {
   PixelSums<kConfidence, Source> sums;
   ClassTotals<kPixels> totals;
-  constexpr int kChunk = Source::kInterpolates || kPixels > 4 ? 6 : 8;  // for which there are registers
+  constexpr int kChunk = Source::kInterpolates || kPixels > 4 ? 6 : 8;  // as many as there are registers for
   constexpr int kAhead = Source::kClasses > 0 ? Source::kClasses : kChunk;
   const bool many = Source::kClasses == 0 && source.view.classes > kFewClasses;
   each_chunk<kAhead>(source, at, [&](int first, const auto& raw, auto count) {
@@ -213,7 +216,7 @@ __device__ void measure(const Source& source, const typename Source::At& at, Mea
   sums.finish(out);
 }
 
-// Both, where there are registers enough.
+// measure(), and measure_any() where a pixel needs it: for kernels that have registers enough for both.
 template <bool kConfidence, typename Source, int kPixels = Source::kPixels>
 __device__ void measure_all(const Source& source, const typename Source::At& at, Measured<kPixels>& out) {
   measure<kConfidence>(source, at, out);
