@@ -18,8 +18,8 @@ using BaldKernel = void(const TensorView& logits /* [T, N, C, h, w] */, Extent r
                         const TensorView& class_hist, int threads);
 
 // Or pass by pass: bald_update adds a pass to sum_p [N, C, H, W] and sum_entropy [N, H, W] (contiguous;
-// double for float64 logits, else float), of which bald_compute makes the outputs. They are equal to those of
-// bald to the last bit.
+// double for float64 logits, else float), and bald_compute makes the outputs of these sums. Its outputs equal
+// the outputs of bald to the last bit.
 using BaldUpdateKernel = void(const TensorView& logits /* [N, C, h, w] */, bool align_corners,
                               const TensorView& sum_p, const TensorView& sum_entropy, int threads);
 
@@ -32,10 +32,9 @@ using BaldComputeKernel = void(const TensorView& sum_p, const TensorView& sum_en
                                Extent region_size, bool keep_edge, const TensorView& bald_map,
                                const TensorView& region_sum, const TensorView& class_hist, int threads);
 
-// On a GPU logits are float32, float16 or bfloat16 and sums are float32. The outputs of bald_compute equal
-// those of bald to the last bit there too, if bald_update had the passes in the order in which they are
-// stacked. scratch: uint8 [bald_scratch(...)], 8-byte aligned, of any content; nothing else may use it until
-// the stream has passed the op.
+// On a GPU logits are float32, float16 or bfloat16 and sums are float32. There too the outputs of
+// bald_compute equal the outputs of bald to the last bit. scratch: uint8 [bald_scratch(...)], 8-byte aligned,
+// of any content; nothing else may use the scratch until the stream has passed the op.
 namespace cuda {
 int64_t bald_scratch(int64_t passes, int64_t images, int64_t classes, Extent size, Extent region_size,
                      bool keep_edge);

@@ -12,7 +12,7 @@
 // only if these bits change when the bound is subtracted from the position. Such pairs wait in a queue until
 // there is one for each lane, and are then computed in float64.
 //
-// count_exact() counts the rows that count_quick() can't, in float64 alone: those with more bins or classes
+// count_exact() counts the rows that count_quick() can't, in float64 alone: rows with more bins or classes
 // than count_quick() has room for, with ln q = -inf or NaN, or with ranges too narrow for fp16's products.
 // measure() finds each row's own range, in float64 too. docs/gpu.md tells where the time goes, and on which
 // cards float64 is slow.
@@ -537,7 +537,7 @@ class QuickRows {
       for (int tile = 0; tile < 2; ++tile) store_shared(place(b, tile), 0);
   }
 
-  // Counts those of the kStep columns from `column` on that lie before `last`; ln_q is that of these columns.
+  // Counts the kStep columns from `column` on, whose ln q is given, as far as they lie before `last`.
   template <bool kWhole>
   __device__ __forceinline__ void count(const Piece* ln_q, int64_t column, int64_t last) {
     float sums[kStep / 8][2][4] = {};

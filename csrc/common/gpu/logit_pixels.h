@@ -28,7 +28,7 @@ namespace ralx::RALX_ISA {
 //   At::exact(c)    the logits of class c like read(c), but without looking at neighbours of weight 0
 //   At::from(c)     an At of these pixels whose class 0 is class c: read(k) is cheap for a constant k
 //   At::convert(raw, x)
-//                   converts what read() or exact() gave to float
+//                   converts the result of read() or exact() to float
 
 // Logits at native size, where the pixels of a row lie side by side in memory, aligned: one load a class, of
 // 16 bytes unless fewer pixels are wanted.
