@@ -75,10 +75,11 @@ def _in_short(value: Any) -> Any:
             marked = getattr(each.type, "__metadata__", ())
             types[each.name] = Annotated[(type(values[each.name]), *marked, tyro.conf.OmitArgPrefixes)]
         elif each.name not in COMMON:
-            types[each.name] = tyro.conf.Suppress[each.type]
-    kind = type(value)
+            types[each.name] = Annotated[(each.type, tyro.conf.Suppress)]
+    kind: type[Any] = type(value)
     body = {"__annotations__": types, "__doc__": kind.__doc__, **{name: values[name] for name in types}}
-    return dataclass(frozen=True)(type(kind.__name__, (kind,), body))(**values)
+    shown: Any = type(kind.__name__, (kind,), body)
+    return dataclass(frozen=True)(shown)(**values)
 
 
 def _value_of(option: str, arguments: list[str]) -> str | None:
