@@ -1,0 +1,132 @@
+"""What both commands share: the help, presets, wrong options, and exit codes."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from tiny_options import TINY, exit_code_of
+
+from ralx.cli import experiment, train
+from ralx.cli.command import exit_code, parse
+from ralx.cli.train import TrainCommand
+from ralx.runs.config import RunConfig
+
+COMMANDS = {"train": train.main, "experiment": experiment.main}
+
+
+@pytest.fixture(params=COMMANDS)
+def command(request) -> str:
+    return request.param
+
+
+def help_of(command: str, option: str) -> str:
+    arguments = [sys.executable, "-m", f"ralx.cli.{command}", option]
+    environment = {**os.environ, "COLUMNS": "80"}
+    result = subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=120)
+    assert (result.returncode, result.stderr) == (0, "")
+    return result.stdout
+
+
+def test_the_help_shows_what_most_people_need(command):
+    text = help_of(command, "--help")
+    assert len(text.splitlines()) < 100
+    own = ["--resume", "--stage", "--check-data"] if command == "train" else ["--jobs", "--report"]
+    for option in ["--help-all", "--out", "--preset", "--dataset", "--data", "--methods", "--budgets", *own]:
+        assert re.search(rf"{option}\b", text), option
+    assert "--dqn-lr" not in text
+
+
+def test_the_whole_help_explains_every_option_with_its_default(command):
+    text = re.sub(r"[│╭╰─╮╯]", " ", help_of(command, "--help-all"))
+    options = {f"--{name.replace('_', '-')}": name for name in RunConfig().options()}
+    explained = re.split(r"\n +(?=--[a-z])", text)
+    for option in options:
+        (about,) = (part for part in explained if re.match(rf"{option}[ ,\n]", part))
+        words = about.partition("(default:")[0].split()
+        assert "(default:" in about and len(words) >= 4, about
+
+
+def test_the_command_line_starts_from_its_preset():
+    def config(*arguments: str) -> RunConfig:
+        return parse(TrainCommand, "ralx-train", [*arguments]).config
+
+    assert config("--preset", "cityscapes", "--seed", "3").game.query_size == 256
+    assert config("--preset", "cityscapes", "--seed", "3").seed == 3
+    assert config().data.dataset == "synthetic"
+    assert config("--preset=camvid", "--published").features.kl_range == "minmax"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--query-size", "0"], "query_size: must be positive, got 0"),
+        (["--preset", "pascal"], "preset: must be one of"),
+        (["--no-such-option", "1"], "Unrecognized options: --no-such-option"),
+        (["--budgets", "3", "6000"], "budgets: must be at most the 72 regions of .*, got 6000"),
+        (["--methods", "badge"], "methods: must be among ralis"),
+        (["--preset", "camvid"], "--data: the folder of camvid is needed, got none"),
+        (["--data", "x"], "data: must not be given with dataset synthetic"),
+        (["--data", "/nonexistent", "--dataset", "camvid"], "/nonexistent"),
+        (["--segmenter", "no_such_module:Net"], "can't import 'no_such_module'"),
+        (["--device", "quantum"], "device: must be auto, cpu, cuda or cuda:N, got 'quantum'"),
+    ],
+)
+def test_wrong_options_end_with_code_2_and_say_why(tmp_path, capsys, command, options, message):
+    name = ["budget-curve"] if command == "experiment" else []
+    arguments = [*name, "--out", str(tmp_path / "out"), *TINY, *options]
+    assert exit_code_of(lambda: COMMANDS[command](arguments)) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert re.search(message, error), error
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_needed(command, capsys):
+    name = ["budget-curve"] if command == "experiment" else []
+    assert COMMANDS[command]([*name, *TINY]) == 2
+    assert "--out: a folder for the results is needed" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_second_interrupt_ends_by_the_signal():
+    def pressed_once():
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+        return 0
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert exit_code("ralx-train", pressed_once, interrupted="") == 0
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_that_a_library_turns_into_another_error_is_one(capsys):
+    def interrupted_inside_a_library():
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+        except KeyboardInterrupt as error:
+            raise ValueError("could not determine the shape of object type 'UntypedStorage'") from error
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests may run in the background
+    try:
+        assert exit_code("ralx-train", interrupted_inside_a_library, interrupted="interrupted") == 130
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capsys.readouterr().err == "ralx-train: interrupted\n"
+
+
+def test_a_defect_of_ralx_keeps_its_traceback():
+    def defect():
+        raise ValueError("a defect")
+
+    with pytest.raises(ValueError, match="a defect"):
+        exit_code("ralx-train", defect, interrupted="")
