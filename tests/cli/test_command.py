@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from tiny_options import TINY, exit_code_of
+from tiny_options import TINY, exit_code_of, start, wait_until
 
 from ralx.cli import experiment, train
 from ralx.cli.command import exit_code, parse
@@ -17,6 +17,7 @@ from ralx.cli.train import TrainCommand
 from ralx.runs.config import RunConfig
 
 COMMANDS = {"train": train.main, "experiment": experiment.main}
+NAMES = {"train": [], "experiment": ["budget-curve"]}
 
 
 @pytest.fixture(params=COMMANDS)
@@ -52,13 +53,13 @@ def test_the_whole_help_explains_every_option_with_its_default(command):
 
 
 def test_the_command_line_starts_from_its_preset():
-    def config(*arguments: str) -> RunConfig:
-        return parse(TrainCommand, "ralx-train", [*arguments]).config
+    def options(*arguments: str) -> dict:
+        return parse(TrainCommand, "ralx-train", [*arguments]).config.options()
 
-    assert config("--preset", "cityscapes", "--seed", "3").game.query_size == 256
-    assert config("--preset", "cityscapes", "--seed", "3").seed == 3
-    assert config().data.dataset == "synthetic"
-    assert config("--preset=camvid", "--published").features.kl_range == "minmax"
+    assert options().items() >= {"dataset": "synthetic", "query_size": 8}.items()
+    changed = options("--preset", "cityscapes", "--seed", "3")
+    assert changed.items() >= {"dataset": "cityscapes", "query_size": 256, "seed": 3}.items()
+    assert options("--preset=camvid", "--published")["kl_range"] == "minmax"
 
 
 @pytest.mark.parametrize(
@@ -77,8 +78,7 @@ def test_the_command_line_starts_from_its_preset():
     ],
 )
 def test_wrong_options_end_with_code_2_and_say_why(tmp_path, capsys, command, options, message):
-    name = ["budget-curve"] if command == "experiment" else []
-    arguments = [*name, "--out", str(tmp_path / "out"), *TINY, *options]
+    arguments = [*NAMES[command], "--out", str(tmp_path / "out"), *TINY, *options]
     assert exit_code_of(lambda: COMMANDS[command](arguments)) == 2
     error = " ".join(capsys.readouterr().err.split())
     assert re.search(message, error), error
@@ -86,9 +86,20 @@ def test_wrong_options_end_with_code_2_and_say_why(tmp_path, capsys, command, op
 
 
 def test_a_folder_is_needed(command, capsys):
-    name = ["budget-curve"] if command == "experiment" else []
-    assert COMMANDS[command]([*name, *TINY]) == 2
+    assert COMMANDS[command]([*NAMES[command], *TINY]) == 2
     assert "--out: a folder for the results is needed" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_second_command_in_the_folder_is_refused(tmp_path, capsys, command):
+    out = tmp_path / "out"
+    arguments = [*NAMES[command], "--out", str(out), *TINY]
+    process = start(command, *arguments)
+    wait_until((out / "checkpoint").exists, process)
+    assert COMMANDS[command](arguments if command == "experiment" else [*arguments, "--resume"]) == 1
+    assert f"--out {out}: another process is running there" in " ".join(capsys.readouterr().err.split())
+    assert process.poll() is None
+    process.kill()
+    process.communicate()
 
 
 def test_a_second_interrupt_ends_by_the_signal():
