@@ -102,36 +102,37 @@ def test_a_second_command_in_the_folder_is_refused(tmp_path, capsys, command):
     process.communicate()
 
 
-def test_a_second_interrupt_ends_by_the_signal():
+@pytest.fixture
+def interrupts_are_heeded():
+    """Also where these tests run in the background; and a command leaves the handler as it was."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
+
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(10)
+
+
+def test_a_second_interrupt_ends_by_the_signal(interrupts_are_heeded):
     def pressed_once():
         with contextlib.suppress(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(10)
+            interrupt()
         assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
         return 0
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        assert exit_code("ralx-train", pressed_once, interrupted="") == 0
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, before)
+    assert exit_code("ralx-train", pressed_once, interrupted="") == 0
 
 
-def test_an_interrupt_that_a_library_turns_into_another_error_is_one(capsys):
+def test_an_interrupt_that_a_library_turns_into_another_error_is_one(interrupts_are_heeded, capsys):
     def interrupted_inside_a_library():
         try:
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(10)
+            interrupt()
         except KeyboardInterrupt as error:
             raise ValueError("could not determine the shape of object type 'UntypedStorage'") from error
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests may run in the background
-    try:
-        assert exit_code("ralx-train", interrupted_inside_a_library, interrupted="interrupted") == 130
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, before)
+    assert exit_code("ralx-train", interrupted_inside_a_library, interrupted="interrupted") == 130
     assert capsys.readouterr().err == "ralx-train: interrupted\n"
 
 

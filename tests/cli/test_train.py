@@ -301,13 +301,10 @@ def test_a_flipped_bit_is_named_and_never_used(copied, capsys, pattern):
     assert f"{damaged}: was damaged or changed since ralx wrote it" in told(capsys)
 
 
-def test_a_damaged_result_is_named_by_the_report(copied, capsys):
+def test_a_damaged_result_is_named_by_the_report_and_a_pipe_is_not_waited_for(copied, capsys):
     (copied / "steps.jsonl").write_text("{}\n")
     assert train(copied, "--resume", "--stage", "report") == 1
     assert "steps.jsonl, line 1: seed is missing" in told(capsys)
-
-
-def test_a_pipe_in_the_place_of_a_file_is_refused_instead_of_waited_for(copied, capsys):
     (copied / "config.json").unlink()
     os.mkfifo(copied / "config.json")
     assert train(copied, "--resume") == 1
