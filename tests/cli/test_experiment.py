@@ -15,16 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from tiny_options import (
-    TINY,
-    contents,
-    exit_code_of,
-    kill_after_artifacts,
-    killed_at,
-    records_by_place,
-    start,
-    wait_until,
-)
+from tiny_options import TINY, contents, kill_after_artifacts, killed_at, records_by_place, start, wait_until
 
 from ralx.cli.experiment import main
 from ralx.runs import engine
@@ -249,24 +240,7 @@ def test_who_lost_the_folder_computes_nothing_more(finished, tmp_path, capsys, m
     assert len(done) == 1 and not list(out.glob("store/*")) and not (out / "budget-curve").exists()
 
 
-# What is refused, and what is reported
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["budget-curve", "--jobs", "0"], "--jobs: must be at least 1, got 0"),
-        (["budget-curve", "--threads", "0"], "--threads: must be at least 1, got 0"),
-        (["ablate-regions"], "query_size: must be at most the first of budgets|region_size|budgets"),
-        (["best-curve"], "invalid choice|best-curve"),
-    ],
-)
-def test_wrong_options_end_with_code_2_and_say_why(tmp_path, capsys, options, message):
-    name, *others = options
-    assert exit_code_of(lambda: experiment(name, tmp_path / "out", *others)) == 2
-    error = " ".join(capsys.readouterr().err.split())
-    assert re.search(message, error), error
-    assert not list(tmp_path.iterdir())
+# Threads, reports, real images
 
 
 def test_another_thread_count_is_refused_and_the_folders_own_is_taken(finished, capsys):

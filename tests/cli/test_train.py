@@ -13,21 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from tiny_options import (
-    METHODS,
-    TINY,
-    contents,
-    kill_after_artifacts,
-    killed_at,
-    records_by_place,
-    start,
-    wait_until,
-)
+from tiny_options import TINY, contents, kill_after_artifacts, killed_at, records_by_place, start, wait_until
 
 import ralx
 from ralx.cli.train import main
 from ralx.support.files import load_tensors
 
+METHODS = ["ralis", "entropy", "bald", "uniform"]
 RESULTS = ("results.json", "reference.json", "policy.safetensors", "policy-seed1.safetensors")
 
 

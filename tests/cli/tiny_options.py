@@ -17,7 +17,6 @@ TINY = """
     --pretrain-images 4 --batch-size 4 --max-epochs 2 --query-size 2 --pool-size 3 --budget 6 --episodes 2
     --budgets 3 6 --pool-size-uniform 4 --num-mc-samples 2 --num-seeds 2 --replay-capacity 20
 """.split()
-METHODS = ["ralis", "entropy", "bald", "uniform"]
 
 
 def start(command: str, *arguments: str, **environment: str) -> subprocess.Popen:
@@ -83,10 +82,3 @@ def contents(folder: Path) -> dict[str, bytes]:
 def records_by_place(path: Path) -> dict[tuple, dict]:
     """results.json or reference.json by method, budget and seed."""
     return {(r["method"], r.get("budget"), r["seed"]): r for r in json.loads(path.read_text())}
-
-
-def exit_code_of(command: Callable[[], int]) -> int:
-    try:
-        return command()
-    except SystemExit as error:  # the option parser's own
-        return error.code
