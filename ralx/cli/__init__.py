@@ -1,5 +1,1 @@
 """The commands: `ralx-train` and `ralx-experiment`."""
-
-from ralx.cli.train import main
-
-__all__ = ["main"]

@@ -35,17 +35,19 @@ COMMON = (
 class Command:
     """The options of both commands."""
 
+    help_all: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Show every option and exit; --help shows those that most people need."""
     out: Path | None = None
-    """Folder for the results; made if it isn't there."""
+    """Folder for the results: needed, and made if it isn't there."""
     preset: PresetName = "synthetic"
-    """The preset that the other options start from."""
+    """Values that the other options start from. synthetic: generated scenes, minutes on two cores."""
     published: bool = False
     """Run as the paper prints it and its code behaves: turns every departure that is called published on."""
     cache: Path | None = None
     """Folder for pretrained segmenters, shared by runs. Default: inside `--out`."""
-    help_all: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Show every option, with its unit, default and source, and stop."""
-    config: tyro.conf.OmitArgPrefixes[RunConfig] = field(default_factory=lambda: preset("synthetic"))
+    config: Annotated[RunConfig, tyro.conf.arg(name=""), tyro.conf.OmitArgPrefixes] = field(
+        default_factory=lambda: preset("synthetic")
+    )
 
 
 C = TypeVar("C", bound=Command)
@@ -55,25 +57,29 @@ def parse(command: type[C], program: str, arguments: list[str], **given: Any) ->
     """The command line over its preset's values. WrongInput for values that no run could use."""
     with naming_wrong_input():
         base = preset(_value_of("--preset", arguments) or "synthetic", published="--published" in arguments)
+    default = command(config=base, **given)
     if "--help-all" in arguments:
         arguments = ["--help"]
     elif {"-h", "--help"} & set(arguments):
-        command = _with_common_options(command)
-    return tyro.cli(command, prog=program, args=arguments, default=command(config=base, **given))
+        default = _in_short(default)
+    return tyro.cli(type(default), prog=program, args=arguments, default=default)
 
 
-def _with_common_options(command: type[Any]) -> type[Any]:
-    """The same dataclass, whose help leaves out the options that few need."""
+def _in_short(value: Any) -> Any:
+    """A dataclass's value, as one of a class whose help leaves out the options that few need."""
     types: dict[str, Any] = {}
-    for each in dataclasses.fields(command):
-        if each.name == "config":
-            types[each.name] = Annotated[_with_common_options(RunConfig), tyro.conf.OmitArgPrefixes]
-        elif dataclasses.is_dataclass(each.type):
-            types[each.name] = _with_common_options(each.type)  # type: ignore[arg-type]
+    values = {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
+    for each in dataclasses.fields(value):
+        if dataclasses.is_dataclass(values[each.name]):
+            values[each.name] = _in_short(values[each.name])
+            marked = getattr(each.type, "__metadata__", ())
+            types[each.name] = Annotated[(type(values[each.name]), *marked, tyro.conf.OmitArgPrefixes)]
         elif each.name not in COMMON:
-            types[each.name] = Annotated[each.type, tyro.conf.Suppress]
-    shown = type(command.__name__, (command,), {"__annotations__": types, "__doc__": command.__doc__})
-    return dataclass(frozen=True)(shown)
+            types[each.name] = Annotated[(each.type, tyro.conf.Suppress)]
+    kind: type[Any] = type(value)
+    body = {"__annotations__": types, "__doc__": kind.__doc__, **{name: values[name] for name in types}}
+    shown: Any = type(kind.__name__, (kind,), body)
+    return dataclass(frozen=True)(shown)(**values)
 
 
 def _value_of(option: str, arguments: list[str]) -> str | None:

@@ -47,7 +47,7 @@ class ExperimentCommand(Command):
     App. E; ablate-mc: BALD's passes; pool-sizes: N, which the paper chooses with `--split validation`;
     published-switches: each departure of the published code."""
     jobs: int = 1
-    """Processes on this machine."""
+    """Parts that are computed at once, each in a process of its own."""
     threads: int | None = None
     """CPU threads of each process. Default: as many as the folder's results have, else the cores by
     `--jobs`."""

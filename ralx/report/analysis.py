@@ -89,7 +89,7 @@ def _curves(records: Sequence[Record], method: str) -> dict[int, dict[int, float
 def _mistaken(selected: Sequence[Record], method: str, budget: int) -> dict[int, float]:
     """seed → share of the labelled pixels that the segmenter had wrong when they were asked for"""
     mine = [r for r in selected if (r["method"], r["budget"]) == (method, budget)]
-    return {r["seed"]: r["mistaken_share"] for r in mine if r["mistaken_share"] is not None}
+    return {r["seed"]: r["mistaken_share"] for r in mine}
 
 
 def _compared(

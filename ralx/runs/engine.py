@@ -29,6 +29,7 @@ from ralx.runs.store import Store
 from ralx.support.checkpoint import Checkpoint
 from ralx.support.devices import find_device
 from ralx.support.files import RunError
+from ralx.support.folder import LostFolder
 from ralx.support.monitor import Monitor
 from ralx.version import __version__
 
@@ -148,8 +149,8 @@ class Engine(Protocol):
         Args:
             plan: stages in an order in which each comes after those that it needs.
             on_finished: gets every stage that this call did.
-            keep_going: a stage that fails takes only those with it that need it; otherwise its error ends the
-                plan.
+            keep_going: a stage that fails takes only those with it that need it; otherwise, or where the
+                folder was lost, its error ends the plan.
         """
 
 
@@ -168,9 +169,10 @@ def run_here(
         try:
             worker.do(stage)
         except FAILURES as error:
-            if not keep_going:
+            if not keep_going or isinstance(error, LostFolder):
                 raise
             failed[stage] = str(error)
+            worker.monitor.say(f"{stage.name}: failed: {error}")
         else:
             on_finished(stage)
     return failed
@@ -214,7 +216,7 @@ class Processes:
                     except BrokenProcessPool as error:
                         raise RunError("--jobs: a process ended early; the same command goes on") from error
                     except FAILURES as error:
-                        if not keep_going:
+                        if not keep_going or isinstance(error, LostFolder):
                             raise
                         failed[stage] = str(error)
                         worker.monitor.say(f"{stage.name}: failed: {error}")

@@ -25,9 +25,13 @@ class Store:
         self._numerics = folder / "checkpoint" / "numerics.json"
 
     def clear_torn(self) -> None:
-        """Remove what killed processes left half-written."""
-        for folder in (self.folder / "store", self.cache, self.folder / "checkpoint"):
+        """Remove what killed processes left half-written, and checkpoints of stages that they finished."""
+        artifacts, checkpoints = (self.folder / "store", self.cache), self.folder / "checkpoint"
+        for folder in (*artifacts, checkpoints):
             clear_torn(folder)
+        for path in checkpoints.glob("*.safetensors"):
+            if any((folder / path.name).exists() for folder in artifacts):
+                path.unlink()
 
     def path(self, key: str, *, shared: bool) -> Path:
         """Of a finished stage's artifact, in the cache where it may be `shared`."""
