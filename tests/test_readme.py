@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from ralx.cli import parse
-from ralx.config import METHODS
-from ralx.study.cli import parse as parse_experiment
-from ralx.study.studies import NAMES
+from ralx.acquisition.methods import METHODS
+from ralx.cli.command import parse
+from ralx.cli.experiment import ExperimentCommand
+from ralx.cli.train import TrainCommand
+from ralx.runs.studies import NAMES
 
 ROOT = Path(__file__).parent.parent
 PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in sorted(ROOT.glob("docs/*.md"))}
@@ -72,13 +73,14 @@ def test_the_guide_names_every_tool_of_a_build_without_a_network():
 @pytest.mark.parametrize("command", re.findall(r"^ralx-train .*$", EVERYTHING, re.MULTILINE))
 def test_the_commands_parse(command):
     _, *arguments = shlex.split(command, comments=True)
-    assert parse(arguments).config.preset == arguments[arguments.index("--preset") + 1]
+    command = parse(TrainCommand, "ralx-train", arguments)
+    assert command.preset == arguments[arguments.index("--preset") + 1]
 
 
 @pytest.mark.parametrize("command", re.findall(r"^ralx-experiment .*$", EVERYTHING, re.MULTILINE))
 def test_the_experiments_parse(command):
     _, *arguments = shlex.split(command)
-    assert parse_experiment(arguments).name == arguments[0]
+    assert parse(ExperimentCommand, "ralx-experiment", arguments).name == arguments[0]
 
 
 def test_the_guide_names_every_method_and_experiment():
@@ -136,9 +138,9 @@ def test_the_readme_repeats_rows_of_the_whole_tables():
 
 
 def test_every_option_that_is_named_exists(capsys):
-    for parser in parse, parse_experiment:
+    for command in TrainCommand, ExperimentCommand:
         with pytest.raises(SystemExit):
-            parser(["--help"])
+            parse(command, "ralx", ["--help-all"])
     known = capsys.readouterr().out + (ROOT / "bench" / "conftest.py").read_text()
     options = set(re.findall(r"--[a-z][a-z0-9-]+", known))
     text = re.sub(r"```.*?```", "", EVERYTHING, flags=re.DOTALL)

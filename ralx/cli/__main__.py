@@ -2,6 +2,6 @@
 
 import sys
 
-from ralx.cli.train import main
+from ralx.cli import main
 
 sys.exit(main())

@@ -1,9 +1,9 @@
 """Where a run keeps what it computes.
 
 store/KEY.safetensors        the artifacts of finished stages, written whole and never again
-cache/KEY.safetensors        those of pretraining, which runs may share
+store/numerics.json          what the last bits of all artifacts depend on
+cache/KEY.safetensors        the artifacts of pretraining, which runs may share
 checkpoint/KEY.safetensors   the state of stages in progress
-checkpoint/numerics.json     what the last bits of all artifacts depend on
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ class Store:
         self.folder = folder
         self.cache = cache
         self.lock = lock
-        self._numerics = folder / "checkpoint" / "numerics.json"
+        self._numerics = folder / "store" / "numerics.json"
 
     def clear_torn(self) -> None:
         """Remove what killed processes left half-written, and checkpoints of stages that they finished."""

@@ -73,7 +73,7 @@ def test_a_budget_curve_leaves_table_figure_and_files(finished):
     machine = json.loads((folder / "machine.json").read_text())
     assert machine["stages"]["final entropy"]["stages"] == 4 and machine["machines"][0]["cpu"]
     assert str(out) not in "".join(p.read_text() for p in folder.rglob("*.json"))
-    assert {p.name for p in (out / "checkpoint").iterdir()} == {"numerics.json"}
+    assert {p.name for p in (out / "checkpoint").iterdir()} == set()
 
 
 def test_the_results_are_those_of_ralx_train(finished, trained):
@@ -103,7 +103,7 @@ def test_what_is_finished_is_never_done_again(finished, tmp_path, capsys):
     out = shutil.copytree(finished, tmp_path / "out")
     before, results = artifacts_of(out), results_of(out)
     shutil.rmtree(out / "budget-curve")
-    (out / "checkpoint" / "numerics.json").unlink()
+    (out / "store" / "numerics.json").unlink()
     assert experiment("budget-curve", out) == 0
     assert (out / "budget-curve" / "table.md").read_text() in capsys.readouterr().out
     assert artifacts_of(out) == before and results_of(out) == results

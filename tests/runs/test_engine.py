@@ -134,7 +134,7 @@ def test_another_thread_count_torch_or_device_is_refused(tmp_path):
         store.refuse_other_numerics({"threads": 1, "torch": "2.13.0", "device": "cpu"})
     with pytest.raises(RunError, match=r"was started with torch 2.13.0, device cpu, here torch 2.12.0, dev"):
         store.refuse_other_numerics({"threads": 2, "torch": "2.12.0", "device": "cuda"})
-    (tmp_path / "checkpoint" / "numerics.json").write_text("[]")
+    (tmp_path / "store" / "numerics.json").write_text("[]")
     with pytest.raises(RunError, match=r"numerics.json: expected a JSON object"):
         store.refuse_other_numerics({"threads": 1})
 
