@@ -1,6 +1,11 @@
 """Seeded numbers, the same on every machine: integer hashes, and + - x / of IEEE floats, nothing else."""
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 import numpy as np
+
+T = TypeVar("T")
 
 _MASK = 0xFFFFFFFF
 
@@ -86,3 +91,6 @@ class Dice:
     def below(self, count: int) -> int:
         """An integer in 0..count-1."""
         return self.integer() * count >> 32
+
+    def choice(self, options: Sequence[T]) -> T:
+        return options[self.below(len(options))]

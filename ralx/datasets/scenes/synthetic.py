@@ -70,11 +70,11 @@ def render_scene(image_size: Size, *, world: str, seed: int) -> tuple[np.ndarray
         _draw_placed(canvas, _garden_trees(side, lots[side], dice), dice)
         draw_fronts(canvas, side, lots[side])
         draw_fences(canvas, side, lots[side])
-    on_pavement, on_road = _furniture(left, right, style, dice), _traffic(left, right, style, dice)
-    _people(left, right, style, dice, on_pavement, on_road)
+    on_pavement, on_road = _furniture(left, right, dice), _traffic(left, right, dice)
+    _people(left, right, dice, on_pavement, on_road)
     _draw_placed(canvas, on_pavement, dice)
     for side in (left, right):
-        if dice.chance(style.railings):
+        if dice.chance(0.2):
             near = dice.between(4, 12)
             draw_barrier(canvas, side.sign * (side.kerb + 0.3), near, near + dice.between(6, 25), dice)
     _draw_placed(canvas, on_road, dice)
@@ -86,8 +86,8 @@ def _canvas(image_size: Size, world: World, dice: Dice) -> Canvas:
     height, width = image_size
     camera = Camera(
         focal=dice.between(1.0, 1.35),
-        height=dice.between(*world.camera_height),
-        horizon=dice.between(*world.horizon),
+        height=dice.between(1.25, 1.6),
+        horizon=dice.between(0.46, 0.55),  # share of the image above it
         vanish=width / height * dice.between(0.36, 0.64),
     )
     return Canvas(height, width, camera, world, world.sky_low)
@@ -97,7 +97,7 @@ def _sides(world: World, dice: Dice) -> tuple[Side, Side]:
     sides = []
     for sign in (-1, 1):
         kerb = dice.between(*world.road)
-        sides.append(Side(sign, kerb, kerb + dice.between(*world.pavement), dice.between(0.62, 1.12)))
+        sides.append(Side(sign, kerb, kerb + dice.between(2.0, 3.8), dice.between(0.62, 1.12)))
     return sides[0], sides[1]
 
 
@@ -111,17 +111,17 @@ def _garden_trees(side: Side, lots: list[Lot], dice: Dice) -> list[_Placed]:
     ]
 
 
-def _furniture(left: Side, right: Side, world: World, dice: Dice) -> list[_Placed]:
+def _furniture(left: Side, right: Side, dice: Dice) -> list[_Placed]:
     """Trees, poles and bins on the pavements."""
     placed: list[_Placed] = []
     for side in (left, right):
-        planted = dice.chance(world.street_trees)
+        planted = dice.chance(0.42)
         depth = dice.between(4, 9)
         while depth < 55:
             edge = side.sign * (side.kerb + dice.between(0.35, 0.7))
             if planted and dice.chance(0.6):
                 placed.append((depth + 1.5, draw_tree, edge))
-            if dice.chance(world.poles):
+            if dice.chance(0.3):
                 placed.append((depth, draw_pole, edge))
             if dice.chance(0.12):
                 placed.append((depth, draw_bin, edge))
@@ -129,27 +129,27 @@ def _furniture(left: Side, right: Side, world: World, dice: Dice) -> list[_Place
     return placed
 
 
-def _traffic(left: Side, right: Side, world: World, dice: Dice) -> list[_Placed]:
+def _traffic(left: Side, right: Side, dice: Dice) -> list[_Placed]:
     """Parked cars along the kerbs, moving ones in the lanes."""
     placed: list[_Placed] = []
     for side in (left, right):
         depth = dice.between(5, 14)
-        parking = dice.chance(world.cars)
+        parking = dice.chance(0.75)
         while depth < 60:
             if parking and dice.chance(0.6):
                 placed.append((depth, draw_car, side.sign * (side.kerb - dice.between(0.95, 1.1))))
-            elif dice.chance(world.traffic * 0.3):
+            elif dice.chance(0.18):
                 placed.append((depth + 3, draw_car, side.sign * dice.between(0.4, 1.4)))
             depth += dice.between(5.5, 9)
     return placed
 
 
-def _people(left: Side, right: Side, world: World, dice: Dice, on_pavement: list, on_road: list) -> None:
+def _people(left: Side, right: Side, dice: Dice, on_pavement: list, on_road: list) -> None:
     """Pedestrians in groups on a pavement or crossing, bicyclists on the road; in few scenes."""
     walkers = 0
-    if dice.chance(world.crowds):
+    if dice.chance(0.3):
         walkers = 2 + dice.below(4)
-    elif dice.chance(world.strollers):
+    elif dice.chance(0.2):
         walkers = 1 + dice.below(2)
     side, depth = (left, right)[dice.below(2)], dice.between(5, 9)
     crossing = dice.chance(0.2)
@@ -161,7 +161,7 @@ def _people(left: Side, right: Side, world: World, dice: Dice, on_pavement: list
         (on_road if crossing else on_pavement).append(
             (depth + dice.between(0, 3.5), draw_pedestrian, lateral)
         )
-    if dice.chance(world.cyclists):
+    if dice.chance(0.19):
         depth = dice.between(4.5, 8)
         for _ in range(1 + dice.below(2)):
             lateral = side.sign * dice.between(side.kerb - 2.2, side.kerb - 0.4)
