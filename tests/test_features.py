@@ -365,11 +365,7 @@ def test_gather_regions_rejects():
     [
         (np.zeros((1, 2, 209)), torch.rand(3, 5), "regions must be a torch.Tensor, got numpy.ndarray"),
         (torch.rand(1, 2, 41), None, "labelled must be a torch.Tensor, got builtins.NoneType"),
-        (
-            torch.rand(1, 2, 41),
-            torch.ones(3, 5).long(),
-            "labelled must be float32, .* got torch.int64",
-        ),
+        (torch.rand(1, 2, 41), torch.ones(3, 5).long(), "labelled must be float32, .* got torch.int64"),
     ],
 )
 def test_action_refuses_what_is_no_floating_point_tensor(segmenter, regions, labelled, message):

@@ -150,10 +150,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, name, number):
     ("change", "message"),
     [
         ({"extra": torch.zeros(1)}, "'extra' must be absent, got torch.float32"),
-        (
-            {"head.1.bias": torch.zeros(1).double()},
-            r"'head\.1\.bias' must be torch\.float32 \[1\], got",
-        ),
+        ({"head.1.bias": torch.zeros(1).double()}, r"'head\.1\.bias' must be torch\.float32 \[1\], got"),
     ],
 )
 def test_tensors_that_no_policy_has_are_refused(tmp_path, change, message):

@@ -169,9 +169,7 @@ def test_photographs_and_their_labels_are_compared_as_people_see_them(written):
     lying = written(png(np.zeros((32, 48)), 8, before=chunk(b"eXIf", turned(8))), "c.png")
 
     def source(label):
-        return FolderSource(
-            [Pair("a", upright, label)], lambda path: np.asarray(decode(path)[0]), lambda size: size
-        )
+        return FolderSource([Pair("a", upright, label)], lambda path: np.asarray(decode(path)[0]))
 
     for label in (painted, lying):
         source(label).check(0)
@@ -187,7 +185,7 @@ def test_photographs_and_their_labels_are_compared_as_people_see_them(written):
 def test_an_image_of_16_bits_is_refused(written, channels):
     colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
     path = written(png(np.full((4, 6, channels), 1000), 16, colour))
-    source = FolderSource([Pair("a", path, path)], lambda path: np.asarray(decode(path)[0]), (4, 6))
+    source = FolderSource([Pair("a", path, path)], lambda path: np.asarray(decode(path)[0]))
     with pytest.raises(
         DataError, match=r"a\.png: expected .* with 8 bits a channel, found 16 bits in Pillow's"
     ):
@@ -197,7 +195,7 @@ def test_an_image_of_16_bits_is_refused(written, channels):
 @pytest.mark.parametrize(("depth", "white"), [(2, 3), (4, 15), (8, 255)])
 def test_a_grey_image_of_fewer_bits_is_stretched(written, depth, white):
     path = written(png(np.array([[0, white]]), depth))
-    source = FolderSource([Pair("a", path, path)], lambda path: np.asarray(decode(path)[0]), (1, 2))
+    source = FolderSource([Pair("a", path, path)], lambda path: np.asarray(decode(path)[0]))
     assert source.read_image(0)[..., 0].tolist() == [[0, 255]]
 
 
@@ -205,5 +203,5 @@ def test_a_grey_image_of_fewer_bits_is_stretched(written, depth, white):
 def test_transparency_of_a_palette_is_no_warning(written):
     before = chunk(b"PLTE", bytes(range(9))) + chunk(b"tRNS", b"\x10\x20")
     path = written(png(np.array([[0, 2]]), 8, 3, before=before))
-    source = FolderSource([Pair("a", path, path)], lambda path: np.asarray(decode(path)[0]), (1, 2))
+    source = FolderSource([Pair("a", path, path)], lambda path: np.asarray(decode(path)[0]))
     assert source.read_image(0).tolist() == [[[0, 1, 2], [6, 7, 8]]]

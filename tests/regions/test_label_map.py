@@ -15,7 +15,7 @@ from ralx.features import gather_regions
 from ralx.regions import Oracle, RegionPool, chosen_regions
 from ralx.regions.label_map import RegionMap, slic_regions
 from ralx.segmentation import SegmenterTrainer, train_epoch, train_on_regions
-from ralx.segmentation.augmentation import LabelledPixels, crops_anywhere, cut, positions
+from ralx.segmentation.augmentation import crops_anywhere, cut, positions
 
 DTYPES = [torch.uint8, torch.int16, torch.int32, torch.int64]
 
@@ -124,7 +124,7 @@ def test_labelled_pixels_are_the_pools_mask_seen_through_the_crop(region_map, se
     images, size = torch.tensor([2, 0, 1, 0]), region_map.image_size
     crop = (size[0] + 1) // 2, (size[1] + 1) // 2
     rows, cols = positions(crops_anywhere(images, size, crop, generator(seed)), crop)
-    seen = LabelledPixels(pool, torch.device("cpu")).at(images, rows, cols)
+    seen = region_map.mask(pool.labelled, images, rows, cols)
     assert torch.equal(seen, cut(pool.pixel_mask(images), rows, cols))
 
 

@@ -6,14 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ralx.regions import RegionGrid, RegionPool
-from ralx.segmentation.augmentation import (
-    Crops,
-    LabelledPixels,
-    crops_anywhere,
-    crops_around,
-    cut,
-    positions,
-)
+from ralx.segmentation.augmentation import Crops, crops_anywhere, crops_around, cut, positions
 
 
 @st.composite
@@ -81,5 +74,5 @@ def test_labelled_pixels_are_the_pools_mask_seen_through_the_crop(case, seed):
     pool.label(torch.randperm(grid.num_regions, generator=generator)[: grid.num_regions // 2 + 1])
     images = torch.tensor([2, 0, 1, 0])
     rows, cols = positions(crops_anywhere(images, grid.image_size, crop_size, generator), crop_size)
-    seen = LabelledPixels(pool, torch.device("cpu")).at(images, rows, cols)
+    seen = grid.mask(pool.labelled, images, rows, cols)
     assert torch.equal(seen, cut(pool.pixel_mask(images), rows, cols))

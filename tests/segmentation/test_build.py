@@ -176,12 +176,7 @@ class TestWeights:
             build_segmenter("fpn-resnet18", 2, weights=tmp_path / "resnet18.pth")
 
     @pytest.mark.parametrize(
-        "odd",
-        [
-            torch.ones(2).to_sparse(),
-            torch.ones(2, device="meta"),
-            torch.ones(2) * 1j,
-        ],
+        "odd", [torch.ones(2).to_sparse(), torch.ones(2, device="meta"), torch.ones(2) * 1j]
     )
     def test_other_than_dense_real_tensors(self, tmp_path, odd):
         torch.save({"weight": torch.ones(2, 3, 4, 4), "bias": odd}, tmp_path / "x.pth")

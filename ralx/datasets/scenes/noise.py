@@ -1,11 +1,6 @@
 """Seeded numbers, the same on every machine: integer hashes, and + - x / of IEEE floats, nothing else."""
 
-from collections.abc import Sequence
-from typing import TypeVar
-
 import numpy as np
-
-T = TypeVar("T")
 
 _MASK = 0xFFFFFFFF
 
@@ -92,5 +87,5 @@ class Dice:
         """An integer in 0..count-1."""
         return self.integer() * count >> 32
 
-    def choice(self, options: Sequence[T]) -> T:
+    def choice(self, options: tuple):
         return options[self.below(len(options))]

@@ -56,11 +56,8 @@ def draw_tree(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
     """A trunk under a ragged crown, or a bush."""
     bush = dice.chance(0.25)
     clear = 0.0 if bush else dice.between(1.6, 3.0)  # under the crown
-    radius, tall = (
-        (dice.between(0.7, 1.6), dice.between(1.2, 2.4))
-        if bush
-        else (dice.between(1.3, 3.2), dice.between(2.6, 5.5))
-    )
+    radius = dice.between(0.7, 1.6) if bush else dice.between(1.3, 3.2)
+    tall = dice.between(1.2, 2.4) if bush else dice.between(2.6, 5.5)
     leaf = scaled(dice.choice(canvas.world.leaves), dice.between(0.7, 1.25))
     if not bush:
         thick = dice.between(0.22, 0.5)
@@ -114,9 +111,8 @@ def draw_sign(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
         canvas.fill(where, SIGN, canvas.hazy((34, 36, 36), depth))
         if where is not None:
             light = ((190, 50, 44), (200, 150, 50), (60, 190, 130))[dice.below(3)]
-            canvas.fill(
-                where, SIGN, light, _ellipse(across, above, 0.0, dice.between(2.4, 3.0), 0.15, 0.15) < 1
-            )
+            lamp = _ellipse(across, above, 0.0, dice.between(2.4, 3.0), 0.15, 0.15) < 1
+            canvas.fill(where, SIGN, light, lamp)
         return
     size, base = dice.between(0.85, 1.3), dice.between(1.6, 2.2)
     where, across, above = canvas.sprite(lateral, depth, size, size, base)
@@ -129,11 +125,8 @@ def draw_sign(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
         left = (np.float32(base + size) - above) * np.float32(0.55) - np.abs(across)
         shape, inner = left > np.float32(-0.05), left > np.float32(0.14)
     else:
-        shape, inner = (
-            np.ones(np.broadcast(across, above).shape, bool),
-            np.abs(across) < np.float32(size * 0.2),
-        )
-        inner = inner & (above > np.float32(base + size * 0.2))
+        shape = np.ones(np.broadcast(across, above).shape, bool)
+        inner = (np.abs(across) < np.float32(size * 0.2)) & (above > np.float32(base + size * 0.2))
     canvas.fill(where, SIGN, face, shape)
     canvas.fill(where, SIGN, pale, shape & inner)
 
@@ -182,10 +175,9 @@ def _draw_car_side(canvas, lateral, depth, wide, length, waist, tall, van, colou
     pillars = fraction(along * 3) > np.float32(0.14)
     window = body & cabin & pillars & (above > np.float32(waist + 0.05)) & (above < np.float32(tall - 0.12))
     canvas.fill(where, CAR, glass, window)
-    wheel = np.minimum(np.abs(along - np.float32(0.18)), np.abs(along - np.float32(0.8))) * np.float32(length)
-    canvas.fill(
-        where, CAR, (28, 28, 30), (wheel < np.float32(0.32)) & (above >= 0) & (above < np.float32(0.6))
-    )
+    hub = np.minimum(np.abs(along - np.float32(0.18)), np.abs(along - np.float32(0.8))) * np.float32(length)
+    wheels = (hub < np.float32(0.32)) & (above >= 0) & (above < np.float32(0.6))
+    canvas.fill(where, CAR, (28, 28, 30), wheels)
 
 
 def draw_pedestrian(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
@@ -197,10 +189,9 @@ def draw_pedestrian(canvas: Canvas, lateral: float, depth: float, dice: Dice) ->
     coat, trousers = dice.choice(canvas.world.clothes), dice.choice(canvas.world.clothes)
     across, above = across / np.float32(part), above / np.float32(part)
     step, broad = dice.between(0.02, 0.2), dice.between(0.2, 0.29)
-    legs = _bar(across, above, -step - 0.09, -step + 0.1, 0.0, 0.9) | _bar(
-        across, above, step - 0.1, step + 0.09, 0.0, 0.9
-    )
-    canvas.fill(where, PEDESTRIAN, canvas.hazy(trousers, depth), legs)
+    left_leg = _bar(across, above, -step - 0.09, -step + 0.1, 0.0, 0.9)
+    right_leg = _bar(across, above, step - 0.1, step + 0.09, 0.0, 0.9)
+    canvas.fill(where, PEDESTRIAN, canvas.hazy(trousers, depth), left_leg | right_leg)
     torso = _ellipse(across, above, 0.0, 1.12, broad, 0.44) < 1
     canvas.fill(where, PEDESTRIAN, canvas.hazy(coat, depth), torso)
     head = _ellipse(across, above, 0.0, 1.6, 0.13, 0.16) < 1

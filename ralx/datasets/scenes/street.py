@@ -96,10 +96,8 @@ class Canvas:
             return None, None, None
         metre = depth / camera.focal
         across = (self.x[where[1]] - np.float32(middle)) * np.float32(metre)
-        above = (np.float32(camera.horizon) - self.y[where[0]]) * np.float32(metre) + np.float32(
-            camera.height
-        )
-        return where, across, above[:, None]
+        above = (np.float32(camera.horizon) - self.y[where[0]])[:, None] * np.float32(metre)
+        return where, across, above + np.float32(camera.height)
 
     def plane(self, lateral: float, near: float, far: float):
         """Columns where a wall along the street is seen, their depths [w] and all pixels' heights [H, w]."""
@@ -108,10 +106,8 @@ class Canvas:
         where = self.box(ends[0], ends[1], 0.0, 1.0)
         if where is None:
             return None, None, None
-        offset = np.maximum(
-            (self.x[where[1]] - np.float32(camera.vanish)) * np.float32(1 if lateral > 0 else -1), 1e-4
-        )
-        depth = np.float32(camera.focal * abs(lateral)) / offset
+        offset = (self.x[where[1]] - np.float32(camera.vanish)) * np.float32(1 if lateral > 0 else -1)
+        depth = np.float32(camera.focal * abs(lateral)) / np.maximum(offset, 1e-4)
         above = (np.float32(camera.horizon) - self.y)[:, None] * (depth / np.float32(camera.focal))
         return where, depth, above + np.float32(camera.height)
 
@@ -191,22 +187,16 @@ def draw_ground(canvas: Canvas, left: Side, right: Side, dice: Dice) -> None:
     rough = 1 + relief * (np.float32(0.16) * grit + np.float32(0.22) * patches)
 
     grass = dice.choice(world.leaves)
-    canvas.fill(
-        where, TREE, (grass[0] * 1.15, grass[1] * 1.15, grass[2]), shade=1 + relief * np.float32(0.7) * grit
-    )
+    grass = (grass[0] * 1.15, grass[1] * 1.15, grass[2])
+    canvas.fill(where, TREE, grass, shade=1 + relief * np.float32(0.7) * grit)
     slab = fraction(lateral * np.float32(1.4)) < np.float32(0.08)
     slab |= fraction(depth * np.float32(1.4)) < np.float32(0.08)
     near = depth < 14
     paved = rough - np.float32(0.16) * (slab & near)
     pale = dice.between(0.78, 1.18)
     pavement = scaled(world.slabs, pale)
-    canvas.fill(
-        where,
-        PAVEMENT,
-        pavement,
-        (lateral > np.float32(-left.front)) & (lateral < np.float32(right.front)),
-        paved,
-    )
+    before_fronts = (lateral > np.float32(-left.front)) & (lateral < np.float32(right.front))
+    canvas.fill(where, PAVEMENT, pavement, before_fronts, paved)
     kerb = np.float32(0.16)
     inside = (lateral > np.float32(-left.kerb) - kerb) & (lateral < np.float32(right.kerb) + kerb)
     canvas.fill(where, PAVEMENT, scaled(pavement, 1.15), inside, rough)
@@ -224,9 +214,8 @@ def draw_ground(canvas: Canvas, left: Side, right: Side, dice: Dice) -> None:
 def _draw_markings(canvas, where, road, lateral, depth, rough, left: Side, right: Side, dice: Dice) -> None:
     middle = (right.kerb - left.kerb) / 2 + dice.between(-0.8, 0.8)
     thick = np.maximum(np.float32(0.07), depth * np.float32(0.25 / canvas.size[0]))
-    lines = (np.abs(lateral - np.float32(middle)) < thick) & (
-        fraction(depth / np.float32(7)) < np.float32(0.55)
-    )
+    dashes = fraction(depth / np.float32(7)) < np.float32(0.55)
+    lines = (np.abs(lateral - np.float32(middle)) < thick) & dashes
     if dice.chance(0.5):
         lines |= np.abs(lateral + np.float32(left.kerb - 0.35)) < thick
         lines |= np.abs(lateral - np.float32(right.kerb - 0.35)) < thick
@@ -290,20 +279,16 @@ def draw_end_walls(canvas: Canvas, side: Side, lots: list[Lot]) -> None:
 def draw_fronts(canvas: Canvas, side: Side, lots: list[Lot]) -> None:
     """The buildings' fronts along the street, with their windows, shops and roofs."""
     for lot in lots:
-        near = max(lot.near, 1.0)
-        if not lot.built or lot.far <= near:
-            continue
-        where, depth, above = canvas.plane(side.sign * side.front, near, lot.far)
-        if where is not None:
-            _draw_front(canvas, side, lot, where, depth, above)
+        if lot.built and lot.far > 1.0:
+            _draw_front(canvas, side, lot, max(lot.near, 1.0))
 
 
-def _draw_front(
-    canvas: Canvas, side: Side, lot: Lot, where: Slices, depth: np.ndarray, above: np.ndarray
-) -> None:
-    world, dice = canvas.world, Dice(lot.seed)
-    where, above = canvas.up_to(lot.height, max(lot.near, 1.0), where, above)
-    relief = np.float32(world.relief)
+def _draw_front(canvas: Canvas, side: Side, lot: Lot, near: float) -> None:
+    where, depth, above = canvas.plane(side.sign * side.front, near, lot.far)
+    if where is None:
+        return
+    where, above = canvas.up_to(lot.height, near, where, above)
+    dice, relief = Dice(lot.seed), np.float32(canvas.world.relief)
     middle = max(lot.near + lot.far, 4.0) / 2
     clear = np.float32(12 / (12 + middle))  # textures blur with distance
     brick = cells(depth * 3, above * 6, lot.seed) - np.float32(0.5)
@@ -355,9 +340,8 @@ def draw_barrier(canvas: Canvas, lateral: float, near: float, far: float, dice: 
         bars = fraction(depth * np.float32(2.2)) < np.float32(0.42)
         bars = bars | (above > np.float32(height - 0.15)) | (above < np.float32(0.12))
         tone = dice.between(45, 110)
-        canvas.fill(
-            where, FENCE, canvas.hazy((tone, tone * 1.02, tone), near), mask, 1 + np.float32(0.2) * rough
-        )
+        colour = canvas.hazy((tone, tone * 1.02, tone), near)
+        canvas.fill(where, FENCE, colour, mask, 1 + np.float32(0.2) * rough)
         np.copyto(canvas.image[:, *where], behind, where=mask & ~bars)
         return
     colour = canvas.hazy(scaled(dice.choice(canvas.world.facades), dice.between(0.6, 1.0)), near)

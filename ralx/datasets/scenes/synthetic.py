@@ -14,38 +14,12 @@ import numpy as np
 from ralx.datasets.classes import CAMVID_CLASSES, CAMVID_IDS, IGNORE_INDEX
 from ralx.datasets.dataset import SegmentationDataset
 from ralx.datasets.geometry import Size
+from ralx.datasets.scenes import objects, street
 from ralx.datasets.scenes.noise import Dice, hash_seed, pixel_noise, smooth_noise
-from ralx.datasets.scenes.objects import (
-    draw_bicyclist,
-    draw_bin,
-    draw_car,
-    draw_pedestrian,
-    draw_pole,
-    draw_tree,
-)
-from ralx.datasets.scenes.street import (
-    BUILDING,
-    PAVEMENT,
-    ROAD,
-    SKY,
-    TREE,
-    VOID,
-    Camera,
-    Canvas,
-    Lot,
-    Side,
-    draw_barrier,
-    draw_end_walls,
-    draw_fences,
-    draw_fronts,
-    draw_ground,
-    draw_sky,
-    draw_skyline,
-    plan_lots,
-)
+from ralx.datasets.scenes.street import Camera, Canvas, Lot, Side
 from ralx.datasets.scenes.worlds import WORLDS, World
 
-_LARGE_CLASSES = (SKY, BUILDING, ROAD, PAVEMENT, TREE)
+_LARGE_CLASSES = (street.SKY, street.BUILDING, street.ROAD, street.PAVEMENT, street.TREE)
 _Placed = tuple[float, Callable, float]  # depth, what draws it, lateral
 
 
@@ -61,22 +35,22 @@ def render_scene(image_size: Size, *, world: str, seed: int) -> tuple[np.ndarray
     style, dice = WORLDS[world], Dice(seed)
     canvas = _canvas(image_size, style, dice)
     left, right = _sides(style, dice)
-    lots = {side: plan_lots(dice, style) for side in (left, right)}
-    draw_sky(canvas, dice)
-    draw_skyline(canvas, dice)
-    draw_ground(canvas, left, right, dice)
+    lots = {side: street.plan_lots(dice, style) for side in (left, right)}
+    street.draw_sky(canvas, dice)
+    street.draw_skyline(canvas, dice)
+    street.draw_ground(canvas, left, right, dice)
     for side in (left, right):
-        draw_end_walls(canvas, side, lots[side])
+        street.draw_end_walls(canvas, side, lots[side])
         _draw_placed(canvas, _garden_trees(side, lots[side], dice), dice)
-        draw_fronts(canvas, side, lots[side])
-        draw_fences(canvas, side, lots[side])
+        street.draw_fronts(canvas, side, lots[side])
+        street.draw_fences(canvas, side, lots[side])
     on_pavement, on_road = _furniture(left, right, dice), _traffic(left, right, dice)
     _people(left, right, dice, on_pavement, on_road)
     _draw_placed(canvas, on_pavement, dice)
     for side in (left, right):
         if dice.chance(0.2):
             near = dice.between(4, 12)
-            draw_barrier(canvas, side.sign * (side.kerb + 0.3), near, near + dice.between(6, 25), dice)
+            street.draw_barrier(canvas, side.sign * (side.kerb + 0.3), near, near + dice.between(6, 25), dice)
     _draw_placed(canvas, on_road, dice)
     _draw_void(canvas, dice)
     return _developed(canvas, dice), canvas.label
@@ -103,12 +77,13 @@ def _sides(world: World, dice: Dice) -> tuple[Side, Side]:
 
 def _garden_trees(side: Side, lots: list[Lot], dice: Dice) -> list[_Placed]:
     """Trees behind the building line, on lots without a building."""
-    return [
-        (max(lot.near, 4.0) + dice.between(0, 8), draw_tree, side.sign * (side.front + dice.between(0.8, 7)))
-        for lot in lots
-        if not lot.built and lot.far > 6
-        for _ in range(1 + dice.below(3))
-    ]
+    placed: list[_Placed] = []
+    for lot in lots:
+        if not lot.built and lot.far > 6:
+            for _ in range(1 + dice.below(3)):
+                depth = max(lot.near, 4.0) + dice.between(0, 8)
+                placed.append((depth, objects.draw_tree, side.sign * (side.front + dice.between(0.8, 7))))
+    return placed
 
 
 def _furniture(left: Side, right: Side, dice: Dice) -> list[_Placed]:
@@ -120,11 +95,11 @@ def _furniture(left: Side, right: Side, dice: Dice) -> list[_Placed]:
         while depth < 55:
             edge = side.sign * (side.kerb + dice.between(0.35, 0.7))
             if planted and dice.chance(0.6):
-                placed.append((depth + 1.5, draw_tree, edge))
+                placed.append((depth + 1.5, objects.draw_tree, edge))
             if dice.chance(0.3):
-                placed.append((depth, draw_pole, edge))
+                placed.append((depth, objects.draw_pole, edge))
             if dice.chance(0.12):
-                placed.append((depth, draw_bin, edge))
+                placed.append((depth, objects.draw_bin, edge))
             depth += dice.between(5, 11)
     return placed
 
@@ -137,9 +112,9 @@ def _traffic(left: Side, right: Side, dice: Dice) -> list[_Placed]:
         parking = dice.chance(0.75)
         while depth < 60:
             if parking and dice.chance(0.6):
-                placed.append((depth, draw_car, side.sign * (side.kerb - dice.between(0.95, 1.1))))
+                placed.append((depth, objects.draw_car, side.sign * (side.kerb - dice.between(0.95, 1.1))))
             elif dice.chance(0.18):
-                placed.append((depth + 3, draw_car, side.sign * dice.between(0.4, 1.4)))
+                placed.append((depth + 3, objects.draw_car, side.sign * dice.between(0.4, 1.4)))
             depth += dice.between(5.5, 9)
     return placed
 
@@ -158,14 +133,13 @@ def _people(left: Side, right: Side, dice: Dice, on_pavement: list, on_road: lis
             lateral = dice.between(-left.kerb, right.kerb)
         else:
             lateral = side.sign * (side.kerb + dice.between(0.2, 1.4))
-        (on_road if crossing else on_pavement).append(
-            (depth + dice.between(0, 3.5), draw_pedestrian, lateral)
-        )
+        walker = (depth + dice.between(0, 3.5), objects.draw_pedestrian, lateral)
+        (on_road if crossing else on_pavement).append(walker)
     if dice.chance(0.19):
         depth = dice.between(4.5, 8)
         for _ in range(1 + dice.below(2)):
             lateral = side.sign * dice.between(side.kerb - 2.2, side.kerb - 0.4)
-            on_road.append((depth + dice.between(0, 3), draw_bicyclist, lateral))
+            on_road.append((depth + dice.between(0, 3), objects.draw_bicyclist, lateral))
 
 
 def _draw_placed(canvas: Canvas, placed: list[_Placed], dice: Dice) -> None:
@@ -183,13 +157,13 @@ def _draw_void(canvas: Canvas, dice: Dice) -> None:
     border[:, reach:] |= label[:, reach:] != label[:, :-reach]
     border[reach:] |= label[reach:] != label[:-reach]
     careless = smooth_noise(height, width, height * 0.12, height * 0.12, dice.integer()) > np.float32(0.52)
-    canvas.label[border & large & careless] = VOID
+    canvas.label[border & large & careless] = street.VOID
     if dice.chance(canvas.world.bonnet):
         rise = dice.between(0.02, 0.07)
         offset = canvas.x * np.float32(height / width) - np.float32(0.5)
         edge = np.float32(1 - rise) + offset * offset * np.float32(0.1)
         mask = canvas.y[:, None] > edge
-        canvas.fill((slice(0, height), slice(0, width)), VOID, (38, 38, 42), mask)
+        canvas.fill((slice(0, height), slice(0, width)), street.VOID, (38, 38, 42), mask)
 
 
 def _developed(canvas: Canvas, dice: Dice) -> np.ndarray:
