@@ -1,3 +1,5 @@
+"""The published code's functions against its formulas, one region at a time."""
+
 from types import SimpleNamespace
 
 import numpy as np

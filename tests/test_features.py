@@ -1,3 +1,5 @@
+"""The featurizer's state and action against the paper's formulas, one region and one cell at a time."""
+
 import itertools
 
 import numpy as np

@@ -105,8 +105,8 @@ def check_data(
         pretrain = _scan_part(report, partial(open_gta5, gta5, target))
         _add(report, "gta5", pretrain, list(pretrain.counts) if pretrain else [])
     if region_size is not None and target is not None:
-        scaled = zip(target.image_size, scaled_region(region_size, scale), strict=True)
-        held = math.prod(whole // part * part for whole, part in scaled)
+        sides = zip(target.image_size, scaled_region(region_size, scale), strict=True)
+        held = math.prod(whole // part * part for whole, part in sides)
         report.dropped_share = 1 - held / math.prod(target.image_size)
     return report
 

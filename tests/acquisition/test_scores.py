@@ -1,3 +1,5 @@
+"""A region's score by entropy, BALD and the others, against float64; and which candidates are picked."""
+
 import math
 
 import pytest

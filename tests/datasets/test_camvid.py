@@ -1,3 +1,5 @@
+"""CamVid's folders: splits, pixels, fingerprints, and what is said of files that are wrong."""
+
 import hashlib
 import json
 import locale

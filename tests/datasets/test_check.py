@@ -1,3 +1,5 @@
+"""A scan reports what a data set holds and everything that is wrong with it."""
+
 import pytest
 from dataset_trees import change_lists, cut, write_image, write_label
 

@@ -1,3 +1,5 @@
+"""Cityscapes' folders: cities, label ids and train ids, and what is said of files that are wrong."""
+
 import json
 
 import numpy as np

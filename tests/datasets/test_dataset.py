@@ -1,3 +1,5 @@
+"""A data set in memory, or decoded per batch: subsets, threads, forked processes, copies."""
+
 import copy
 import os
 import pickle

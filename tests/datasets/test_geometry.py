@@ -1,3 +1,5 @@
+"""Sizes at a reduced scale, and the cells of a region."""
+
 import itertools
 
 import pytest

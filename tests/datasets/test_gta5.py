@@ -1,3 +1,5 @@
+"""GTA5 in the classes and at the size of the data set that it pretrains for."""
+
 from pathlib import Path
 
 import numpy as np

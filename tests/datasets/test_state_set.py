@@ -1,3 +1,5 @@
+"""A state set that is drawn has the class distribution of D_T; splits that are made are disjoint."""
+
 from dataclasses import replace
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Regions from a label map: a pool of them, a segmenter trained on them, and SLIC's superpixels."""
+
 import builtins
 import inspect
 import sys

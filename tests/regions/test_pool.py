@@ -1,3 +1,5 @@
+"""The grid's indices, the pool's candidates and labelled regions, and the oracle."""
+
 import pytest
 import torch
 

@@ -245,7 +245,7 @@ def plan_lots(dice: Dice, world: World) -> list[Lot]:
     depth = dice.between(-8, 0)
     open_side = dice.chance(0.16)  # a side without houses: a park or a yard
     built_share = 0.12 if open_side else world.built
-    fences = 0.5 if dice.chance(0.6) else 0.0
+    fences = 0.5 if dice.chance(0.6) else 0.0  # share of the open lots that have one
     built = dice.chance(built_share)
     while depth < STREET_LENGTH:
         length = dice.between(7, 15)
