@@ -158,7 +158,7 @@ def test_bald_scores_are_the_regions_mean():
     candidates = [(0, x, y) for x, y in images.corners[:6]]
     torch.manual_seed(4)
     state, arranged = compute("bald", net, candidates, images, 2, bald_iter=5)
-    assert state["subset"] is None and not net.training
+    assert state["subset"] is None and not any(part.training for part in net.modules())
     torch.manual_seed(4)
     net.eval().apply(compat.apply_dropout)
     with torch.no_grad():
