@@ -35,6 +35,7 @@ that code fails; a network without dropout is refused for BALD. Loading, trainin
 memory are not here: `ralx.agent.dqn` and `ralx-train` do those in their own way.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -95,20 +96,15 @@ def compute_state(
     candidates = _sorted_candidates(region_candidates)
     num_groups = check_integer("num_groups", num_groups)
     reg_sz = check_pair("reg_sz", reg_sz, "(width, height)")
+    rows_by = partial(_candidate_rows, net, candidates, candidate_set, reg_sz)
     if args.al_algorithm == "random":
         rows = torch.zeros(len(candidates), 1, device="cpu")
     elif args.al_algorithm == "entropy":
-        rows = _candidate_rows(_mean_entropy, net, candidates, candidate_set, reg_sz)
+        rows = rows_by(_mean_entropy)
     elif args.al_algorithm == "bald":
-        rows = _candidate_rows(
-            _mean_bald(check_integer("args.bald_iter", args.bald_iter)),
-            net,
-            candidates,
-            candidate_set,
-            reg_sz,
-        )
+        rows = rows_by(partial(_mean_bald, check_integer("args.bald_iter", args.bald_iter)))
     elif args.al_algorithm == "ralis":
-        rows = _candidate_rows(_region_features, net, candidates, candidate_set, reg_sz)
+        rows = rows_by(_region_features)
         labelled = _labelled_rows(train_set.balance_cl, train_set.num_classes)
         rows = torch.cat([rows, _kl_bins(rows[:, : train_set.num_classes + 1], labelled)], dim=1)
     else:
@@ -256,7 +252,7 @@ def _region_map(name: str, value: Tensor, reg_sz: tuple[int, int]) -> Tensor:
     return pixels
 
 
-def _candidate_rows(compute, net, candidates, candidate_set, reg_sz) -> Tensor:
+def _candidate_rows(net, candidates, candidate_set, reg_sz, compute) -> Tensor:
     """`compute` of every candidate, float32 [number of candidates, D]; `candidates` are sorted by image."""
     images, starts = np.unique(candidates[:, 0], return_index=True)
     groups = np.split(candidates[:, 1:], starts[1:])
@@ -292,19 +288,16 @@ def _mean_entropy(net, image, regions, reg_sz) -> Tensor:
     return _select(mean, image, regions, reg_sz).cpu()
 
 
-def _mean_bald(num_passes: int):
-    def compute(net, image, regions, reg_sz) -> Tensor:
-        net.apply(apply_dropout)
-        if not any(type(part) is nn.Dropout and part.training for part in net.modules()):
-            raise ValueError("net must have dropout for al_algorithm bald, got a network without nn.Dropout")
-        with torch.no_grad():
-            passes, _ = net(image.unsqueeze(0).to(_device(net)), bayesian=True, n_iter=num_passes)
-        set_mode(net, False)
-        total = bald(torch.stack(passes), reg_sz[::-1]).region_sum
-        assert total is not None  # a region size was given
-        return _select(total[0, :, None] / (reg_sz[0] * reg_sz[1]), image, regions, reg_sz).cpu()
-
-    return compute
+def _mean_bald(num_passes: int, net, image, regions, reg_sz) -> Tensor:
+    net.apply(apply_dropout)
+    if not any(type(part) is nn.Dropout and part.training for part in net.modules()):
+        raise ValueError("net must have dropout for al_algorithm bald, got a network without nn.Dropout")
+    with torch.no_grad():
+        passes, _ = net(image.unsqueeze(0).to(_device(net)), bayesian=True, n_iter=num_passes)
+    set_mode(net, False)
+    total = bald(torch.stack(passes), reg_sz[::-1]).region_sum
+    assert total is not None  # a region size was given
+    return _select(total[0, :, None] / (reg_sz[0] * reg_sz[1]), image, regions, reg_sz).cpu()
 
 
 def _select(rows: Tensor, image: Tensor, regions, reg_sz) -> Tensor:
@@ -313,10 +306,11 @@ def _select(rows: Tensor, image: Tensor, regions, reg_sz) -> Tensor:
     size, (width, height) = torch.tensor(reg_sz, device="cpu"), (image.shape[-1], image.shape[-2])
     tile = corners // size
     inside = (corners >= 0) & (corners + size <= torch.tensor([width, height], device="cpu"))
-    if not (inside & (tile * size == corners)).all():
+    wrong = ~(inside & (tile * size == corners)).all(1)
+    if wrong.any():
         raise ValueError(
             f"regions must lie in the {width} x {height} image, x and y multiples of {tuple(reg_sz)}, "
-            f"got {corners[~(inside & (tile * size == corners)).all(1)][0].tolist()}"
+            f"got {corners[wrong][0].tolist()}"
         )
     return rows[(tile[:, 1] * (width // reg_sz[0]) + tile[:, 0]).to(rows.device)]
 

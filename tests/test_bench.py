@@ -17,12 +17,9 @@ import torch
 
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "bench"))
-bars, gpu_check, gpu_timings, limits, machine, memory, results, sizes, table, timings = (
-    importlib.import_module(name)
-    for name in (
-        *("bars", "gpu_check", "gpu_timings", "limits", "machine", "memory", "results", "sizes", "table"),
-        "timings",
-    )
+bars, gpu_check, gpu_timings, limits, machine, memory, results, sizes, table, timings = map(
+    importlib.import_module,
+    "bars gpu_check gpu_timings limits machine memory results sizes table timings".split(),
 )
 OP, EAGER, COMPILED = timings.OP, results.EAGER, results.COMPILED
 WORK = results.Work(1e6, "B")
@@ -327,12 +324,7 @@ def shell(line, **options):
     [
         (shell("echo some; echo 3 passed"), 9, True, ["3 passed"]),
         (shell("echo some; echo 3 passed", lines=2), 9, True, ["some", "3 passed"]),
-        (
-            shell("echo some; echo FAILED test_a; echo 1 failed; exit 1"),
-            9,
-            False,
-            ["FAILED test_a", "1 failed"],
-        ),
+        (shell("echo a; echo FAILED test_a; echo 1 failed; exit 1"), 9, False, ["FAILED test_a", "1 failed"]),
         (shell("echo 'x.cu(3): error: no'; exit 1"), 9, False, ["x.cu(3): error: no"]),
         (shell("echo 3 skipped", must_say=" passed"), 9, False, ["3 skipped"]),
         (shell("echo begun; sleep 60 & sleep 60"), 0.5, False, ["begun", "stopped after 0 s"]),

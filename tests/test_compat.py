@@ -1,3 +1,5 @@
+"""The published code's functions against its formulas, one region at a time."""
+
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,9 +12,8 @@ from torch.nn import functional as F
 from ralx import compat
 
 CAMVID = SimpleNamespace(num_classes=11, region=(80, 90), image=(360, 480), width=268)
-CITYSCAPES = SimpleNamespace(
-    num_classes=19, region=(128, 128), image=(256, 384), width=276
-)  # a smaller image
+# A smaller image than the data set has.
+CITYSCAPES = SimpleNamespace(num_classes=19, region=(128, 128), image=(256, 384), width=276)
 
 
 class Net(nn.Module):
@@ -21,6 +22,7 @@ class Net(nn.Module):
     def __init__(self, num_classes, dropout=True):
         super().__init__()
         torch.manual_seed(0)
+        self.num_classes = num_classes
         self.conv = nn.Conv2d(3, 8, 9, stride=8, padding=4)
         self.dropout = nn.Dropout() if dropout else nn.Identity()
         self.head = nn.Conv2d(8, num_classes, 1)
@@ -85,8 +87,11 @@ def published_regions(net, image, corners, num_classes, region):
     return [published_features(predicted[t], entropy[t], num_classes, region) for t in tiles]
 
 
-def arguments(algorithm, **more):
-    return SimpleNamespace(al_algorithm=algorithm, **more)
+def compute(algorithm, net, candidates, images, groups, *, balance=(), region=(80, 90), **more):
+    """`compute_state` of CamVid's size, unless told otherwise."""
+    train_set = SimpleNamespace(num_classes=net.num_classes, balance_cl=balance)
+    args = SimpleNamespace(al_algorithm=algorithm, **more)
+    return compat.compute_state(args, net, list(candidates), images, train_set, groups, region)
 
 
 def some_candidates(images, count):
@@ -100,13 +105,10 @@ def some_candidates(images, count):
 def test_state_and_candidates_are_the_published_ones(setting, labelled):
     net, images = Net(setting.num_classes), Images(setting)
     balance = labelled_rows(setting.num_classes, labelled)
-    train_set = SimpleNamespace(num_classes=setting.num_classes, balance_cl=balance)
     candidates = some_candidates(images, 12)
 
     torch.manual_seed(2)
-    state, arranged = compat.compute_state(
-        arguments("ralis"), net, list(candidates), images, train_set, num_groups=3, reg_sz=setting.region
-    )
+    state, arranged = compute("ralis", net, candidates, images, 3, balance=balance, region=setting.region)
     torch.manual_seed(2)
     order = torch.randperm(12).numpy()
 
@@ -137,19 +139,14 @@ def test_state_and_candidates_are_the_published_ones(setting, labelled):
 
 def test_the_network_runs_once_per_image():
     net, images = Net(11), Images(CAMVID)
-    train_set = SimpleNamespace(num_classes=11, balance_cl=[])
-    candidates = [(i, x, y) for i in (0, 2) for x, y in images.corners]
-    compat.compute_state(arguments("ralis"), net, candidates, images, train_set, 4, CAMVID.region)
+    compute("ralis", net, [(i, x, y) for i in (0, 2) for x, y in images.corners], images, 4)
     assert net.calls == 2 + 2  # two images with candidates, two of the state set
     assert not net.training
 
 
 def test_entropy_scores_are_the_regions_mean():
     net, images = Net(11), Images(CAMVID)
-    candidates = some_candidates(images, 6)
-    state, arranged = compat.compute_state(
-        arguments("entropy"), net, candidates, images, SimpleNamespace(num_classes=11), 2, (80, 90)
-    )
+    state, arranged = compute("entropy", net, some_candidates(images, 6), images, 2)
     assert state["subset"] is None and state["pool"].shape == (2, 3, 1)
     for score, (i, x, y) in zip(state["pool"].flatten().tolist(), arranged.reshape(-1, 3), strict=True):
         pixels = compat.compute_entropy_seg(None, images.images[i], net)[0, y : y + 90, x : x + 80]
@@ -160,10 +157,8 @@ def test_bald_scores_are_the_regions_mean():
     net, images = Net(11), Images(CAMVID, count=1)
     candidates = [(0, x, y) for x, y in images.corners[:6]]
     torch.manual_seed(4)
-    state, arranged = compat.compute_state(
-        arguments("bald", bald_iter=5), net, candidates, images, SimpleNamespace(num_classes=11), 2, (80, 90)
-    )
-    assert state["subset"] is None and not net.training
+    state, arranged = compute("bald", net, candidates, images, 2, bald_iter=5)
+    assert state["subset"] is None and not any(part.training for part in net.modules())
     torch.manual_seed(4)
     net.eval().apply(compat.apply_dropout)
     with torch.no_grad():
@@ -176,15 +171,7 @@ def test_bald_scores_are_the_regions_mean():
 
 def test_random_scores_are_zeros_and_run_no_network():
     net, images = Net(11), Images(CAMVID)
-    state, arranged = compat.compute_state(
-        arguments("random"),
-        net,
-        some_candidates(images, 6),
-        images,
-        SimpleNamespace(num_classes=11),
-        3,
-        (80, 90),
-    )
+    state, arranged = compute("random", net, some_candidates(images, 6), images, 3)
     assert torch.equal(state["pool"], torch.zeros(3, 2, 1)) and arranged.shape == (3, 2, 3)
     assert net.calls == 0
 
@@ -193,9 +180,7 @@ def test_candidates_that_do_not_fill_the_pools_are_left_out():
     images = Images(CAMVID)
     for count, shape in [(11, (3, 3, 3)), (2, (2, 1, 3))]:
         candidates = some_candidates(images, count)
-        state, arranged = compat.compute_state(
-            arguments("random"), Net(11), candidates, images, SimpleNamespace(num_classes=11), 3, (80, 90)
-        )
+        state, arranged = compute("random", Net(11), candidates, images, 3)
         assert arranged.shape == shape and state["pool"].shape[:2] == shape[:2]
         assert len({tuple(c) for c in arranged.reshape(-1, 3)} & set(candidates)) == shape[0] * shape[1]
 
@@ -293,139 +278,121 @@ def test_a_small_region_keeps_the_published_number_of_cells():
     # 22 × 20 pixels: cells of 2 × 2, and so 10 × 11 of them.
     predicted, entropy = region_maps(11, (22, 20))
     assert len(compat.create_feature_vector_3H_region_kl(predicted, entropy, 11, (22, 20))) == 12 + 3 * 110
-    net = Net(11)
-    setting = SimpleNamespace(image=(40, 44), region=(22, 20))
-    train_set = SimpleNamespace(num_classes=11, balance_cl=[])
-    state, _ = compat.compute_state(
-        arguments("ralis"), net, [(0, 22, 20), (1, 0, 0)], Images(setting), train_set, 1, (22, 20)
-    )
+    images = Images(SimpleNamespace(image=(40, 44), region=(22, 20)))
+    state, _ = compute("ralis", Net(11), [(0, 22, 20), (1, 0, 0)], images, 1, region=(22, 20))
     assert state["pool"].shape == (1, 2, 12 + 3 * 110 + 64)
 
 
-def test_rejections():
-    images, train_set = Images(CAMVID), SimpleNamespace(num_classes=11, balance_cl=[])
-
-    def state(algorithm="entropy", candidates=((0, 80, 90),), net=None, groups=1, **more):
-        args = arguments(algorithm, **more)
-        return compat.compute_state(
-            args, net or Net(11), list(candidates), images, train_set, groups, (80, 90)
-        )
-
-    with pytest.raises(
-        ValueError, match="al_algorithm must be random, entropy, bald or ralis, got 'coreset'"
-    ):
-        state("coreset")
-    with pytest.raises(ValueError, match="region_candidates must hold at least one candidate, got none"):
-        state(candidates=())
-    with pytest.raises(ValueError, match=r"region_candidates must be \(image, x, y\) each, got \(0, 80\)"):
-        state(candidates=[(0, 80), (90, 0), (80, 90)])
-    with pytest.raises(ValueError, match=r"num_groups must be in 1\.\.\d+, got 0"):
-        state(groups=0)
-    with pytest.raises(TypeError, match=r"args\.bald_iter must be an integer, got '3'"):
-        state("bald", bald_iter="3")
-    with pytest.raises(TypeError, match=r"net must be a torch\.nn\.Module, got function"):
-        state(net=lambda images: images)
-    with pytest.raises(ValueError, match=r"480 x 360 image, x and y multiples of \(80, 90\), got \[80, 80\]"):
-        state(candidates=[(0, 0, 0), (0, 80, 80)])
-    with pytest.raises(ValueError, match=r"got \[480, 0\]"):
-        state(candidates=[(0, 480, 0)])
-    with pytest.raises(ValueError, match="net must have dropout for al_algorithm bald"):
-        state("bald", net=Net(11, dropout=False), bald_iter=3)
-    with pytest.raises(ValueError, match=r"pred_region must hold class ids in 0\.\.11, got 0\.\.12"):
-        compat.create_feature_vector_3H_region_kl(12 * torch.eye(8), torch.zeros(8, 8), 11, (8, 8))
-    with pytest.raises(ValueError, match=r"reg_sz must be at least 8 in both directions, got \(7, 90\)"):
-        compat.create_feature_vector_3H_region_kl(torch.zeros(90, 7), torch.zeros(90, 7), 11, (7, 90))
+@pytest.mark.parametrize(
+    ("error", "changed", "message"),
+    [
+        (ValueError, {"algorithm": "coreset"}, "al_algorithm must be random, entropy, bald or ralis, got 'c"),
+        (ValueError, {"candidates": []}, "region_candidates must hold at least one candidate, got none"),
+        (
+            ValueError,
+            {"candidates": [(0, 80), (90, 0), (80, 90)]},
+            r"region_candidates must be \(image, x, y\) each, got \(0, 80\)",
+        ),
+        (ValueError, {"groups": 0}, r"num_groups must be in 1\.\.\d+, got 0"),
+        (
+            TypeError,
+            {"algorithm": "bald", "bald_iter": "3"},
+            r"args\.bald_iter must be an integer, got '3'",
+        ),
+        (
+            ValueError,
+            {"candidates": [(0, 0, 0), (0, 80, 80)]},
+            r"480 x 360 image, x and y multiples of \(80, 90\), got \[80, 80\]",
+        ),
+        (ValueError, {"candidates": [(0, 480, 0)]}, r"got \[480, 0\]"),
+        (
+            ValueError,
+            {"algorithm": "bald", "bald_iter": 3, "net": Net(11, dropout=False)},
+            "net must have dropout for al_algorithm bald",
+        ),
+        (
+            TypeError,
+            {"net": SimpleNamespace(num_classes=11)},
+            r"net must be a torch\.nn\.Module, got SimpleNamespace",
+        ),
+    ],
+)
+def test_bad_arguments_of_a_state_are_named(error, changed, message):
+    options = {"algorithm": "entropy", "net": Net(11), "candidates": [(0, 80, 90)], "groups": 1} | changed
+    with pytest.raises(error, match=message):
+        compute(images=Images(CAMVID), **options)
 
 
 MAP = torch.zeros(9, 8)
+PIXELS = MAP[0].long()
+region = compat.create_feature_vector_3H_region_kl
+confusion = compat.confusion_matrix_pytorch
 
 
 @pytest.mark.parametrize(
     ("error", "function", "arguments", "message"),
     [
-        (
-            TypeError,
-            "create_feature_vector_3H_region_kl",
-            (None, MAP, 11, (8, 9)),
-            "pred_region must be a torch",
-        ),
-        (
-            TypeError,
-            "create_feature_vector_3H_region_kl",
-            (MAP, None, 11, (8, 9)),
-            "ent_region must be a torch",
-        ),
+        (TypeError, region, (None, MAP, 11, (8, 9)), "pred_region must be a torch"),
+        (TypeError, region, (MAP, None, 11, (8, 9)), "ent_region must be a torch"),
+        (ValueError, region, (MAP, MAP, 11, (9, 8)), r"pred_region must be \[8, 9\] as reg_sz, got \[9, 8\]"),
+        (ValueError, region, (MAP, MAP[:8], 11, (8, 9)), r"ent_region must be \[9, 8\] as .* got \[8, 8\]"),
         (
             ValueError,
-            "create_feature_vector_3H_region_kl",
-            (MAP, MAP, 11, (9, 8)),
-            r"pred_region must be \[8, 9\] as reg_sz, got \[9, 8\]",
+            region,
+            (MAP + 12, MAP, 11, (8, 9)),
+            r"pred_region must .* ids in 0\.\.11, got 12\.\.12",
         ),
-        (
-            ValueError,
-            "create_feature_vector_3H_region_kl",
-            (MAP, MAP[:8], 11, (8, 9)),
-            r"ent_region must be \[9, 8\] as reg_sz, got \[8, 8\]",
-        ),
+        (ValueError, region, (MAP - 1, MAP, 11, (8, 9)), r"pred_region must .* ids in 0\.\.11, got -1\.\.-1"),
+        (TypeError, region, (MAP, MAP, 11, 8), r"reg_sz must be two integers \(width, height\), .* got 8"),
+        (ValueError, region, (MAP, MAP, 11, (7, 90)), r"reg_sz must be at least 8 in both .* got \(7, 90\)"),
+        (TypeError, region, (MAP, MAP, "11", (8, 9)), "num_classes must be an integer, got '11'"),
         (
             TypeError,
-            "create_feature_vector_3H_region_kl",
-            (MAP, MAP, 11, 8),
-            r"reg_sz must be two integers \(width, height\), each at least 1, got 8",
+            compat.add_kl_pool2,
+            (np.zeros((1, 2, 20)),),
+            r"state must be a torch\.Tensor, got numpy",
         ),
-        (
-            TypeError,
-            "create_feature_vector_3H_region_kl",
-            (MAP, MAP, "11", (8, 9)),
-            "num_classes must be an integer, got '11'",
-        ),
-        (TypeError, "add_kl_pool2", (np.zeros((1, 2, 20)),), r"state must be a torch\.Tensor, got numpy"),
-        (ValueError, "add_kl_pool2", (torch.ones(2, 20),), r"state must be \[K, M, D\], got shape \[2, 20\]"),
+        (ValueError, compat.add_kl_pool2, (torch.ones(2, 20),), r"state must be \[K, M, D\], .* \[2, 20\]"),
         (
             ValueError,
-            "add_kl_pool2",
+            compat.add_kl_pool2,
             (torch.ones(1, 2, 19),),
             r"state must begin with n_cl \+ 1 = 20 bins, got shape \[1, 2, 19\]",
         ),
         (
             ValueError,
-            "compute_entropy_seg",
+            compat.compute_entropy_seg,
             (None, MAP, Net(3)),
             r"im_t must be \[3, H, W\] or .* got shape \[9, 8\]",
         ),
         (
             TypeError,
-            "compute_entropy_seg",
+            compat.compute_entropy_seg,
             (None, MAP[None], None),
             r"net must be a torch\.nn\.Module, got NoneType",
         ),
-        (ValueError, "compute_bald", (MAP,), r"predictions must be \[T, C, H, W\], got shape \[9, 8\]"),
+        (ValueError, compat.compute_bald, (MAP,), r"predictions must be \[T, C, H, W\], got shape \[9, 8\]"),
+        (ValueError, confusion, (MAP[:3, :2], PIXELS, PIXELS, 3), r"cm must be \[3, 3\], got shape \[3, 2\]"),
         (
             ValueError,
-            "confusion_matrix_pytorch",
-            (torch.zeros(3, 2), MAP[0].long(), MAP[0].long(), 3),
-            r"cm must be \[3, 3\], got shape \[3, 2\]",
-        ),
-        (
-            ValueError,
-            "confusion_matrix_pytorch",
-            (torch.zeros(3, 3), MAP[0].long(), MAP[0, :7].long(), 3),
+            confusion,
+            (MAP[:3, :3], PIXELS, PIXELS[:7], 3),
             "output_flatten and target_flatten must have one length, got 8 and 7",
         ),
         (
             ValueError,
-            "confusion_matrix_pytorch",
-            (torch.zeros(3, 3), MAP.long(), MAP.long(), 3),
+            confusion,
+            (MAP[:3, :3], MAP.long(), MAP.long(), 3),
             r"output_flatten must be \[pixels\], got shape \[9, 8\]",
         ),
         (
             TypeError,
-            "confusion_matrix_pytorch",
-            (torch.zeros(3, 3), MAP[0].long(), MAP[0].float(), 3),
+            confusion,
+            (MAP[:3, :3], PIXELS, PIXELS.float(), 3),
             "target_flatten must be uint8, int16, int32 or int64, got torch.float32",
         ),
     ],
 )
 def test_bad_arguments_are_named(error, function, arguments, message):
     with pytest.raises(error, match=message):
-        getattr(compat, function)(*arguments)
+        function(*arguments)

@@ -110,22 +110,15 @@ def metrics(tmp_path):
     labels = Scenes().labels(slice(None))
     rows, confusion = class_distribution(labels, 3, 255), numbers(3, 3)
     summary = Ablation(3, 2, ["action-entropy"], "max").actions(numbers(2, 2, 10), rows)
-    return [
-        rows,
-        kl_divergence(rows, rows),
-        rarity(confusion[0]),
-        iou(confusion),
-        mean_iou(confusion),
-        summary,
-    ]
+    divergence, weights = kl_divergence(rows, rows), rarity(confusion[0])
+    return [rows, divergence, weights, iou(confusion), mean_iou(confusion), summary]
 
 
 def segmenter(tmp_path):
     trainer, data = new_trainer(), Scenes()
     for pool in (None, labelled_pool(GRID)):
-        loss = train_epoch(
-            trainer, data, crop_size=(12, 12), batch_size=2, generator=stream("epoch"), pool=pool
-        )
+        options = {"crop_size": (12, 12), "batch_size": 2, "generator": stream("epoch")}
+        loss = train_epoch(trainer, data, pool=pool, **options)
     file = tmp_path / "weights.pth"
     torch.save(trainer.segmenter.state_dict(), file)
     load_weights(trainer.segmenter, file)
@@ -139,10 +132,8 @@ def features(tmp_path):
     grid, images = RegionGrid(3, (16, 24), (7, 9), "keep"), numbers(3, 3, 16, 24)
     candidates = RegionPool(grid).draw_candidates(2, 4, stream("draw"))
     rows = gather_regions(featurizer.regions, images.__getitem__, grid, candidates, 2)
-    return [
-        featurizer.state(images),
-        featurizer.action(rows, class_distribution(Scenes().labels([0, 1]), 3, 255)),
-    ]
+    labelled = class_distribution(Scenes().labels([0, 1]), 3, 255)
+    return [featurizer.state(images), featurizer.action(rows, labelled)]
 
 
 def scores(tmp_path):
@@ -200,7 +191,7 @@ PIECES = [
 
 
 @pytest.mark.parametrize("piece", PIECES, ids=lambda piece: piece.__name__)
-def test_the_default_device_changes_nothing(piece, tmp_path):
+def test_the_default_device_changes_nothing(piece, tmp_path, one_thread):
     expected = piece(tmp_path)
     for kept in (_affine, _upsampling, _num_pixels):
         kept.cache_clear()  # made by the call before

@@ -6,8 +6,7 @@ import numpy as np
 
 from ralx.datasets.classes import CAMVID_CLASSES, CAMVID_IGNORE, CAMVID_PALETTE, VOID_COLOUR
 from ralx.datasets.dataset import SegmentationDataset
-from ralx.datasets.files import FolderSource, ImageFile, existing_folder, image_files, label_files
-from ralx.datasets.geometry import scaled_size
+from ralx.datasets.files import FolderSource, files_with_labels
 from ralx.datasets.labels import LabelCode, ids_of_colours
 
 _IDS = np.arange(256, dtype=np.uint8)
@@ -28,14 +27,10 @@ def camvid_folder(
     Images are PNG or JPEG, labels PNG of ids 0..11, or of CamVid's colours with black for void. DataError for
     missing folders and an empty one.
     """
-    images = image_files(root / part, f"CamVid's {part} images")
-    annotations = existing_folder(root / f"{part}annot", f"the labels of CamVid's {part} images")
-    labels = label_files(annotations)
-    files = [
-        ImageFile(name, path, labels.get(name, annotations / f"{name}.png")) for name, path in images.items()
-    ]
+    what = f"CamVid's {part} images"
+    files = files_with_labels(root / part, what, root / f"{part}annot", f"the labels of {what}")
     return SegmentationDataset(
-        FolderSource(files, _LABELS.read, lambda size: scaled_size(size, scale)),
+        FolderSource(files, _LABELS.read, scale),
         name=f"camvid {part}",
         classes=CAMVID_CLASSES,
         ignore_index=CAMVID_IGNORE,

@@ -1,5 +1,6 @@
 """A scan of a whole data set without training: what it holds, and everything that is wrong with it."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -104,7 +105,9 @@ def check_data(
         pretrain = _scan_part(report, partial(open_gta5, gta5, target))
         _add(report, "gta5", pretrain, list(pretrain.counts) if pretrain else [])
     if region_size is not None and target is not None:
-        report.dropped_share = _dropped_share(target.image_size, scaled_region(region_size, scale))
+        sides = zip(target.image_size, scaled_region(region_size, scale), strict=True)
+        held = math.prod(whole // part * part for whole, part in sides)
+        report.dropped_share = 1 - held / math.prod(target.image_size)
     return report
 
 
@@ -173,13 +176,6 @@ def _add(report: DataReport, title: str, scan: _Scan | None, names: list[str]) -
         report.notes.append(f"{title} has no pixel of {', '.join(absent)}")
 
 
-def _dropped_share(image_size: Size, region_size: Size) -> float:
-    held = 1
-    for whole, part in zip(image_size, region_size, strict=True):
-        held *= whole // part * part
-    return 1 - held / (image_size[0] * image_size[1])
-
-
 def _table(splits: list[SplitReport]) -> list[str]:
     if not splits:
         return []
@@ -188,8 +184,5 @@ def _table(splits: list[SplitReport]) -> list[str]:
     for klass, name in enumerate(splits[0].classes):
         rows.append([name, *(f"{split.class_shares[klass]:.2%}" for split in splits)])
     rows.append(["void", *(f"{split.void_share:.2%}" for split in splits)])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(splits) + 1)]
-    return [
-        "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in pairs)
-        for pairs in (list(enumerate(zip(row, widths, strict=True))) for row in rows)
-    ]
+    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
+    return ["  ".join([row[0].ljust(first), *map(str.rjust, row[1:], others)]) for row in rows]

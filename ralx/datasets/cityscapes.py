@@ -15,15 +15,7 @@ from ralx.datasets.classes import (
 )
 from ralx.datasets.dataset import SegmentationDataset
 from ralx.datasets.errors import DataError
-from ralx.datasets.files import (
-    FolderSource,
-    ImageFile,
-    entries,
-    existing_folder,
-    image_files,
-    label_files,
-)
-from ralx.datasets.geometry import scaled_size
+from ralx.datasets.files import FolderSource, ImageFile, entries, existing_folder, image_files, label_files
 from ralx.datasets.labels import LabelCode, ids_of_colours
 
 _IMAGE_END = "_leftImg8bit"
@@ -69,7 +61,7 @@ def cityscapes_folder(
     if not files:
         raise DataError(f"{images}: expected a folder of images per city, found none")
     return SegmentationDataset(
-        FolderSource(sorted(files), _labels, lambda size: scaled_size(size, scale)),
+        FolderSource(sorted(files), _labels, scale),
         name=f"cityscapes {part}",
         classes=CITYSCAPES_CLASSES,
         ignore_index=CITYSCAPES_IGNORE,

@@ -56,85 +56,60 @@ PALETTES: dict[tuple[str, ...], dict[str, Colour]] = {
     CITYSCAPES_CLASSES: CITYSCAPES_PALETTE,
 }
 
-# Colours of the label ids 0..34 that Cityscapes and GTA5 share; a colour that comes twice stands for the id
-# that is trained on: 17, not the pole group 18; 26, not the licence plate 34.
-LABEL_COLOURS: tuple[Colour, ...] = (
-    *[(0, 0, 0)] * 5,
-    (111, 74, 0),
-    (81, 0, 81),
-    (128, 64, 128),
-    (244, 35, 232),
-    (250, 170, 160),
-    (230, 150, 140),
-    (70, 70, 70),
-    (102, 102, 156),
-    (190, 153, 153),
-    (180, 165, 180),
-    (150, 100, 100),
-    (150, 120, 90),
-    (153, 153, 153),
-    (153, 153, 153),
-    (250, 170, 30),
-    (220, 220, 0),
-    (107, 142, 35),
-    (152, 251, 152),
-    (70, 130, 180),
-    (220, 20, 60),
-    (255, 0, 0),
-    (0, 0, 142),
-    (0, 0, 70),
-    (0, 60, 100),
-    (0, 0, 90),
-    (0, 0, 110),
-    (0, 80, 100),
-    (0, 0, 230),
-    (119, 11, 32),
-    (0, 0, 142),
-)
+# The label ids 0..34 that Cityscapes and GTA5 share: those of Cityscapes' classes, in class order, and the
+# colours of the others, black where none is given. A colour that comes twice stands for the id that is
+# trained on: 17, not the pole group 18; 26, not the licence plate 34.
 _CITYSCAPES_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
-_GTA5_TO_CAMVID = {
-    23: "sky",
-    11: "building",
-    17: "pole",
-    7: "road",
-    8: "pavement",
-    21: "tree",
-    19: "sign",
-    20: "sign",
-    13: "fence",
-    26: "car",
-    27: "car",
-    28: "car",
-    32: "car",
-    24: "pedestrian",
-    33: "bicyclist",
+_OTHER_COLOURS: dict[int, Colour] = {
+    5: (111, 74, 0),
+    6: (81, 0, 81),
+    9: (250, 170, 160),
+    10: (230, 150, 140),
+    14: (180, 165, 180),
+    15: (150, 100, 100),
+    16: (150, 120, 90),
+    18: (153, 153, 153),
+    29: (0, 0, 90),
+    30: (0, 0, 110),
+    34: (0, 0, 142),
 }
-_CAMVID_TO_CITYSCAPES = {
-    "sky": "sky",
-    "building": "building",
-    "pole": "pole",
-    "road": "road",
+_COLOURS = dict(zip(_CITYSCAPES_LABEL_IDS, CITYSCAPES_PALETTE.values(), strict=True)) | _OTHER_COLOURS
+LABEL_COLOURS: tuple[Colour, ...] = tuple(_COLOURS.get(label_id, VOID_COLOUR) for label_id in range(35))
+
+_GTA5_LABEL_IDS = {
+    "sky": (23,),
+    "building": (11,),
+    "pole": (17,),
+    "road": (7,),
+    "pavement": (8,),
+    "tree": (21,),
+    "sign": (19, 20),
+    "fence": (13,),
+    "car": (26, 27, 28, 32),
+    "pedestrian": (24,),
+    "bicyclist": (33,),
+}
+# Cityscapes' names of CamVid's classes, where they differ.
+_CITYSCAPES_NAMES = {
     "pavement": "sidewalk",
     "tree": "vegetation",
     "sign": "traffic sign",
-    "fence": "fence",
-    "car": "car",
     "pedestrian": "person",
     "bicyclist": "rider",
 }
 
 
-def _table(mapping: dict[int, int], ignore_index: int) -> np.ndarray:
+def _table(classes: dict[int, int], ignore_index: int) -> np.ndarray:
     table = np.full(256, ignore_index, np.uint8)
-    for label_id, train_id in mapping.items():
-        table[label_id] = train_id
+    table[list(classes)] = list(classes.values())
     return table
 
 
 CITYSCAPES_IDS = _table({label_id: n for n, label_id in enumerate(_CITYSCAPES_LABEL_IDS)}, CITYSCAPES_IGNORE)
 GTA5_IDS: dict[tuple[str, ...], np.ndarray] = {
     CAMVID_CLASSES: _table(
-        {label_id: CAMVID_CLASSES.index(name) for label_id, name in _GTA5_TO_CAMVID.items()}, CAMVID_IGNORE
+        {label_id: CAMVID_CLASSES.index(name) for name, ids in _GTA5_LABEL_IDS.items() for label_id in ids},
+        CAMVID_IGNORE,
     ),
     CITYSCAPES_CLASSES: CITYSCAPES_IDS,
 }
@@ -142,8 +117,8 @@ CAMVID_IDS: dict[tuple[str, ...], np.ndarray] = {
     CAMVID_CLASSES: _table({n: n for n in range(len(CAMVID_CLASSES))}, CAMVID_IGNORE),
     CITYSCAPES_CLASSES: _table(
         {
-            CAMVID_CLASSES.index(name): CITYSCAPES_CLASSES.index(other)
-            for name, other in _CAMVID_TO_CITYSCAPES.items()
+            n: CITYSCAPES_CLASSES.index(_CITYSCAPES_NAMES.get(name, name))
+            for n, name in enumerate(CAMVID_CLASSES)
         },
         CITYSCAPES_IGNORE,
     ),

@@ -5,7 +5,7 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -156,7 +156,7 @@ class _Storage:
                 return
             self.check()
             if self.fits(torch.device("cpu")):
-                self._decode_all()
+                self._keep(*self._decoded(range(len(self.source.names))))
             else:
                 in_threads(self._check_label, range(len(self.source.names)))
             self.loaded = True
@@ -168,19 +168,20 @@ class _Storage:
     def _check_label(self, index: int) -> None:
         self.source.read_label(index)
 
-    def _decode_all(self) -> None:
-        count, (height, width) = len(self.source.names), self.source.image_size
-        images = torch.empty((count, 3, height, width), dtype=torch.uint8, device="cpu")
-        labels = torch.empty((count, height, width), dtype=torch.uint8, device="cpu")
+    def _decoded(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        images, labels = self._empty(len(rows), 3), self._empty(len(rows))
         images_out, labels_out = images.numpy(), labels.numpy()
 
-        def decode(index: int) -> None:
-            image, label = self.source.read(index)
-            images_out[index] = image.transpose(2, 0, 1)
-            labels_out[index] = label
+        def decode(place: int) -> None:
+            image, label = self.source.read(rows[place])
+            images_out[place] = image.transpose(2, 0, 1)
+            labels_out[place] = label
 
-        in_threads(decode, range(count))
-        self._keep(images, labels)
+        in_threads(decode, range(len(rows)))
+        return images, labels
+
+    def _empty(self, *shape: int) -> Tensor:
+        return torch.empty((*shape, *self.source.image_size), dtype=torch.uint8, device="cpu")
 
     def _keep(self, images: Tensor, labels: Tensor) -> None:
         if self.device.type != "cpu" and self.fits(self.device):
@@ -202,19 +203,19 @@ class _Storage:
     def images_of(self, rows: Tensor) -> Tensor:
         if self.images is not None:
             return self._rows_of(self.images, rows)
-        return self._stacked_images(in_threads(self.source.read_image, rows.tolist()))
+        read = in_threads(self.source.read_image, rows.tolist())
+        return self._stacked([image.transpose(2, 0, 1) for image in read], 3)
 
     def labels_of(self, rows: Tensor) -> Tensor:
         if self.labels is not None:
             return self._rows_of(self.labels, rows)
-        return self._stacked_labels(in_threads(self.source.read_label, rows.tolist()))
+        return self._stacked(in_threads(self.source.read_label, rows.tolist()))
 
     def pairs_of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         if self.images is not None:
             return self.images_of(rows), self.labels_of(rows)
-        pairs = in_threads(self.source.read, rows.tolist())
-        images, labels = [image for image, _ in pairs], [label for _, label in pairs]
-        return self._stacked_images(images), self._stacked_labels(labels)
+        images, labels = self._decoded(rows.tolist())
+        return to_device(images, self.device), to_device(labels, self.device)
 
     def _rows_of(self, kept: Tensor, rows: Tensor) -> Tensor:
         if kept.device.type == "cpu":
@@ -222,16 +223,10 @@ class _Storage:
             return to_device(torch.from_numpy(kept.numpy().take(rows.numpy(), axis=0)), self.device)
         return to_device(kept[to_device(rows, kept.device)], self.device)
 
-    def _stacked_images(self, images: list[np.ndarray]) -> Tensor:
-        stacked = torch.empty((len(images), 3, *self.source.image_size), dtype=torch.uint8, device="cpu")
-        for row, image in enumerate(images):
-            stacked.numpy()[row] = image.transpose(2, 0, 1)
-        return to_device(stacked, self.device)
-
-    def _stacked_labels(self, labels: list[np.ndarray]) -> Tensor:
-        stacked = torch.empty((len(labels), *self.source.image_size), dtype=torch.uint8, device="cpu")
-        for row, label in enumerate(labels):
-            stacked.numpy()[row] = label
+    def _stacked(self, arrays: list[np.ndarray], *channels: int) -> Tensor:
+        stacked = self._empty(len(arrays), *channels)
+        for row, array in enumerate(arrays):
+            stacked.numpy()[row] = array
         return to_device(stacked, self.device)
 
 

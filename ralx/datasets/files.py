@@ -12,7 +12,7 @@ from PIL import Image
 from ralx.datasets.dataset import in_threads
 from ralx.datasets.decoding import PNG, decode, image_header
 from ralx.datasets.errors import DataError
-from ralx.datasets.geometry import Size
+from ralx.datasets.geometry import Size, scaled_size, size_text
 
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
 # Modes of 8 bits a channel, read as red, green and blue: grey three times, a palette by its colours, without
@@ -80,20 +80,27 @@ def label_files(folder: Path) -> dict[str, Path]:
     return _files(folder, (".png",), "label file") if folder.is_dir() else {}
 
 
+def files_with_labels(images: Path, meaning: str, labels: Path, label_meaning: str) -> list[ImageFile]:
+    """Image files with label files of the same name; a PNG where there is none. DataError as from both."""
+    named = image_files(images, meaning)
+    label_of = label_files(existing_folder(labels, label_meaning))
+    return [ImageFile(name, path, label_of.get(name, labels / f"{name}.png")) for name, path in named.items()]
+
+
 class FolderSource:
     """Image files with label files: images are resized by area-weighted bilinear, labels by nearest.
 
     Args:
         files: sorted by name.
         labels: reads a label file as train ids.
-        image_size: (height, width) of what is read; a function of the native size, or the size itself.
+        scale: reduces every image to this share of its height and width, in (0, 1].
     """
 
-    def __init__(self, files: Sequence[ImageFile], labels: Labels, image_size: Callable[[Size], Size] | Size):
+    def __init__(self, files: Sequence[ImageFile], labels: Labels, scale: float = 1.0):
         self.files, self.labels = tuple(files), labels
         self.names = tuple(file.name for file in files)
         self.native_size = self._first_size()
-        self.image_size = image_size(self.native_size) if callable(image_size) else image_size
+        self.image_size = scaled_size(self.native_size, scale)
 
     def _first_size(self) -> Size:
         """The size that the first readable image has, and all are expected to have."""
@@ -115,14 +122,14 @@ class FolderSource:
                 f"found {bits} bits in Pillow's mode {mode}"
             )
         if not self._accepts(size):
-            raise DataError(
-                f"{file.image}: expected {_text(self.native_size)} as its neighbours, found {_text(size)}"
-            )
+            expected = size_text(self.native_size)
+            raise DataError(f"{file.image}: expected {expected} as its neighbours, found {size_text(size)}")
         if not file.label.is_file():
             raise DataError(f"{file.label}: expected the labels of {file.image.name}, found nothing")
         label_size = image_header(file.label, (PNG,)).size
         if label_size != size:
-            raise DataError(f"{file.label}: expected {_text(size)} as its image, found {_text(label_size)}")
+            found = size_text(label_size)
+            raise DataError(f"{file.label}: expected {size_text(size)} as its image, found {found}")
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         return self.read_image(index), self.read_label(index)
@@ -164,6 +171,10 @@ class FolderSource:
 class FittedFolderSource(FolderSource):
     """Images of any size, brought to one: the largest central part of its shape, resized."""
 
+    def __init__(self, files: Sequence[ImageFile], labels: Labels, image_size: Size):
+        super().__init__(files, labels)
+        self.image_size = image_size
+
     def _accepts(self, size: Size) -> bool:
         return True
 
@@ -184,7 +195,3 @@ def _content(file: ImageFile) -> str:
         except OSError as error:
             raise DataError(f"{path}: expected a readable file: {error}") from error
     return f"{file.name} {file.label.name} {hashes}\n"
-
-
-def _text(size: Size) -> str:
-    return f"{size[0]}x{size[1]} pixels (height x width)"

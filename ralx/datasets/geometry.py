@@ -7,30 +7,30 @@ Size = tuple[int, int]
 SMALLEST_POOLED_SHARE = Fraction(85, 100)
 
 
-def _floor_scaled(size: Size, scale: float) -> Size:
-    if not 0 < scale <= 1:
-        raise ValueError(f"scale: expected a number above 0 and at most 1, got {scale}")
-    # Through the decimal that was written: floor(100 * 0.29) is 28 in binary floating point.
-    factor = Fraction(str(scale))
-    scaled = (int(size[0] * factor), int(size[1] * factor))
-    if min(scaled) < 1:
-        raise ValueError(f"scale: {scale} leaves nothing of {size[0]}x{size[1]} pixels")
-    return scaled
+def size_text(size: Size) -> str:
+    return f"{size[0]}x{size[1]} pixels (height x width)"
 
 
 def scaled_size(image_size: Size, scale: float) -> Size:
     """An image's (height, width) at `scale`, rounded down. ValueError unless 0 < scale <= 1."""
-    return _floor_scaled(image_size, scale)
+    if not 0 < scale <= 1:
+        raise ValueError(f"scale: expected a number above 0 and at most 1, got {scale}")
+    # Through the decimal that was written: floor(100 * 0.29) is 28 in binary floating point.
+    factor = Fraction(str(scale))
+    height, width = (int(pixels * factor) for pixels in image_size)
+    if min(height, width) < 1:
+        raise ValueError(f"scale: {scale} leaves nothing of {image_size[0]}x{image_size[1]} pixels")
+    return height, width
 
 
 def scaled_region(region_size: Size, scale: float) -> Size:
     """A region's (height, width) at `scale`, rounded down so that none is lost: 90x80 at 0.25 is 22x20."""
-    return _floor_scaled(region_size, scale)
+    return scaled_size(region_size, scale)
 
 
 def scaled_crop(crop_size: Size, scale: float, image_size: Size) -> Size:
     """A training crop at `scale`, never larger than the (already scaled) image."""
-    height, width = _floor_scaled(crop_size, scale)
+    height, width = scaled_size(crop_size, scale)
     return min(height, image_size[0]), min(width, image_size[1])
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from ralx.datasets.classes import GTA5_IDS, IGNORE_INDEX, LABEL_COLOURS
 from ralx.datasets.dataset import SegmentationDataset
 from ralx.datasets.errors import DataError
-from ralx.datasets.files import FittedFolderSource, ImageFile, existing_folder, image_files, label_files
+from ralx.datasets.files import FittedFolderSource, files_with_labels
 from ralx.datasets.geometry import Size
 from ralx.datasets.labels import LabelCode, ids_of_colours
 
@@ -37,14 +37,8 @@ def gta5_folder(
     Every image is brought to `image_size`, the target's: its largest central part of that shape, resized. The
     62 images whose labels have another size are left out. DataError for missing folders and an empty one.
     """
-    images = image_files(root / "images", "GTA5's images")
-    folder = existing_folder(root / "labels", "GTA5's labels")
-    labels = label_files(folder)
-    files = [
-        ImageFile(name, path, labels.get(name, folder / f"{name}.png"))
-        for name, path in images.items()
-        if name not in DROPPED_IMAGES
-    ]
+    found = files_with_labels(root / "images", "GTA5's images", root / "labels", "GTA5's labels")
+    files = [file for file in found if file.name not in DROPPED_IMAGES]
     if not files:
         raise DataError(f"{root / 'images'}: expected GTA5's images, found only those that are left out")
     return SegmentationDataset(

@@ -16,7 +16,7 @@ from ralx.datasets.camvid import camvid_folder
 from ralx.datasets.cityscapes import cityscapes_folder
 from ralx.datasets.dataset import SegmentationDataset
 from ralx.datasets.errors import DataError
-from ralx.datasets.geometry import Size, scaled_size
+from ralx.datasets.geometry import Size, scaled_size, size_text
 from ralx.datasets.gta5 import gta5_folder
 from ralx.datasets.scenes.synthetic import scene_names, synthetic_dataset
 from ralx.datasets.state_set import draw_state_set
@@ -170,9 +170,8 @@ def missing_message(root: Path, key: str, names: list[str]) -> str:
 
 
 def size_message(train: SegmentationDataset, other: SegmentationDataset) -> str:
-    (height, width), (found_height, found_width) = train.image_size, other.image_size
-    expected = f"{height}x{width} pixels (height x width) as in {train.name}"
-    return f"{other.name}: expected images of {expected}, found {found_height}x{found_width}"
+    expected, (height, width) = size_text(train.image_size), other.image_size
+    return f"{other.name}: expected images of {expected} as in {train.name}, found {height}x{width}"
 
 
 def open_gta5(
@@ -241,7 +240,9 @@ def _on_disk(
         return train.subset(lists[key] if names is None else names, title)
 
     reward = listed("d_r") if layout.reward is None or "d_r" in lists else open_part(layout.reward)
-    _check_sizes(train, test, reward)
+    for other in (test, reward):
+        if other.image_size != train.image_size:
+            raise DataError(size_message(train, other))
     for dataset in (train, test, reward):
         dataset.check()
     eval_names, state_names = lists["d_v"], lists.get("d_s")
@@ -270,22 +271,14 @@ def _check_lists(name: str, root: Path, lists: SplitLists, there: set[str]) -> N
         warnings.warn(f"{name}: {overlap_message(pair, names)}; going on", stacklevel=4)
 
 
-def _check_sizes(train: SegmentationDataset, *others: SegmentationDataset) -> None:
-    for other in others:
-        if other.image_size != train.image_size:
-            raise DataError(size_message(train, other))
-
-
 def _drawn_from_train(
     train: SegmentationDataset, lists: SplitLists, reward: SegmentationDataset, seed: int
 ) -> list[str]:
     """A state set for lists without one: from the images outside D_T and D_R, and D_V loses them."""
     taken = set(lists["d_t"]) | set(reward.names)
     candidates = train.subset(sorted(set(train.names) - taken))
-    # At least one image must be left for D_V.
-    return _drawn(
-        candidates, train.subset(lists["d_t"]), min(STATE_SET_IMAGES, (len(candidates) + 1) // 2), seed
-    )
+    size = min(STATE_SET_IMAGES, (len(candidates) + 1) // 2)  # at least one image must be left for D_V
+    return _drawn(candidates, train.subset(lists["d_t"]), size, seed)
 
 
 def _drawn(

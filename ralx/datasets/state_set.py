@@ -19,15 +19,12 @@ def draw_state_set(counts: np.ndarray, wanted: np.ndarray, size: int, seed: int)
         raise ValueError(f"size: expected 1..{len(counts)} (the number of candidate images), got {size}")
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)  # [N, C]
     target = wanted / max(int(wanted.sum()), 1)
-    tries = [
-        _improve(_start(len(counts), size, seed, restart), shares, target) for restart in range(RESTARTS)
-    ]
+    tries = []
+    for restart in range(RESTARTS):
+        keys = hash_integers(np.arange(len(counts)), seed, restart)
+        start = sorted(np.argsort(keys, kind="stable")[:size].tolist())
+        tries.append(_improve(start, shares, target))
     return np.array(min(tries)[1])
-
-
-def _start(images: int, size: int, seed: int, restart: int) -> list[int]:
-    keys = hash_integers(np.arange(images), seed, restart)
-    return sorted(np.argsort(keys, kind="stable")[:size].tolist())
 
 
 def _improve(chosen: list[int], shares: np.ndarray, target: np.ndarray) -> tuple[float, list[int]]:

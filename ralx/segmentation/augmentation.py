@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ralx.regions import RegionPool, Regions
+from ralx.regions import Regions
 from ralx.support.devices import to_device
 
 
@@ -30,14 +30,11 @@ def crops_anywhere(
     images: Tensor, image_size: tuple[int, int], crop_size: tuple[int, int], generator: torch.Generator
 ) -> Crops:
     """One crop per image, uniform over all positions inside it. images: int64 [n]."""
-    height, width = (torch.full_like(images, i - c) for i, c in zip(image_size, crop_size, strict=True))
-    zero = torch.zeros_like(images)
-    return Crops(
-        images,
-        _uniform(zero, height, generator),
-        _uniform(zero, width, generator),
-        _coins(len(images), generator),
+    top, left = (
+        _uniform(torch.zeros_like(images), torch.full_like(images, whole - crop), generator)
+        for whole, crop in zip(image_size, crop_size, strict=True)
     )
+    return Crops(images, top, left, _coins(len(images), generator))
 
 
 def crops_around(
@@ -46,13 +43,13 @@ def crops_around(
     """One crop per region, uniform over the positions inside the image that hold the centre of the region's
     box, as the paper's authors draw them. regions: int64 [n], flat region indices.
     """
-    image, top, left, height, width = grid.boxes(regions)
-    corners = []
-    for centre, crop, whole in zip(
-        (top + height // 2, left + width // 2), crop_size, grid.image_size, strict=True
-    ):
-        corners.append(_uniform((centre - crop + 1).clamp(min=0), centre.clamp(max=whole - crop), generator))
-    return Crops(image, corners[0], corners[1], _coins(len(regions), generator))
+    boxes = grid.boxes(regions)
+    centres = boxes.top + boxes.height // 2, boxes.left + boxes.width // 2
+    top, left = (
+        _uniform((centre - crop + 1).clamp(min=0), centre.clamp(max=whole - crop), generator)
+        for centre, crop, whole in zip(centres, crop_size, grid.image_size, strict=True)
+    )
+    return Crops(boxes.image, top, left, _coins(len(regions), generator))
 
 
 def _uniform(low: Tensor, high: Tensor, generator: torch.Generator) -> Tensor:
@@ -82,17 +79,3 @@ def cut(maps: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
     flat = rows[:, :, None] * width + cols[:, None, :]
     index = flat.reshape(n, *(1 for _ in between), -1).expand(n, *between, -1)
     return maps.reshape(n, *between, height * width).gather(-1, index).unflatten(-1, flat.shape[1:])
-
-
-class LabelledPixels:
-    """Which pixels may be trained on: those inside the labelled regions of `pool`, as it is now, looked up on
-    `device`.
-    """
-
-    def __init__(self, pool: RegionPool, device: torch.device):
-        self.grid = pool.grid
-        self.labelled = to_device(pool.labelled, device)
-
-    def at(self, images: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
-        """bool [n, h, w] for image indices [n], rows [n, h] and columns [n, w]."""
-        return self.grid.mask(self.labelled, images, rows, cols)

@@ -9,13 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ralx.segmentation.networks import (
-    fpn_mobilenetv2,
-    fpn_resnet18,
-    fpn_resnet34,
-    fpn_resnet50,
-    fpn_small,
-)
+from ralx.segmentation.networks import fpn_mobilenetv2, fpn_resnet18, fpn_resnet34, fpn_resnet50, fpn_small
 from ralx.support.imports import import_callable
 
 SEGMENTERS: dict[str, Callable[..., nn.Module]] = {

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ralx.regions import RegionPool
-from ralx.segmentation.augmentation import Crops, LabelledPixels, crops_anywhere, crops_around, cut, positions
+from ralx.segmentation.augmentation import Crops, crops_anywhere, crops_around, cut, positions
 from ralx.segmentation.inference import SegmentationData, dropout_layers
 from ralx.segmentation.modes import (
     Precision,
@@ -61,7 +61,9 @@ class SegmenterTrainer:
         train_dropout: bool = True,
         class_weights: Tensor | None = None,
     ):
-        _check_above_zero(lr=lr, clip_norm=clip_norm, lr_decay=lr_decay)
+        for name, value in (("lr", lr), ("clip_norm", clip_norm), ("lr_decay", lr_decay)):
+            if not value > 0:
+                raise ValueError(f"{name}: expected a number above 0, got {value}")
         check_precision(precision)
         self.segmenter = segmenter
         self.ignore_index = ignore_index
@@ -97,7 +99,13 @@ class SegmenterTrainer:
         its running ones.
         """
         set_mode(self.segmenter, True)
-        self._set_modes(single=len(images) == 1)
+        if len(images) == 1:
+            for layer in self.segmenter.modules():
+                if isinstance(layer, _BatchNorm):
+                    layer.eval()
+        if not self.train_dropout:
+            for layer in dropout_layers(self.segmenter):
+                layer.eval()
         self._optimizer.zero_grad()
         with autocast(self.device, self.precision):
             logits = logits_of(self.segmenter(inputs_for(self.segmenter, images)), self.segmenter)
@@ -109,15 +117,6 @@ class SegmenterTrainer:
         self._optimizer.step()
         return loss.detach()
 
-    def _set_modes(self, single: bool) -> None:
-        if single:
-            for layer in self.segmenter.modules():
-                if isinstance(layer, _BatchNorm):
-                    layer.eval()
-        if not self.train_dropout:
-            for layer in dropout_layers(self.segmenter):
-                layer.eval()
-
     def read_loss(self, loss: Tensor) -> float:
         """`loss`, a tensor on the device, as a number.
 
@@ -126,14 +125,12 @@ class SegmenterTrainer:
         """
         learned = [tensor for tensor in self.segmenter.state_dict().values() if tensor.is_floating_point()]
         value, norm = torch.stack((loss, nn.utils.get_total_norm(learned))).tolist()
-        found = f"loss is {value}" if not math.isfinite(value) else None
-        if not found and not math.isfinite(norm):
-            found = "weights have no finite norm"
-        if found:
-            raise FloatingPointError(
-                f"the segmenter has diverged: its {found} at a learning rate of {self.lr:g}; try a lower one"
-            )
-        return value
+        if math.isfinite(value) and math.isfinite(norm):
+            return value
+        found = "weights have no finite norm" if math.isfinite(value) else f"loss is {value}"
+        raise FloatingPointError(
+            f"the segmenter has diverged: its {found} at a learning rate of {self.lr:g}; try a lower one"
+        )
 
     def end_epoch(self) -> None:
         """Decay the learning rate: twice, see `lr_decay`."""
@@ -166,9 +163,8 @@ class SegmenterTrainer:
                 raise ValueError(
                     f"state: {name!r} should have shape {list(expected[name])}, got {list(state[name].shape)}"
                 )
-        prefix = "weights."
         self.segmenter.load_state_dict(
-            {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
+            {name: state[f"weights.{name}"] for name in self.segmenter.state_dict()}
         )
         self._optimizer.state.clear()
         for name, parameter in self._parameters.items():
@@ -319,7 +315,7 @@ def _train_pass(
     """One pass over the crops. The loss is read once, at the end: nothing waits for the device in between."""
     n = len(crops.image)
     device = trainer.device
-    pixels = None if pool is None else LabelledPixels(pool, device)
+    trainable = None if pool is None else functools.partial(pool.grid.mask, to_device(pool.labelled, device))
     on_device = crops.to(device)
     total = torch.zeros((), device=device)
     with dropout_from(generator, device):
@@ -329,8 +325,8 @@ def _train_pass(
             batch = on_device.batch(first, last)
             rows, cols = positions(batch, crop_size)
             images, labels = cut(images, rows, cols), cut(labels, rows, cols)
-            if pixels is not None:
-                labels = labels.masked_fill(~pixels.at(batch.image, rows, cols), trainer.ignore_index)
+            if trainable is not None:
+                labels = labels.masked_fill(~trainable(batch.image, rows, cols), trainer.ignore_index)
             total += trainer.step(images, labels) * (last - first)
     return trainer.read_loss(total / n)
 
@@ -341,11 +337,4 @@ def _even_batches(n: int, batch_size: int) -> list[tuple[int, int]]:
     if batch_size < 1:
         raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
     count = math.ceil(n / batch_size)
-    edges = [n * i // count for i in range(count + 1)]
-    return list(itertools.pairwise(edges))
-
-
-def _check_above_zero(**values: float) -> None:
-    for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{name}: expected a number above 0, got {value}")
+    return list(itertools.pairwise(n * i // count for i in range(count + 1)))

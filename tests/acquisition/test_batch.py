@@ -5,13 +5,7 @@ import math
 import pytest
 import torch
 
-from ralx.acquisition import (
-    BATCH_ACQUISITIONS,
-    Step,
-    class_balanced,
-    k_centre,
-    stratified,
-)
+from ralx.acquisition import BATCH_ACQUISITIONS, Step, class_balanced, k_centre, stratified
 from ralx.metrics import RAREST_SHARE
 
 

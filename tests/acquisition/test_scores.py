@@ -1,3 +1,5 @@
+"""A region's score by entropy, BALD and the others, against float64; and which candidates are picked."""
+
 import math
 
 import pytest
@@ -112,16 +114,11 @@ def test_bald_is_the_cumulative_mutual_information(images):
     assert (expected > 0.1).all()
 
 
-def test_bald_runs_the_encoder_once_and_the_head_per_pass(images):
+@pytest.mark.parametrize(("options", "passes"), [({}, 20), ({"num_mc_samples": 7}, 7)])
+def test_bald_runs_the_encoder_once_and_the_head_per_pass(images, options, passes):
     segmenter = Segmenter()
-    bald(segmenter, images, REGION, num_mc_samples=7)
-    assert (segmenter.encoded, segmenter.classified) == (1, 7)
-
-
-def test_bald_samples_20_passes_unless_told_otherwise(images):
-    segmenter = Segmenter()
-    bald(segmenter, images, REGION)
-    assert segmenter.classified == 20
+    bald(segmenter, images, REGION, **options)
+    assert (segmenter.encoded, segmenter.classified) == (1, passes)
 
 
 def test_bald_draws_from_the_generator_and_from_nothing_else(images):
@@ -148,16 +145,11 @@ def test_bald_refuses_a_network_without_dropout(segmenter, images):
         bald(segmenter, images, REGION)
 
 
-def test_uniform_scores_are_random_and_reproducible(images):
-    scores = uniform(Segmenter(), images, REGION, generator=generator(3))
-    assert scores.shape == (3, 24) and scores.unique().numel() == 72
-    assert torch.equal(uniform(Segmenter(), images, REGION, generator=generator(3)), scores)
-    assert not torch.equal(uniform(Segmenter(), images, REGION, generator=generator(4)), scores)
-
-
-def test_uniform_runs_no_network(images):
+def test_uniform_scores_are_random_reproducible_and_need_no_network(images):
     segmenter = Segmenter()
-    uniform(segmenter, images, REGION)
+    scores, again, other = (uniform(segmenter, images, REGION, generator=generator(n)) for n in (3, 3, 4))
+    assert scores.shape == (3, 24) and scores.unique().numel() == 72
+    assert torch.equal(again, scores) and not torch.equal(other, scores)
     assert segmenter.encoded == 0
 
 
@@ -207,13 +199,9 @@ def test_best_rejects_nan_and_too_few_scores():
             best(scores, count)
 
 
-def test_pick_takes_the_highest_score_of_each_pool():
-    scores = torch.tensor([[0.1, 0.9, 0.3], [-1.0, -2.0, -0.5]])
-    assert pick(scores).tolist() == [1, 2]
-    assert pick(scores).dtype == torch.int64
-
-
-def test_pick_takes_the_first_of_equal_scores():
+def test_pick_takes_the_highest_score_of_each_pool_and_the_first_of_equal_ones():
+    chosen = pick(torch.tensor([[0.1, 0.9, 0.3], [-1.0, -2.0, -0.5]]))
+    assert chosen.tolist() == [1, 2] and chosen.dtype == torch.int64
     assert pick(torch.zeros(2, 1000)).tolist() == [0, 0]
     scores = torch.zeros(1, 1000)
     scores[0, [400, 700]] = 1
@@ -225,9 +213,6 @@ def test_pick_rejects_nan_and_empty_pools():
     scores[1, 2] = math.nan
     with pytest.raises(FloatingPointError, match=r"scores must not be NaN, got NaN in pools \[1\]"):
         pick(scores)
-    with pytest.raises(
-        ValueError, match=r"scores must be \[K, M\] with at least one candidate .* got \[3, 0\]"
-    ):
-        pick(torch.zeros(3, 0))
-    with pytest.raises(ValueError, match=r"got \[4\]"):
-        pick(torch.zeros(4))
+    for scores, found in ((torch.zeros(3, 0), r"\[3, 0\]"), (torch.zeros(4), r"\[4\]")):
+        with pytest.raises(ValueError, match=rf"scores must be \[K, M\] with at least one .* got {found}"):
+            pick(scores)

@@ -1,5 +1,6 @@
 """The agent: targets by hand, what moves when it learns, exact resume, and that it learns what to label."""
 
+import contextlib
 import copy
 import math
 
@@ -19,9 +20,8 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def make_agent(seed: int = 0, *, dueling: bool = False, **options) -> DQNAgent:
-    return DQNAgent(
-        QueryNetwork(R, D_S, D_A, kl_dim=KL, dueling=dueling, generator=generator(seed)), **options
-    )
+    network = QueryNetwork(R, D_S, D_A, kl_dim=KL, dueling=dueling, generator=generator(seed))
+    return DQNAgent(network, **options)
 
 
 def look(g: torch.Generator, num_pools: int, pool_size: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -128,11 +128,7 @@ def test_learn_minimises_the_distance_to_the_targets_of_its_rule(double_dqn, n_s
         learner = copy.deepcopy(agent.query_network).train()
         batch = buffer.sample(100, n_step=1, gamma=0.9, generator=generator())
         encoded = learner.encode_state(batch.states)[batch.state_index]
-        q = (
-            learner.q_values(encoded, batch.actions, batch.mask)
-            .gather(1, batch.chosen.unsqueeze(1))
-            .squeeze(1)
-        )
+        q = learner.q_values(encoded, batch.actions, batch.mask).gather(1, batch.chosen[:, None]).squeeze(1)
     result = agent.learn(buffer, generator())
     assert result["td_loss"] == pytest.approx(float(((q - targets) ** 2).mean()), rel=1e-4)
     assert result["q_mean"] == pytest.approx(float(q.mean()), rel=1e-4, abs=1e-6)
@@ -240,12 +236,9 @@ def test_the_learning_rate_decays_per_call_and_can_start_again():
     assert agent.lr == pytest.approx(1e-2 * 0.97**4)
     agent.reset_lr()
     assert agent.lr == 1e-2
-
-
-def test_the_learning_rate_is_constant_by_default():
-    agent, (buffer, _) = make_agent(lr=1e-2), play()
-    agent.learn(buffer, generator())
-    assert agent.lr == 1e-2
+    constant = make_agent(lr=1e-2)
+    constant.learn(buffer, generator())
+    assert constant.lr == 1e-2
 
 
 # --- awkward batches -------------------------------------------------------------------------------
@@ -351,15 +344,19 @@ def test_the_random_stream_does_not_depend_on_epsilon():
 
 
 @pytest.mark.parametrize(
-    ("episode", "expected"), [(0, 0.90), (10, 0.05 + 0.85 * 0.36787944), (50, 0.0557273)]
+    ("schedule", "episode", "step", "expected"),
+    [
+        ("episode", 0, 999, 0.90),
+        ("episode", 10, 999, 0.05 + 0.85 * 0.36787944),
+        ("episode", 50, 999, 0.0557273),
+        ("step", 0, 0, 0.90),
+        ("step", 0, 10, 0.05 + 0.85 * 0.36787944),
+        ("step", 0, 1000, 0.05),
+    ],
 )
-def test_epsilon_over_episodes(episode, expected):
-    assert epsilon_at("episode", episode=episode, episodes=50, step=999) == pytest.approx(expected, abs=1e-6)
-
-
-@pytest.mark.parametrize(("step", "expected"), [(0, 0.90), (10, 0.05 + 0.85 * 0.36787944), (1000, 0.05)])
-def test_epsilon_over_steps(step, expected):
-    assert epsilon_at("step", episode=0, episodes=50, step=step) == pytest.approx(expected, abs=1e-6)
+def test_epsilon_falls_over_episodes_or_steps(schedule, episode, step, expected):
+    epsilon = epsilon_at(schedule, episode=episode, episodes=50, step=step)
+    assert epsilon == pytest.approx(expected, abs=1e-6)
 
 
 def test_unknown_schedule():
@@ -419,9 +416,8 @@ def test_the_number_of_threads_and_a_second_run_change_nothing():
 
 def test_a_state_of_another_agent_is_refused():
     saved = DQNAgent(QueryNetwork(R + 1, D_S, D_A, kl_dim=KL)).state_dict()
-    with pytest.raises(
-        ValueError, match=r"(?s)saved state does not fit this agent: .*size mismatch for state_path"
-    ):
+    expected = r"(?s)saved state does not fit this agent: .*size mismatch for state_path"
+    with pytest.raises(ValueError, match=expected):
         make_agent().load_state_dict(saved)
     incomplete = make_agent().state_dict()
     del incomplete["lr"]
@@ -545,6 +541,18 @@ def test_returns_over_two_steps_need_no_bootstrapping():
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
+@contextlib.contextmanager
+def one_wait():
+    """What runs inside waits for the device once."""
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with pytest.warns(UserWarning, match="synchronizing CUDA operation") as waits:
+            yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(waits) == 1, [str(wait.message) for wait in waits]
+
+
 def cuda_buffer() -> ReplayBuffer:
     buffer, _ = play()
     on_device = ReplayBuffer(1000)
@@ -559,13 +567,8 @@ def cuda_buffer() -> ReplayBuffer:
 def test_a_learn_call_waits_for_the_device_once(make_buffer):
     agent, buffer, g = make_agent(device="cuda", updates_per_step=3, n_step=2), make_buffer(), generator()
     agent.learn(buffer, g)
-    torch.cuda.set_sync_debug_mode("warn")
-    try:
-        with pytest.warns(UserWarning, match="synchronizing CUDA operation") as waits:
-            agent.learn(buffer, g)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert len(waits) == 1, [str(wait.message) for wait in waits]
+    with one_wait():
+        agent.learn(buffer, g)
 
 
 @needs_cuda
@@ -573,13 +576,8 @@ def test_a_choice_waits_for_the_device_once():
     agent = make_agent(device="cuda")
     state, candidates = (seen.cuda() for seen in look(generator(), 5, 6))
     agent.act(state, candidates, 0.0, generator())
-    torch.cuda.set_sync_debug_mode("warn")
-    try:
-        with pytest.warns(UserWarning, match="synchronizing CUDA operation") as waits:
-            agent.act(state, candidates, 0.0, generator())
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert len(waits) == 1, [str(wait.message) for wait in waits]
+    with one_wait():
+        agent.act(state, candidates, 0.0, generator())
 
 
 @needs_cuda

@@ -9,6 +9,7 @@ from ralx.agent.query_network import QueryNetwork
 from ralx.support.files import RunError, save_tensors
 
 R, D_S, D_A, KL = 3, 4, 9, 2
+SIZES = {"num_regions": R, "state_dim": D_S, "action_dim": D_A, "kl_dim": KL, "dueling": False}
 
 
 def make_network(dueling: bool = False) -> QueryNetwork:
@@ -25,15 +26,7 @@ def test_a_policy_comes_back_the_same(tmp_path, dueling):
     state, action = torch.rand(1, R, D_S), torch.rand(1, 6, D_A)
     assert torch.equal(policy.network(state, action), network(state, action))
     assert not policy.network.training
-    assert policy.metadata == {
-        "num_classes": 11,
-        "dataset": "camvid",
-        "num_regions": 3,
-        "state_dim": 4,
-        "action_dim": 9,
-        "kl_dim": 2,
-        "dueling": dueling,
-    }
+    assert policy.metadata == SIZES | {"num_classes": 11, "dataset": "camvid", "dueling": dueling}
 
 
 def test_the_same_policy_gives_the_same_bytes(tmp_path):
@@ -82,13 +75,9 @@ def test_a_damaged_file_is_refused(tmp_path):
 @pytest.mark.parametrize("metadata", [None, {"num_regions": 3}, [3]])
 def test_another_kind_of_file_is_refused(tmp_path, metadata):
     save_tensors(tmp_path / "p", {"weight": torch.zeros(2)}, metadata)
-    with pytest.raises(
-        ValueError, match="p: not a ralx policy: its metadata must give num_regions, state_dim"
-    ):
+    expected = "p: not a ralx policy: its metadata must give num_regions, state_dim"
+    with pytest.raises(ValueError, match=expected):
         load_policy(tmp_path / "p")
-
-
-SIZES = {"num_regions": R, "state_dim": D_S, "action_dim": D_A, "kl_dim": KL, "dueling": False}
 
 
 @pytest.mark.parametrize(
@@ -150,10 +139,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, name, number):
     ("change", "message"),
     [
         ({"extra": torch.zeros(1)}, "'extra' must be absent, got torch.float32"),
-        (
-            {"head.1.bias": torch.zeros(1).double()},
-            r"'head\.1\.bias' must be torch\.float32 \[1\], got",
-        ),
+        ({"head.1.bias": torch.zeros(1).double()}, r"'head\.1\.bias' must be torch\.float32 \[1\], got"),
     ],
 )
 def test_tensors_that_no_policy_has_are_refused(tmp_path, change, message):
@@ -170,7 +156,6 @@ def test_a_loaded_policy_can_go_on_learning(tmp_path):
 
 
 def test_weights_of_other_sizes_than_the_file_says_are_refused(tmp_path):
-    sizes = {"num_regions": 4, "state_dim": 4, "action_dim": 9, "kl_dim": 2, "dueling": False}
-    save_tensors(tmp_path / "p", make_network().state_dict(), sizes)
+    save_tensors(tmp_path / "p", make_network().state_dict(), SIZES | {"num_regions": 4})
     with pytest.raises(ValueError, match="p: the weights do not fit the sizes in the file's metadata"):
         load_policy(tmp_path / "p")

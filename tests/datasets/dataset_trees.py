@@ -1,5 +1,6 @@
-"""Writes small images and labels for trees in the layouts that data sets come in."""
+"""Writes small images, labels and split lists for trees in the layouts that data sets come in."""
 
+import json
 import struct
 import zlib
 from pathlib import Path
@@ -22,6 +23,12 @@ def write_label(path: Path, ids: np.ndarray | int, size: tuple[int, int] = SIZE)
     Image.fromarray(np.broadcast_to(np.asarray(ids, np.uint8), size).copy()).save(path)
 
 
+def change_lists(path: Path, **lists: list[str] | None) -> None:
+    """Replace lists of a file of split lists; None leaves one out."""
+    changed = json.loads(path.read_text()) | lists
+    path.write_text(json.dumps({key: names for key, names in changed.items() if names is not None}))
+
+
 def cut(path: Path, share: float = 0.6) -> None:
     """Cut a file off, as an interrupted download leaves it."""
     data = path.read_bytes()
@@ -33,10 +40,9 @@ def chunk(kind: bytes, data: bytes = b"") -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def png(
-    samples: np.ndarray, depth: int, colour: int = 0, *, before: bytes = b"", behind: bytes = b""
-) -> bytes:
+def png(samples, depth: int, colour: int = 0, *, before: bytes = b"", behind: bytes = b"") -> bytes:
     """A PNG of samples [h, w] or [h, w, channels], with chunks around its pixels."""
+    samples = np.asarray(samples)
     rows = samples.reshape(len(samples), -1).astype(">u2")
     bits = np.unpackbits(rows.view(np.uint8).reshape(*rows.shape, 2), axis=2)[..., 16 - depth :]
     packed = np.packbits(bits.reshape(len(rows), -1), axis=1)

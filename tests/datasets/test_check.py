@@ -1,9 +1,9 @@
-import json
+"""A scan reports what a data set holds and everything that is wrong with it."""
 
 import pytest
-from dataset_trees import cut, write_image, write_label
+from dataset_trees import change_lists, cut, write_image, write_label
 
-from ralx.datasets import CAMVID_CLASSES, SyntheticSizes, check_data
+from ralx.datasets import CAMVID_CLASSES, SyntheticSizes, check_data, load_splits
 
 
 def scan(tree, **options):
@@ -36,18 +36,16 @@ def test_all_problems_are_reported_not_only_the_first(camvid_tree):
     (root / "trainannot" / "train_3.png").unlink()
     write_label(root / "trainannot" / "train_5.png", 99)
     write_image(root / "test" / "test_0.png", 0, (10, 10))
-    lists = json.loads(path.read_text())
-    path.write_text(json.dumps(lists | {"d_v": [*lists["d_v"], "train_8", "train_2"]}))
+    change_lists(path, d_v=["train_5", "train_6", "train_7", "train_8", "train_2"])
     report = scan(camvid_tree)
-    expected = [
+    for text in (
         "train_0.png: expected a whole PNG",
         "train_3.png: expected the labels of",
         "train_5.png: expected label ids 0..11",
         "test_0.png",
         "expected the training image train_8, listed in d_v",
         "d_t and d_v share 1 images, train_2",
-    ]
-    for text in expected:
+    ):
         assert any(text in problem for problem in report.problems), text
     assert {split.name: split.images for split in report.splits}["d_t"] == 2
 
@@ -87,9 +85,7 @@ def test_absent_classes_and_a_missing_state_set_are_notes(camvid_tree):
     root, path = camvid_tree
     for number in range(2):
         write_label(root / "valannot" / f"val_{number}.png", 3)
-    lists = json.loads(path.read_text())
-    del lists["d_s"]
-    path.write_text(json.dumps(lists))
+    change_lists(path, d_s=None)
     report = scan(camvid_tree)
     assert report.problems == []
     assert any(note.startswith("val has no pixel of sky, building, pole, pavement") for note in report.notes)
@@ -115,6 +111,7 @@ def test_synthetic_scenes_are_reported():
     assert [split.images for split in report.splits] == [2, 3, 3, 2, 2, 2]
 
 
-def test_an_unknown_data_set_is_refused():
+@pytest.mark.parametrize("read", [check_data, load_splits])
+def test_an_unknown_data_set_is_refused(read):
     with pytest.raises(ValueError, match="name: expected synthetic, camvid or cityscapes, got 'ade20k'"):
-        check_data("ade20k")
+        read("ade20k")

@@ -1,3 +1,5 @@
+"""Cityscapes' folders: cities, label ids and train ids, and what is said of files that are wrong."""
+
 import json
 
 import numpy as np
@@ -74,13 +76,10 @@ def test_what_systems_leave_in_folders_is_no_city_and_no_image(tree):
 
 def test_labels_are_found_whatever_the_case_of_their_suffix(tree):
     folder = tree[0] / "gtFine" / "val" / "lindau"
+    (folder / "lindau_000001_000019_gtFine_labelIds.png").unlink()
+    write_label(folder / "lindau_000001_000019_gtFine_labelTrainIds.png", EXPECTED)
     for path in folder.iterdir():
         path.rename(path.with_suffix(".PNG"))
-    (folder / "lindau_000001_000019_gtFine_labelIds.PNG").unlink()
-    write_label(folder / "lindau_000001_000019_gtFine_labelTrainIds.png", EXPECTED)
-    (folder / "lindau_000001_000019_gtFine_labelTrainIds.png").rename(
-        folder / "lindau_000001_000019_gtFine_labelTrainIds.PNG"
-    )
     labels = cityscapes_folder(tree[0], "val").labels(torch.arange(2)).numpy()
     assert np.array_equal(labels[0], EXPECTED) and np.array_equal(labels[1], EXPECTED)
 
@@ -100,13 +99,10 @@ def test_the_order_does_not_depend_on_the_file_system(tree, shuffled_folders):
     assert names[-1] == tuple(sorted(names[-1]))
 
 
-def test_scale(tree):
-    splits = load(tree, scale=0.5)
-    assert splits.train_set.image_size == splits.pretrain_set.image_size == (12, 16)
-
-
-def test_pretraining_scenes_are_labelled_in_cityscapes_classes(tree):
-    labels = load(tree, scale=0.75).pretrain_set.labels(torch.arange(20))
+def test_pretraining_scenes_have_the_size_and_the_classes_of_cityscapes(tree):
+    splits = load(tree, scale=0.75)
+    assert splits.train_set.image_size == splits.pretrain_set.image_size == (18, 24)
+    labels = splits.pretrain_set.labels(torch.arange(20))
     names = {CITYSCAPES_CLASSES[n] for n in labels.unique().tolist() if n != 255}
     assert {"sky", "road", "building", "sidewalk", "vegetation", "car"} <= names
 
@@ -116,9 +112,10 @@ def test_pretraining_scenes_are_labelled_in_cityscapes_classes(tree):
     [
         ("labelIds", 34, r"labelIds\.png: expected label ids 0\.\.33 or 255, found 34 at row 0, column 0"),
         ("labelTrainIds", 19, r"labelTrainIds\.png: expected train ids 0\.\.18 or 255, found 19 at row 0"),
+        ("color", 0, r"gtFine_labelIds\.png: expected the labels of lindau_000000.*found nothing"),
     ],
 )
-def test_label_ids_out_of_range_are_refused(tree, label, value, message):
+def test_label_ids_out_of_range_and_missing_labels_are_refused(tree, label, value, message):
     folder = tree[0] / "gtFine" / "val" / "lindau"
     (folder / "lindau_000000_000019_gtFine_labelIds.png").unlink()
     write_label(folder / f"lindau_000000_000019_gtFine_{label}.png", value)
@@ -126,20 +123,9 @@ def test_label_ids_out_of_range_are_refused(tree, label, value, message):
         cityscapes_folder(tree[0], "val").load()
 
 
-def test_missing_labels_are_refused(tree):
-    (tree[0] / "gtFine" / "val" / "lindau" / "lindau_000000_000019_gtFine_labelIds.png").unlink()
-    with pytest.raises(
-        DataError, match=r"gtFine_labelIds\.png: expected the labels of lindau_000000.*found nothing"
-    ):
-        cityscapes_folder(tree[0], "val").load()
-
-
-def test_missing_folders_are_refused(tree):
+def test_missing_folders_and_a_part_without_cities_are_refused(tree):
     with pytest.raises(DataError, match="leftImg8bit/test: expected a folder with Cityscapes' test images"):
         cityscapes_folder(tree[0], "test")
-
-
-def test_a_part_without_cities_is_refused(tree):
     (tree[0] / "leftImg8bit" / "test").mkdir()
     (tree[0] / "gtFine" / "test").mkdir()
     with pytest.raises(DataError, match="leftImg8bit/test: expected a folder of images per city, found none"):

@@ -37,6 +37,10 @@ def turned(orientation: int) -> bytes:
     return b"MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1" + struct.pack(">HHI", orientation, 0, 0)
 
 
+def source(image, label) -> FolderSource:
+    return FolderSource([Pair("a", image, label)], lambda path: np.asarray(decode(path)[0]))
+
+
 @pytest.fixture
 def written(tmp_path):
     def write(data: bytes, name: str = "a.png"):
@@ -67,9 +71,8 @@ def test_every_truncated_image_is_found_from_its_header(written, kind):
         path = written(image[:length])
         with pytest.raises(DataError, match=r"a\.png: expected a (whole|readable) "):
             image_header(path)
-    with pytest.raises(
-        DataError, match=rf"a\.png: expected a whole {kind} image, found one that is truncated"
-    ):
+    expected = rf"a\.png: expected a whole {kind} image, found one that is truncated"
+    with pytest.raises(DataError, match=expected):
         image_header(path)
 
 
@@ -168,42 +171,33 @@ def test_photographs_and_their_labels_are_compared_as_people_see_them(written):
     painted, same = written(png(np.zeros((48, 32)), 8)), written(png(np.zeros((32, 48)), 8), "b.png")
     lying = written(png(np.zeros((32, 48)), 8, before=chunk(b"eXIf", turned(8))), "c.png")
 
-    def source(label):
-        return FolderSource(
-            [Pair("a", upright, label)], lambda path: np.asarray(decode(path)[0]), lambda size: size
-        )
-
     for label in (painted, lying):
-        source(label).check(0)
-        assert source(label).image_size == source(label).read_image(0).shape[:2] == (48, 32)
-    assert np.array_equal(
-        source(painted).read_image(0)[..., 0], np.rot90(np.asarray(Image.open(upright)), -1)
-    )
+        pair = source(upright, label)
+        pair.check(0)
+        shown = pair.read_image(0)
+        assert pair.image_size == shown.shape[:2] == (48, 32)
+        assert np.array_equal(shown[..., 0], np.rot90(np.asarray(Image.open(upright)), -1))
     with pytest.raises(DataError, match=r"b\.png: expected 48x32 pixels .* as its image, found 32x48"):
-        source(same).check(0)
+        source(upright, same).check(0)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_an_image_of_16_bits_is_refused(written, channels):
     colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
     path = written(png(np.full((4, 6, channels), 1000), 16, colour))
-    source = FolderSource([Pair("a", path, path)], lambda path: np.asarray(decode(path)[0]), (4, 6))
-    with pytest.raises(
-        DataError, match=r"a\.png: expected .* with 8 bits a channel, found 16 bits in Pillow's"
-    ):
-        source.check(0)
+    expected = r"a\.png: expected .* with 8 bits a channel, found 16 bits in Pillow's"
+    with pytest.raises(DataError, match=expected):
+        source(path, path).check(0)
 
 
 @pytest.mark.parametrize(("depth", "white"), [(2, 3), (4, 15), (8, 255)])
 def test_a_grey_image_of_fewer_bits_is_stretched(written, depth, white):
-    path = written(png(np.array([[0, white]]), depth))
-    source = FolderSource([Pair("a", path, path)], lambda path: np.asarray(decode(path)[0]), (1, 2))
-    assert source.read_image(0)[..., 0].tolist() == [[0, 255]]
+    path = written(png([[0, white]], depth))
+    assert source(path, path).read_image(0)[..., 0].tolist() == [[0, 255]]
 
 
 @pytest.mark.filterwarnings("error")
 def test_transparency_of_a_palette_is_no_warning(written):
     before = chunk(b"PLTE", bytes(range(9))) + chunk(b"tRNS", b"\x10\x20")
-    path = written(png(np.array([[0, 2]]), 8, 3, before=before))
-    source = FolderSource([Pair("a", path, path)], lambda path: np.asarray(decode(path)[0]), (1, 2))
-    assert source.read_image(0).tolist() == [[[0, 1, 2], [6, 7, 8]]]
+    path = written(png([[0, 2]], 8, 3, before=before))
+    assert source(path, path).read_image(0).tolist() == [[[0, 1, 2], [6, 7, 8]]]

@@ -1,3 +1,5 @@
+"""Sizes at a reduced scale, and the cells of a region."""
+
 import itertools
 
 import pytest
@@ -23,24 +25,24 @@ def test_no_region_is_lost_at_any_scale(scale):
     assert (height // rh, width // rw) == (4, 6)
 
 
-@pytest.mark.parametrize("scale", [0.0, -0.5, 1.5])
-def test_a_scale_outside_its_range_is_refused(scale):
-    with pytest.raises(ValueError, match="scale: expected a number above 0 and at most 1, got"):
+OUTSIDE = "scale: expected a number above 0 and at most 1, got"
+
+
+@pytest.mark.parametrize(
+    ("scale", "message"),
+    [(0.0, OUTSIDE), (-0.5, OUTSIDE), (1.5, OUTSIDE), (0.01, "scale: 0.01 leaves nothing of 90x80")],
+)
+def test_a_scale_that_is_none_or_leaves_no_pixel_is_refused(scale, message):
+    with pytest.raises(ValueError, match=message):
         scaled_region((90, 80), scale)
 
 
-def test_a_scale_that_leaves_no_pixel_is_refused():
-    with pytest.raises(ValueError, match="leaves nothing of 90x80"):
-        scaled_region((90, 80), 0.01)
-
-
-@pytest.mark.parametrize(("scale", "expected"), [(1.0, (224, 224)), (0.5, (112, 112)), (0.25, (56, 56))])
-def test_a_crop_scales_too(scale, expected):
-    assert scaled_crop((224, 224), scale, scaled_size((360, 480), scale)) == expected
-
-
-def test_a_crop_never_exceeds_the_image():
-    assert scaled_crop((224, 224), 1.0, (96, 300)) == (96, 224)
+@pytest.mark.parametrize(
+    ("scale", "image", "expected"),
+    [(1.0, (360, 480), (224, 224)), (0.5, (180, 240), (112, 112)), (1.0, (96, 300), (96, 224))],
+)
+def test_a_crop_scales_too_and_never_exceeds_the_image(scale, image, expected):
+    assert scaled_crop((224, 224), scale, image) == expected
 
 
 @pytest.mark.parametrize(

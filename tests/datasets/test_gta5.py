@@ -1,3 +1,7 @@
+"""GTA5 in the classes and at the size of the data set that it pretrains for."""
+
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,24 +14,9 @@ from ralx.datasets.gta5 import gta5_folder
 
 SIZE, TARGET = (20, 36), (18, 24)
 IDS = np.resize(np.arange(35), SIZE).astype(np.uint8)
-# GTA5's label ids as they are listed for CamVid.
-TO_CAMVID = {
-    23: 0,
-    11: 1,
-    17: 2,
-    7: 3,
-    8: 4,
-    21: 5,
-    19: 6,
-    20: 6,
-    13: 7,
-    26: 8,
-    27: 8,
-    28: 8,
-    32: 8,
-    24: 9,
-    33: 10,
-}
+# GTA5's label ids as they are listed for CamVid: the class of the n-th.
+CAMVID_LABEL_IDS = (23, 11, 17, 7, 8, 21, 19, 20, 13, 26, 27, 28, 32, 24, 33)
+TO_CAMVID = dict(zip(CAMVID_LABEL_IDS, (0, 1, 2, 3, 4, 5, 6, 6, 7, 8, 8, 8, 8, 9, 10), strict=True))
 TO_CITYSCAPES = {label: n for n, label in enumerate((7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33))}
 
 
@@ -103,38 +92,30 @@ def test_it_pretrains_for_camvid(root, camvid_tree):
     assert pretrain.labels(torch.tensor([0])).shape == (1, 12, 16) and pretrain.resident
 
 
-def spoil_label_size(root):
-    write_label(root / "labels" / "00002.png", 0, (20, 30))
-
-
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("file", "spoil", "message"),
     [
-        (
-            lambda root: (root / "labels" / "00003.png").unlink(),
-            r"labels/00003\.png: expected the labels of 00003",
-        ),
-        (spoil_label_size, r"labels/00002\.png: expected 20x36 pixels .* as its image, found 20x30"),
-        (lambda root: cut(root / "images" / "00001.png"), r"images/00001\.png: expected a whole PNG image"),
+        ("labels/00003.png", Path.unlink, "expected the labels of 00003"),
+        ("labels/00002.png", lambda path: write_label(path, 0, (20, 30)), "expected 20x36 .*, found 20x30"),
+        ("images/00001.png", cut, "expected a whole PNG image"),
     ],
 )
-def test_bad_files_are_found_when_the_splits_are_loaded(root, camvid_tree, spoil, message):
-    spoil(root)
-    with pytest.raises(DataError, match=message):
+def test_bad_files_are_found_when_the_splits_are_loaded(root, camvid_tree, file, spoil, message):
+    spoil(root / file)
+    with pytest.raises(DataError, match=f"{file}: {message}"):
         load_splits("camvid", camvid_tree[0], split_lists=camvid_tree[1], gta5=root)
 
 
-def test_label_ids_out_of_range_are_refused(root):
-    write_label(root / "labels" / "00002.png", 35, SIZE)
-    with pytest.raises(DataError, match=r"labels/00002\.png: expected label ids 0\.\.34, found 35 at row 0"):
-        gta5_folder(root, CAMVID_CLASSES, TARGET).load()
-
-
-def test_unknown_colours_are_refused(root):
-    Image.new("RGB", SIZE[::-1], (1, 2, 3)).save(root / "labels" / "00002.png")
-    with pytest.raises(
-        DataError, match=r"labels/00002\.png: expected Cityscapes' label colours, found \(1, 2, 3\)"
-    ):
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        (Image.new("L", SIZE[::-1], 35), r"expected label ids 0\.\.34, found 35 at row 0"),
+        (Image.new("RGB", SIZE[::-1], (1, 2, 3)), r"expected Cityscapes' label colours, found \(1, 2, 3\)"),
+    ],
+)
+def test_label_ids_out_of_range_and_unknown_colours_are_refused(root, label, message):
+    label.save(root / "labels" / "00002.png")
+    with pytest.raises(DataError, match=rf"labels/00002\.png: {message}"):
         gta5_folder(root, CAMVID_CLASSES, TARGET).load()
 
 

@@ -114,7 +114,7 @@ def test_grey_ids_are_the_same_in_every_storage(reader, storage):
 
 @pytest.mark.parametrize(("depth", "ids"), [(1, [[0, 1, 1]]), (2, [[0, 1, 2, 3]]), (4, [[1, 14, 2, 0]])])
 def test_grey_of_few_bits_is_not_stretched(tmp_path, depth, ids):
-    assert Reader(tmp_path, "train ids").read(png(np.array(ids), depth)).tolist() == ids
+    assert Reader(tmp_path, "train ids").read(png(ids, depth)).tolist() == ids
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -166,9 +166,9 @@ def test_one_grey_that_is_no_id_may_be_a_colour(camvid):
 @pytest.mark.parametrize(
     ("label", "message"),
     [
-        (png(np.array([[3, 12]]), 4), "expected label ids 0..11, 11 for void, found 12 at row 0, column 1"),
-        (png(np.array([[3, 3 * 257]]), 16), "found 771 at row 0, column 1"),
-        (png(np.array([[128]]), 8), "found 128 at row 0, column 0"),  # a grey file holds ids
+        (png([[3, 12]], 4), "expected label ids 0..11, 11 for void, found 12 at row 0, column 1"),
+        (png([[3, 3 * 257]], 16), "found 771 at row 0, column 1"),
+        (png([[128]], 8), "found 128 at row 0, column 0"),  # a grey file holds ids
         (palette_image([[0, 1]], grey(7, 12)), "expected label ids 0..11, .* found 12 at row 0, column 1"),
         (
             palette_image([[3, 7]], [(9 * n, n, 7) for n in range(12)]),
@@ -187,10 +187,10 @@ def test_one_grey_that_is_no_id_may_be_a_colour(camvid):
         (palette_image([[0, 0]], grey(0)), r"found greys that are both: \[\(0, 0, 0\)\]"),
         (Image.new("RGB", (2, 1)), r"found greys that are both: \[\(0, 0, 0\)\]"),
         (
-            png(np.array([[0, 5]]), 8, 3, before=chunk(PLTE, bytes(9))),
+            png([[0, 5]], 8, 3, before=chunk(PLTE, bytes(9))),
             "a pixel's palette index has no colour",
         ),
-        (png(np.array([[0, 5]]), 8, 3), "a pixel's palette index has no colour"),
+        (png([[0, 5]], 8, 3), "a pixel's palette index has no colour"),
         (png(np.full((1, 1, 3), 7), 16, 2), "expected labels of 8 bits a channel, found 16 bits in colour"),
         (png(np.full((1, 1, 2), 7), 16, 4), "expected labels of 8 bits a channel, found 16 bits in colour"),
     ],
@@ -209,14 +209,14 @@ def test_entries_of_one_colour_that_no_two_ids_share_are_refused(gta5):
 @pytest.mark.parametrize(
     "label",
     [
-        png(np.array([[[7, 255], [0, 0]]]), 8, 4),
-        png(np.array([[[7, 7, 7, 255], [0, 0, 0, 0]]]), 8, 6),
-        png(np.array([[7, 3]]), 4, before=chunk(TRNS, b"\0\3")),
-        png(np.array([[1, 0]]), 1, before=chunk(TRNS, b"\0\0")),
-        png(np.array([[7, 3]]), 16, before=chunk(TRNS, b"\0\3")),
-        png(np.array([[[7, 7, 7], [3, 3, 3]]]), 8, 2, before=chunk(TRNS, b"\0\3\0\3\0\3")),
-        png(np.array([[1, 0]]), 8, 3, before=chunk(PLTE, bytes(3 * [3] + 3 * [7])) + chunk(TRNS, b"\0")),
-        png(np.array([[1, 2]]), 8, 3, before=chunk(PLTE, bytes(range(9))) + chunk(TRNS, b"\x80\x80\0")),
+        png([[[7, 255], [0, 0]]], 8, 4),
+        png([[[7, 7, 7, 255], [0, 0, 0, 0]]], 8, 6),
+        png([[7, 3]], 4, before=chunk(TRNS, b"\0\3")),
+        png([[1, 0]], 1, before=chunk(TRNS, b"\0\0")),
+        png([[7, 3]], 16, before=chunk(TRNS, b"\0\3")),
+        png([[[7, 7, 7], [3, 3, 3]]], 8, 2, before=chunk(TRNS, b"\0\3\0\3\0\3")),
+        png([[1, 0]], 8, 3, before=chunk(PLTE, bytes(3 * [3] + 3 * [7])) + chunk(TRNS, b"\0")),
+        png([[1, 2]], 8, 3, before=chunk(PLTE, bytes(range(9))) + chunk(TRNS, b"\x80\x80\0")),
     ],
 )
 def test_a_transparent_pixel_is_refused(camvid, label):

@@ -1,9 +1,11 @@
-import json
+"""A state set that is drawn has the class distribution of D_T; splits that are made are disjoint."""
+
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from dataset_trees import change_lists
 
 from ralx.datasets import SyntheticSizes, load_splits
 from ralx.datasets.state_set import draw_state_set
@@ -81,9 +83,7 @@ def test_void_is_not_counted(splits):
 
 def test_lists_without_d_s_get_a_state_set(camvid_tree):
     root, path = camvid_tree
-    lists = json.loads(path.read_text())
-    del lists["d_s"]
-    path.write_text(json.dumps(lists))
+    change_lists(path, d_s=None)
     splits = load_splits("camvid", root, split_lists=path, seed=1)
     state, train, evaluation = (set(split.names) for split in splits[:3])
     assert state and not state & (train | evaluation)
@@ -107,8 +107,3 @@ def test_synthetic_splits_are_disjoint_and_of_the_sizes_asked_for():
     assert splits.pretrain_set.source.world != splits.train_set.source.world
     assert not splits.pretrain_set.resident  # made when first used
     assert load_splits("synthetic", sizes=replace(sizes, pretrain_set=0)).pretrain_set is None
-
-
-def test_an_unknown_data_set_is_refused():
-    with pytest.raises(ValueError, match="name: expected synthetic, camvid or cityscapes, got 'ade20k'"):
-        load_splits("ade20k")

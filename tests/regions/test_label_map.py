@@ -1,11 +1,12 @@
+"""Regions from a label map: a pool of them, a segmenter trained on them, and SLIC's superpixels."""
+
 import builtins
 import inspect
 import sys
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from noise_maps import noise_map
 from torch import nn
 
 import ralx.regions.label_map
@@ -15,74 +16,10 @@ from ralx.features import gather_regions
 from ralx.regions import Oracle, RegionPool, chosen_regions
 from ralx.regions.label_map import RegionMap, slic_regions
 from ralx.segmentation import SegmenterTrainer, train_epoch, train_on_regions
-from ralx.segmentation.augmentation import LabelledPixels, crops_anywhere, cut, positions
-
-DTYPES = [torch.uint8, torch.int16, torch.int32, torch.int64]
 
 
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
-
-
-def noise_map(seed=0, images=3, size=(7, 9), regions=6, dtype=torch.int32):
-    """Every pixel in a random region, or in none; ids that are a multiple of 4 are empty in image 0."""
-    low = 0 if dtype == torch.uint8 else -2
-    labels = torch.randint(low, regions, (images, *size), generator=generator(seed))
-    labels[0][labels[0] % 4 == 0] = 1
-    labels[1, 0, 0] = 0  # not everything is in no region
-    return RegionMap(labels.to(dtype), regions)
-
-
-def region_of_pixel(region_map):
-    """int64 [N, H, W], -1 in no region."""
-    labels = region_map.labels.long()
-    first = torch.arange(len(labels))[:, None, None] * region_map.regions_per_image
-    return torch.where(labels < 0, -1, labels + first)
-
-
-maps = st.builds(
-    noise_map,
-    st.integers(0, 99),
-    st.just(3),
-    st.tuples(st.integers(1, 8), st.integers(1, 8)),
-    st.integers(2, 9),
-    st.sampled_from(DTYPES),
-)
-
-
-@given(maps)
-@settings(max_examples=60, deadline=None)
-def test_boxes_and_pixels_of_every_region(region_map):
-    ids, every = region_of_pixel(region_map), torch.arange(region_map.num_regions)
-    assert region_map.num_regions == 3 * region_map.regions_per_image
-    pixels, boxes = region_map.num_pixels(every), region_map.boxes(every)
-    assert torch.equal(pixels, ids[ids >= 0].bincount(minlength=len(every)))
-    for index, (image, top, left, height, width) in enumerate(torch.stack(boxes, 1).tolist()):
-        inside = (ids == index).nonzero()
-        assert image == index // region_map.regions_per_image
-        if len(inside):
-            assert inside.amin(0).tolist() == [image, top, left]
-            assert inside.amax(0).tolist() == [image, top + height - 1, left + width - 1]
-        else:
-            assert (top, left, height, width) == (0, 0, 0, 0)
-    assert region_map.box_size == (boxes.height.max(), boxes.width.max())
-
-
-@given(maps, st.integers(0, 99))
-@settings(max_examples=60, deadline=None)
-def test_pixel_mask_and_labels_of_any_regions(region_map, seed):
-    ids, pool = region_of_pixel(region_map), RegionPool(region_map)
-    regions = pool.draw_candidates(4, 1, generator(seed)).flatten()
-    pool.label(regions)
-    images = torch.tensor([2, 0, 2, 1])
-    assert torch.equal(pool.pixel_mask(images), torch.isin(ids, regions)[images])
-    truth = torch.randint(0, 5, ids.shape, generator=generator(seed), dtype=torch.uint8)
-    tiles = Oracle(lambda images: truth[images], region_map).label(regions)
-    assert tiles.shape == (len(regions), *region_map.box_size) and tiles.dtype == torch.uint8
-    for tile, index, top, left in zip(tiles, regions.tolist(), *region_map.boxes(regions)[1:3], strict=True):
-        image, row, col = (ids == index).nonzero().unbind(1)
-        assert torch.equal(tile[row - top, col - left], truth[image, row, col])
-        assert (tile != 255).sum() == len(row)
 
 
 def test_empty_ids_are_never_drawn_and_cannot_be_labelled():
@@ -116,18 +53,6 @@ def test_a_pool_of_superpixels_resumes():
     assert restored.order.tolist() == [9, 2]
 
 
-@given(maps, st.integers(0, 99))
-@settings(max_examples=30, deadline=None)
-def test_labelled_pixels_are_the_pools_mask_seen_through_the_crop(region_map, seed):
-    pool = RegionPool(region_map)
-    pool.label(pool.draw_candidates(4, 1, generator(seed)).flatten())
-    images, size = torch.tensor([2, 0, 1, 0]), region_map.image_size
-    crop = (size[0] + 1) // 2, (size[1] + 1) // 2
-    rows, cols = positions(crops_anywhere(images, size, crop, generator(seed)), crop)
-    seen = LabelledPixels(pool, torch.device("cpu")).at(images, rows, cols)
-    assert torch.equal(seen, cut(pool.pixel_mask(images), rows, cols))
-
-
 class Scenes:
     """Three noise images that remember nothing but their labels."""
 
@@ -153,31 +78,19 @@ def test_a_segmenter_trains_on_superpixels():
     assert train_epoch(trainer, Scenes(), pool=pool, **options) > 0
 
 
+ZEROS = torch.zeros(1, 2, 2, dtype=torch.int32)
+
+
 @pytest.mark.parametrize(
     ("error", "labels", "regions", "message"),
     [
         (TypeError, [[[0]]], 1, "labels must be a torch.Tensor, got builtins.list"),
-        (TypeError, torch.zeros(1, 2, 2), 1, r"labels must be uint8, .* got torch\.float32"),
-        (
-            ValueError,
-            torch.zeros(2, 2, dtype=torch.int32),
-            1,
-            r"labels must be \[N, H, W\], got shape \[2, 2",
-        ),
-        (
-            ValueError,
-            torch.zeros(1, 0, 2, dtype=torch.int32),
-            1,
-            "labels must have at least one pixel an image",
-        ),
-        (ValueError, torch.full((1, 2, 2), 7), 7, "labels must be below regions_per_image=7, got 7"),
-        (ValueError, torch.full((1, 2, 2), -1), 0, r"regions_per_image must be in 1\.\.\d+, got 0"),
-        (
-            TypeError,
-            torch.zeros(1, 2, 2, dtype=torch.int32),
-            1.0,
-            "regions_per_image must be an integer, got 1.0",
-        ),
+        (TypeError, ZEROS.float(), 1, r"labels must be uint8, .* got torch\.float32"),
+        (ValueError, ZEROS[0], 1, r"labels must be \[N, H, W\], got shape \[2, 2"),
+        (ValueError, ZEROS[:, :0], 1, "labels must have at least one pixel an image"),
+        (ValueError, ZEROS + 7, 7, "labels must be below regions_per_image=7, got 7"),
+        (ValueError, ZEROS - 1, 0, r"regions_per_image must be in 1\.\.\d+, got 0"),
+        (TypeError, ZEROS, 1.0, "regions_per_image must be an integer, got 1.0"),
     ],
 )
 def test_region_map_rejects(error, labels, regions, message):
@@ -209,6 +122,12 @@ def test_no_images_no_regions():
 
 
 @pytest.fixture
+def slic():
+    pytest.importorskip("skimage")
+    return slic_regions
+
+
+@pytest.fixture
 def images():
     """Two of 40×60: coarse blocks of colour, the second one without any."""
     blocks = torch.randint(256, (2, 3, 4, 6), generator=generator(), dtype=torch.uint8)
@@ -216,18 +135,16 @@ def images():
     return blocks.repeat_interleave(10, 2).repeat_interleave(10, 3)
 
 
-def test_slic_gives_about_as_many_regions_as_wanted_and_covers_every_pixel(images):
-    pytest.importorskip("skimage")
-    region_map = slic_regions(images, 24)
+def test_slic_gives_about_as_many_regions_as_wanted_and_covers_every_pixel(slic, images):
+    region_map = slic(images, 24)
     assert region_map.labels.shape == (2, 40, 60) and region_map.labels.dtype == torch.int32
     assert 12 <= region_map.regions_per_image <= 48
     assert region_map.labels.min() == 0
     assert region_map.num_pixels(torch.arange(region_map.num_regions)).sum() == images[:, 0].numel()
 
 
-def test_slic_follows_colours(images):
-    pytest.importorskip("skimage")
-    labels = slic_regions(images[:1], 24, compactness=0.1).labels[0]
+def test_slic_follows_colours(slic, images):
+    labels = slic(images[:1], 24, compactness=0.1).labels[0]
     mixed = [images[0, :, labels == i].unique(dim=1).shape[1] > 1 for i in labels.unique()]
     assert sum(mixed) <= len(mixed) // 4
 
@@ -255,51 +172,39 @@ def half_noise():
     ],
     ids=["noise", "halves of noise", "black and white", "half noise", "flat", "one row", "tiny"],
 )
-def test_slic_gives_about_as_many_regions_of_what_is_no_photograph(image, wanted):
-    pytest.importorskip("skimage")
-    region_map = slic_regions(image, wanted)
+def test_slic_gives_about_as_many_regions_of_what_is_no_photograph(slic, image, wanted):
+    region_map = slic(image, wanted)
     pixels = region_map.num_pixels(torch.arange(region_map.num_regions))
     assert wanted / 2 < len(pixels) < 2 * wanted and (pixels > 0).all()
     assert pixels.max() < 3 * image[0, 0].numel() / wanted
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 2), (3, 3)])
-def test_slic_of_fewer_pixels_than_regions_gives_one_for_each_pixel(size):
-    pytest.importorskip("skimage")
-    assert slic_regions(noise(*size), 30).regions_per_image == size[0] * size[1]
+def test_slic_of_fewer_pixels_than_regions_gives_one_for_each_pixel(slic, size):
+    assert slic(noise(*size), 30).regions_per_image == size[0] * size[1]
 
 
-def test_slic_gives_the_same_regions_every_time(images):
-    pytest.importorskip("skimage")
-    first, again = slic_regions(images, 24), slic_regions(images.clone(), 24)
+def test_slic_gives_the_same_regions_every_time(slic, images):
+    first, again = slic(images, 24), slic(images.clone(), 24)
     assert torch.equal(first.labels, again.labels) and first.num_regions == again.num_regions
-    assert torch.equal(slic_regions(images[:1], 24).labels, first.labels[:1])
+    assert torch.equal(slic(images[:1], 24).labels, first.labels[:1])
 
 
-def test_slic_of_no_image(images):
-    pytest.importorskip("skimage")
-    assert slic_regions(images[:0], 24).num_regions == 0
+def test_slic_of_no_image(slic, images):
+    assert slic(images[:0], 24).num_regions == 0
 
 
 @pytest.mark.parametrize(
     ("error", "change", "message"),
     [
-        (ValueError, {"images": torch.zeros(3, 4, 5, dtype=torch.uint8)}, r"images must be \[N, 3, H, W\]"),
-        (ValueError, {"images": torch.zeros(1, 3, 4, 5)}, r"images must be uint8 .* got torch\.float32"),
-        (
-            ValueError,
-            {"images": torch.zeros(1, 1, 4, 5, dtype=torch.uint8)},
-            r"must be uint8 .* \[1, 1, 4, 5\]",
-        ),
+        (ValueError, {"images": noise(4, 5)[0]}, r"images must be \[N, 3, H, W\]"),
+        (ValueError, {"images": noise(4, 5).float()}, r"images must be uint8 .* got torch\.float32"),
+        (ValueError, {"images": noise(4, 5)[:, :1]}, r"must be uint8 .* \[1, 1, 4, 5\]"),
         (ValueError, {"regions_per_image": 0}, r"regions_per_image must be in 1\.\.\d+, got 0"),
         (ValueError, {"compactness": 0}, "compactness must be above 0, got 0"),
         (ValueError, {"compactness": float("nan")}, "compactness must be above 0, got nan"),
         (ValueError, {"compactness": float("inf")}, "compactness must be finite, got inf"),
-        (
-            ValueError,
-            {"images": torch.zeros(1, 3, 0, 5, dtype=torch.uint8)},
-            r"images must have at least one pixel, got \[1, 3, 0, 5\]",
-        ),
+        (ValueError, {"images": noise(0, 5)}, r"images must have at least one pixel, got \[1, 3, 0, 5\]"),
     ],
 )
 def test_slic_rejects(images, error, change, message):
@@ -327,10 +232,9 @@ def test_the_step_in_the_docstring(images):
         generator=generator(),
         K=5,
         M=3,
-        **{
-            f.__name__: f for f in (RegionPool, Oracle, region_features, gather_regions, chosen_regions, pick)
-        },
     )
+    for function in (RegionPool, Oracle, region_features, gather_regions, chosen_regions, pick):
+        names[function.__name__] = function
     code = inspect.cleandoc(ralx.regions.label_map.__doc__).partition("::\n")[2]
     exec(inspect.cleandoc(code), names)
     pool, chosen = names["pool"], names["chosen"]

@@ -1,13 +1,12 @@
+"""The grid's indices, the pool's candidates and labelled regions, and the oracle."""
+
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from ralx.regions import Oracle, Region, RegionGrid, RegionPool
 
-GRID = RegionGrid(
-    num_images=5, image_size=(37, 50), region_size=(9, 8)
-)  # 4 × 6 regions, remainders both ways
+# 4 × 6 regions an image, remainders both ways.
+GRID = RegionGrid(num_images=5, image_size=(37, 50), region_size=(9, 8))
 
 
 def generator(seed=0):
@@ -41,11 +40,7 @@ def test_a_region_as_large_as_the_image_is_the_only_one():
 @pytest.mark.parametrize(
     ("arguments", "error", "match"),
     [
-        (
-            (5, (37, 50), (38, 8)),
-            ValueError,
-            r"region_size must not exceed the image, got \(38, 8\) for an image of \(37, 50\)",
-        ),
+        ((5, (37, 50), (38, 8)), ValueError, r"must not exceed the image, got \(38, 8\) for .* \(37, 50\)"),
         ((5, (37, 50), (0, 8)), ValueError, r"region_size must be .* at least 1, got \(0, 8\)"),
         ((5, (37,), (9, 8)), ValueError, r"image_size must be two integers .* got \(37,\)"),
         ((5, (37, 50), 9), TypeError, r"region_size must be two integers .* got 9"),
@@ -110,10 +105,9 @@ def test_candidates_of_few_images_come_from_no_more_images_than_needed():
 
 def test_candidates_of_few_images_never_take_all_that_the_images_hold():
     pool = RegionPool(RegionGrid(3, (4, 6), (2, 2)))  # 6 regions an image
-    images = [
-        len((pool.draw_candidates(2, 3, generator(seed), few_images=True) // 6).unique()) for seed in range(9)
-    ]
-    assert set(images) == {2}
+    for seed in range(9):
+        candidates = pool.draw_candidates(2, 3, generator(seed), few_images=True)
+        assert len((candidates // 6).unique()) == 2
 
 
 def test_candidates_of_few_images_when_every_region_is_needed():
@@ -141,9 +135,8 @@ def test_pools_shorten_when_regions_run_out():
 
 @pytest.mark.parametrize("sizes", [(0, 5), (5, 0)])
 def test_draw_rejects_empty_sizes(sizes):
-    with pytest.raises(
-        ValueError, match=rf"query_size and pool_size must be >= 1, got {sizes[0]} and {sizes[1]}"
-    ):
+    expected = f"query_size and pool_size must be >= 1, got {sizes[0]} and {sizes[1]}"
+    with pytest.raises(ValueError, match=expected):
         RegionPool(GRID).draw_candidates(*sizes, generator())
 
 
@@ -252,31 +245,7 @@ def test_oracle_rejects_an_ignore_index_that_the_labels_cannot_hold():
         Oracle(lambda images: images, GRID, 0.5)
 
 
-# --- with the edge kept, against one pixel at a time ------------------------------------------------------
-
-
-@st.composite
-def grids(draw):
-    region = draw(st.integers(1, 7)), draw(st.integers(1, 7))
-    image = draw(st.integers(region[0], 20)), draw(st.integers(region[1], 20))
-    return RegionGrid(3, image, region, draw(st.sampled_from(["drop", "keep"])))
-
-
-def region_of_pixel(grid):
-    """int64 [N, H, W], -1 in no region."""
-    (height, width), (rh, rw) = grid.image_size, grid.region_size
-    along = [
-        range(0, whole if grid.edge == "keep" else whole - part + 1, part)
-        for whole, part in ((height, rh), (width, rw))
-    ]
-    ids, count = torch.full((grid.num_images, height, width), -1), 0
-    for image in range(grid.num_images):
-        for top in along[0]:
-            for left in along[1]:
-                ids[image, top : top + rh, left : left + rw] = count
-                count += 1
-    assert count == grid.num_regions
-    return ids
+# --- with the edge kept ------------------------------------------------------------------------------------
 
 
 def test_ragged_regions_leave_nothing_over():
@@ -285,39 +254,6 @@ def test_ragged_regions_leave_nothing_over():
     assert grid.dropped_share == 0
     assert grid.num_pixels(torch.tensor([0, 6, 28, 34])).tolist() == [72, 18, 8, 2]
     assert RegionGrid(1, (36, 48), (9, 8), edge="keep").num_regions == 24
-
-
-@given(grids())
-@settings(max_examples=60, deadline=None)
-def test_boxes_and_pixels_of_every_region(grid):
-    ids = region_of_pixel(grid)
-    boxes = grid.boxes(torch.arange(grid.num_regions))
-    for index, (image, top, left, height, width) in enumerate(torch.stack(boxes, 1).tolist()):
-        inside = (ids == index).nonzero()
-        assert inside[0].tolist() == [image, top, left]
-        assert inside[-1].tolist() == [image, top + height - 1, left + width - 1]
-    pixels = ids[ids >= 0].bincount(minlength=grid.num_regions)
-    assert torch.equal(grid.num_pixels(torch.arange(grid.num_regions)), pixels)
-    assert grid.dropped_share == pytest.approx((ids < 0).double().mean().item())
-
-
-@given(grids(), st.integers(0, 99))
-@settings(max_examples=60, deadline=None)
-def test_pixel_mask_and_labels_of_any_regions(grid, seed):
-    ids, pool = region_of_pixel(grid), RegionPool(grid)
-    regions = torch.randperm(grid.num_regions, generator=generator(seed))[: grid.num_regions // 2 + 1]
-    pool.label(regions)
-    images = torch.tensor([2, 0, 2, 1])
-    assert torch.equal(pool.pixel_mask(images), torch.isin(ids, regions)[images])
-    labels = torch.randint(0, 12, ids.shape, generator=generator(seed), dtype=torch.uint8)
-    tiles = Oracle(lambda images: labels[images], grid).label(regions)
-    assert tiles.shape == (len(regions), *grid.region_size)
-    for tile, index in zip(tiles, regions.tolist(), strict=True):
-        image, row, col = grid.region(index)
-        top, left = row * grid.region_size[0], col * grid.region_size[1]
-        shown = labels[image, top : top + tile.shape[0], left : left + tile.shape[1]]
-        assert torch.equal(tile[: shown.shape[0], : shown.shape[1]], shown)
-        assert (tile != 255).sum() == shown.numel()
 
 
 def test_ragged_regions_are_drawn_and_resumed_like_others():

@@ -5,15 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ralx.regions import RegionGrid, RegionPool
-from ralx.segmentation.augmentation import (
-    Crops,
-    LabelledPixels,
-    crops_anywhere,
-    crops_around,
-    cut,
-    positions,
-)
+from ralx.regions import RegionGrid
+from ralx.segmentation.augmentation import Crops, crops_anywhere, crops_around, cut, positions
 
 
 @st.composite
@@ -53,9 +46,8 @@ def test_crops_reach_every_position_and_both_flips():
 
 
 def test_crops_anywhere_are_uniform_over_the_image():
-    crops = crops_anywhere(
-        torch.zeros(4000, dtype=torch.int64), (7, 5), (4, 5), torch.Generator().manual_seed(0)
-    )
+    images = torch.zeros(4000, dtype=torch.int64)
+    crops = crops_anywhere(images, (7, 5), (4, 5), torch.Generator().manual_seed(0))
     counts = crops.top.bincount(minlength=4).float() / 4000
     torch.testing.assert_close(counts, torch.full((4,), 1 / 4), atol=0.05, rtol=0)
     assert not crops.left.any()
@@ -70,16 +62,3 @@ def test_cut_equals_slicing():
     expected = torch.stack([images[0, :, 0:5, 6:12], images[1, :, 3:8, 0:6].flip(2), images[2, :, 5:10, 2:8]])
     assert torch.equal(cut(images, rows, cols), expected)
     assert torch.equal(cut(images[:, 0], rows, cols), expected[:, 0])
-
-
-@given(grids_with_crops(), st.integers(0, 99))
-@settings(max_examples=40, deadline=None)
-def test_labelled_pixels_are_the_pools_mask_seen_through_the_crop(case, seed):
-    grid, crop_size = case
-    generator = torch.Generator().manual_seed(seed)
-    pool = RegionPool(grid)
-    pool.label(torch.randperm(grid.num_regions, generator=generator)[: grid.num_regions // 2 + 1])
-    images = torch.tensor([2, 0, 1, 0])
-    rows, cols = positions(crops_anywhere(images, grid.image_size, crop_size, generator), crop_size)
-    seen = LabelledPixels(pool, torch.device("cpu")).at(images, rows, cols)
-    assert torch.equal(seen, cut(pool.pixel_mask(images), rows, cols))

@@ -1,6 +1,7 @@
 """Segmenters by name and import path, and their weight files."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,6 +23,13 @@ def with_dropout(num_classes, dropout=0.1):
 
 def no_network(num_classes):
     return [num_classes]
+
+
+def write(state: dict[str, torch.Tensor], path: Path) -> None:
+    if path.suffix == ".safetensors":
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
+    else:
+        torch.save(state, path)
 
 
 def same_weights(a: nn.Module, b: nn.Module) -> bool:
@@ -54,9 +62,11 @@ class TestNames:
             ("ralx.segmentation:", r"expected an import path package\.module:name"),
             ("ralx.segmentation:__all__", r"has no function or class '__all__'"),
             (f"{__name__}:no_network", r"should return a torch\.nn\.Module, got list"),
+            ("os:getcwd", r"segmenter: os:getcwd can't be called with num_classes=\.\.\.: "),
+            ("torch.nn:Identity", r"segmenter: torch\.nn:Identity should have parameters to train, got none"),
         ],
     )
-    def test_bad_names(self, name, message):
+    def test_names_of_no_trainable_network(self, name, message):
         with pytest.raises(ValueError, match=message):
             build_segmenter(name, 3)
 
@@ -71,17 +81,12 @@ class TestNames:
 
 
 class TestWeights:
-    def test_safetensors_file(self, tmp_path):
-        saved = build_segmenter("fpn-small", 4)
-        path = tmp_path / "small.safetensors"
-        save_file({n: t.contiguous() for n, t in saved.state_dict().items()}, path)
-        assert same_weights(build_segmenter("fpn-small", 4, weights=path), saved)
-
-    def test_torch_file(self, tmp_path):
-        saved = build_segmenter("fpn-small", 4)
-        path = tmp_path / "small.pth"
-        torch.save(saved.state_dict(), path)
-        assert same_weights(build_segmenter("fpn-small", 4, weights=str(path)), saved)
+    @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+    @pytest.mark.parametrize("name", ["fpn-small", f"{__name__}:linear"])
+    def test_a_segmenters_own_file(self, tmp_path, name, suffix):
+        saved, path = build_segmenter(name, 4), tmp_path / f"weights{suffix}"
+        write(saved.state_dict(), path)
+        assert same_weights(build_segmenter(name, 4, weights=str(path)), saved)
 
     @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
     @pytest.mark.parametrize("counters", [True, False], ids=["new", "without batch counters"])
@@ -102,48 +107,38 @@ class TestWeights:
         state = {n: t for n, t in encoder.state_dict().items() if counters or "num_batches_tracked" not in n}
         state |= {n: torch.zeros(shape) for n, shape in classifier.items()}
         path = tmp_path / f"{name}{suffix}"
-        torch.save(state, path) if suffix == ".pth" else save_file(state, path)
+        write(state, path)
         segmenter = build_segmenter(name, 4, weights=path)
         assert same_weights(segmenter.encoder, encoder)
-
-    def test_imported_segmenter(self, tmp_path):
-        saved = linear(2)
-        torch.save(saved.state_dict(), tmp_path / "linear.pt")
-        loaded = build_segmenter(f"{__name__}:linear", 2, weights=tmp_path / "linear.pt")
-        assert same_weights(loaded, saved)
 
     def test_other_class_count_names_file_and_tensor_and_changes_nothing(self, tmp_path):
         path = tmp_path / "nineteen.pth"
         torch.save(build_segmenter("fpn-small", 19).state_dict(), path)
         segmenter = build_segmenter("fpn-small", 11)
         before = {n: t.clone() for n, t in segmenter.state_dict().items()}
-        with pytest.raises(
-            ValueError, match=r"nineteen\.pth: 'classifier\.weight' should have shape \[11, .*got \[19"
-        ):
+        expected = r"nineteen\.pth: 'classifier\.weight' should have shape \[11, .*got \[19"
+        with pytest.raises(ValueError, match=expected):
             load_weights(segmenter, path)
         assert all(torch.equal(t, before[n]) for n, t in segmenter.state_dict().items())
 
-    def test_another_resnet(self, tmp_path):
-        path = tmp_path / "resnet34.pth"
-        torch.save(ResNet(BasicBlock, (3, 4, 6, 3)).state_dict(), path)
-        with pytest.raises(
-            ValueError, match=r"resnet34\.pth doesn't fit this segmenter: unknown 'layer1\.2\."
-        ):
-            build_segmenter("fpn-resnet18", 2, weights=path)
-
-    def test_missing_tensor(self, tmp_path):
+    @pytest.mark.parametrize(
+        ("spoil", "message"),
+        [
+            (lambda state: state.pop("classifier.bias"), r"missing 'classifier\.bias' \(1 in all\)"),
+            (lambda state: state.clear(), r"missing 'conv1\.weight'"),
+        ],
+    )
+    def test_missing_tensors(self, tmp_path, spoil, message):
         state = build_segmenter("fpn-small", 2).state_dict()
-        del state["classifier.bias"]
-        torch.save(state, tmp_path / "part.pth")
-        with pytest.raises(
-            ValueError, match=r"part\.pth doesn't fit.* missing 'classifier\.bias' \(1 in all\)"
-        ):
-            build_segmenter("fpn-small", 2, weights=tmp_path / "part.pth")
+        spoil(state)
+        torch.save(state, tmp_path / "x.pth")
+        with pytest.raises(ValueError, match=rf"x\.pth doesn't fit this segmenter: {message}"):
+            build_segmenter("fpn-small", 2, weights=tmp_path / "x.pth")
 
-    def test_empty_file_of_tensors(self, tmp_path):
-        torch.save({}, tmp_path / "empty.pth")
-        with pytest.raises(ValueError, match=r"empty\.pth doesn't fit this segmenter: missing"):
-            build_segmenter("fpn-small", 2, weights=tmp_path / "empty.pth")
+    def test_another_resnet(self, tmp_path):
+        torch.save(ResNet(BasicBlock, (3, 4, 6, 3)).state_dict(), tmp_path / "x.pth")
+        with pytest.raises(ValueError, match=r"x\.pth doesn't fit this segmenter: unknown 'layer1\.2\."):
+            build_segmenter("fpn-resnet18", 2, weights=tmp_path / "x.pth")
 
     @pytest.mark.parametrize(
         ("dtype", "number"),
@@ -155,7 +150,7 @@ class TestWeights:
     ):
         saved = {"weight": torch.ones(2, 3, 4, 4), "bias": torch.tensor([0.0, number], dtype=dtype)}
         path = tmp_path / f"spoilt{suffix}"
-        torch.save(saved, path) if suffix == ".pth" else save_file(saved, path)
+        write(saved, path)
         segmenter = linear(2)
         before = segmenter.weight.detach().clone()
         expected = rf"weights: \S*spoilt{suffix}: 'bias' should hold finite numbers, got NaN or infinities"
@@ -164,24 +159,17 @@ class TestWeights:
         assert torch.equal(segmenter.weight, before)
 
     def test_an_encoders_file_may_hold_anything_in_the_classifier_that_is_left_out(self, tmp_path):
-        encoder = ResNet(BasicBlock, (2, 2, 2, 2))
+        encoder, path = ResNet(BasicBlock, (2, 2, 2, 2)), tmp_path / "resnet18.pth"
         state = encoder.state_dict() | {"fc.bias": torch.full((1000,), float("nan"))}
-        torch.save(state, tmp_path / "resnet18.pth")
-        assert same_weights(
-            build_segmenter("fpn-resnet18", 2, weights=tmp_path / "resnet18.pth").encoder, encoder
-        )
+        torch.save(state, path)
+        assert same_weights(build_segmenter("fpn-resnet18", 2, weights=path).encoder, encoder)
         state["layer1.0.bn1.running_var"][3] = float("inf")
-        torch.save(state, tmp_path / "resnet18.pth")
+        torch.save(state, path)
         with pytest.raises(ValueError, match=r"'layer1\.0\.bn1\.running_var' should hold finite numbers"):
-            build_segmenter("fpn-resnet18", 2, weights=tmp_path / "resnet18.pth")
+            build_segmenter("fpn-resnet18", 2, weights=path)
 
     @pytest.mark.parametrize(
-        "odd",
-        [
-            torch.ones(2).to_sparse(),
-            torch.ones(2, device="meta"),
-            torch.ones(2) * 1j,
-        ],
+        "odd", [torch.ones(2).to_sparse(), torch.ones(2, device="meta"), torch.ones(2) * 1j]
     )
     def test_other_than_dense_real_tensors(self, tmp_path, odd):
         torch.save({"weight": torch.ones(2, 3, 4, 4), "bias": odd}, tmp_path / "x.pth")
@@ -242,15 +230,3 @@ class TestWeights:
         torch.save(content, tmp_path / "x.pth")
         with pytest.raises(ValueError, match=rf"x\.pth should hold tensors by name, got {found}$"):
             build_segmenter("fpn-small", 2, weights=tmp_path / "x.pth")
-
-
-@pytest.mark.parametrize(
-    ("path", "message"),
-    [
-        ("os:getcwd", r"segmenter: os:getcwd can't be called with num_classes=\.\.\.: "),
-        ("torch.nn:Identity", r"segmenter: torch\.nn:Identity should have parameters to train, got none"),
-    ],
-)
-def test_a_factory_that_makes_no_trainable_network_is_refused(path, message):
-    with pytest.raises(ValueError, match=message):
-        build_segmenter(path, 3)

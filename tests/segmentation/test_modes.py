@@ -26,12 +26,9 @@ def test_normalise_takes_a_crops_strides():
     assert torch.equal(normalise(part), normalise(part.clone()))
 
 
-def test_normalise_refuses_floats():
+def test_normalise_refuses_floats_and_other_shapes():
     with pytest.raises(TypeError, match=r"images: expected uint8, got torch\.float32"):
         normalise(torch.zeros(1, 3, 4, 4))
-
-
-def test_normalise_refuses_other_shapes():
     with pytest.raises(ValueError, match=r"images: expected \[N, 3, H, W\], got \[3, 4, 4\]"):
         normalise(torch.zeros(3, 4, 4, dtype=torch.uint8))
 
@@ -69,19 +66,12 @@ def test_evaluating_gives_every_layers_mode_back_even_after_an_error():
 
 def test_dropout_draws_from_the_given_generator_and_leaves_the_global_one_alone():
     before = torch.get_rng_state()
+    first, again, other = (torch.Generator().manual_seed(seed) for seed in (3, 3, 4))
     masks = []
-    for seed in (3, 3, 4):
-        with dropout_from(torch.Generator().manual_seed(seed), CPU):
+    for generator in (first, again, other, first):
+        with dropout_from(generator, CPU):
             masks.append(nn.functional.dropout(torch.ones(64)))
     assert torch.equal(masks[0], masks[1])
     assert not torch.equal(masks[0], masks[2])
+    assert not torch.equal(masks[0], masks[3]), "the generator has moved on"
     assert torch.equal(before, torch.get_rng_state())
-
-
-def test_dropout_moves_the_given_generator_on():
-    generator = torch.Generator().manual_seed(3)
-    masks = []
-    for _ in range(2):
-        with dropout_from(generator, CPU):
-            masks.append(nn.functional.dropout(torch.ones(64)))
-    assert not torch.equal(*masks)

@@ -201,9 +201,8 @@ def test_a_first_output_of_probabilities_is_told_once(dataset, name):
     segmenter = Wrapping(TinySegmenter(), PROBABILITIES[name])
     attributes = set(vars(segmenter))
     images, labels = dataset.batch(torch.arange(2))
-    with pytest.warns(
-        UserWarning, match="the segmenter Wrapping gives values .*1, which .*: pass logits"
-    ) as told:
+    expected = "the segmenter Wrapping gives values .*1, which .*: pass logits"
+    with pytest.warns(UserWarning, match=expected) as told:
         predict(segmenter, images)
         Featurizer(segmenter, REGION)(normalise(images))
         SegmenterTrainer(segmenter, lr=0.1, ignore_index=IGNORE).step(images, labels % 2)

@@ -1,12 +1,13 @@
 """Training: what it learns from, what it leaves alone, and that it can be stopped and resumed exactly."""
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_segmentation import IGNORE, TinyDataset, TinySegmenter
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ralx.regions import RegionGrid, RegionPool
@@ -30,17 +31,31 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def same_bytes(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+def epoch(trainer: SegmenterTrainer, dataset: TinyDataset, seed: int = 0, **options) -> float:
+    options = {"crop_size": CROP, "batch_size": 4, "generator": seeded(seed)} | options
+    return train_epoch(trainer, dataset, **options)
+
+
+def regions_pass(trainer, dataset: TinyDataset, regions, pool: RegionPool, seed: int = 0, **options) -> float:
+    options = {"crop_size": CROP, "batch_size": 4, "generator": seeded(seed)} | options
+    return train_on_regions(trainer, dataset, torch.as_tensor(regions), pool, **options)
+
+
+def watch(target: object, method: str, what: Callable) -> list:
+    """The list of `what` of the arguments of every call of a method from now on."""
+    seen, called = [], getattr(target, method)
+    setattr(target, method, lambda *args: seen.append(what(*args)) or called(*args))
+    return seen
+
+
+def same_bytes(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[n], b[n]) for n in a)
 
 
 class TestLearning:
     def test_epochs_on_whole_images_learn_the_classes(self, segmenter, dataset):
         trainer = trainer_of(segmenter)
-        losses = [
-            train_epoch(trainer, dataset, crop_size=CROP, batch_size=3, generator=seeded(e))
-            for e in range(40)
-        ]
+        losses = [epoch(trainer, dataset, e, batch_size=3) for e in range(40)]
         confusion = evaluate(segmenter, dataset, batch_size=4)
         assert losses[-1] < 0.7 * losses[0]
         assert confusion.diag().sum() > 0.8 * confusion.sum()
@@ -49,9 +64,7 @@ class TestLearning:
         regions = list(range(0, 72, 2))
         pool, trainer = labelled_pool(dataset, regions), trainer_of(segmenter)
         for i in range(20):
-            train_on_regions(
-                trainer, dataset, pool.order, pool, crop_size=CROP, batch_size=8, generator=seeded(i)
-            )
+            regions_pass(trainer, dataset, pool.order, pool, i, batch_size=8)
         confusion = evaluate(segmenter, dataset, batch_size=4)
         assert confusion.diag().sum() > 0.8 * confusion.sum()
 
@@ -60,7 +73,7 @@ class TestLearning:
         segmenter = build_segmenter("fpn-small", 3)
         trainer = trainer_of(segmenter, lr=0.02)
         for e in range(25):
-            train_epoch(trainer, dataset, crop_size=(24, 32), batch_size=3, generator=seeded(e))
+            epoch(trainer, dataset, e, crop_size=(24, 32), batch_size=3)
         confusion = evaluate(segmenter, dataset, batch_size=6)
         assert confusion.diag().sum() > 0.7 * confusion.sum()
 
@@ -76,11 +89,10 @@ class TestMasking:
         for data in (dataset, scrambled):
             torch.manual_seed(0)
             trainer = trainer_of(TinySegmenter())
-            options = {"crop_size": (24, 32), "batch_size": 4, "generator": seeded(2)}
             if whole_epoch:
-                train_epoch(trainer, data, pool=pool, **options)
+                epoch(trainer, data, 2, pool=pool, crop_size=(24, 32))
             else:
-                train_on_regions(trainer, data, torch.tensor([14, 60]), pool, **options)
+                regions_pass(trainer, data, [14, 60], pool, 2, crop_size=(24, 32))
             states.append(trainer.state_dict())
         assert same_bytes(*states)
 
@@ -93,7 +105,7 @@ class TestMasking:
         for data in (dataset, changed):
             torch.manual_seed(0)
             trainer = trainer_of(TinySegmenter())
-            train_epoch(trainer, data, pool=pool, crop_size=CROP, batch_size=4, generator=seeded(2))
+            epoch(trainer, data, 2, pool=pool)
             states.append(trainer.state_dict())
         assert not same_bytes(*states)
 
@@ -101,37 +113,19 @@ class TestMasking:
     def test_an_epoch_over_a_pool_takes_the_crops_of_each_image_with_a_labelled_region(
         self, dataset, segmenter, crops
     ):
-        seen = []
-        batch = dataset.batch
-        dataset.batch = lambda index: seen.extend(index.tolist()) or batch(index)
+        batches = watch(dataset, "batch", Tensor.tolist)
         pool = labelled_pool(dataset, [0, 1, 14, 40, 41, 60])  # images 0, 1, 3, 5
-        train_epoch(
-            trainer_of(segmenter),
-            dataset,
-            pool=pool,
-            crops=None if crops is None else torch.tensor(crops),
-            crop_size=CROP,
-            batch_size=3,
-            generator=seeded(0),
-        )
+        crops = None if crops is None else torch.tensor(crops)
+        epoch(trainer_of(segmenter), dataset, pool=pool, crops=crops, batch_size=3)
+        seen = [image for batch in batches for image in batch]
         assert sorted(seen) == ([0, 1, 3, 5] if crops is None else [0, 0, 0, 1, 3, 3])
         assert crops is None or seen != sorted(seen), "in random order among all"
 
     def test_a_pass_over_regions_takes_one_crop_of_each_region(self, dataset, segmenter):
-        seen = []
-        batch = dataset.batch
-        dataset.batch = lambda index: seen.extend(index.tolist()) or batch(index)
+        batches = watch(dataset, "batch", Tensor.tolist)
         pool = labelled_pool(dataset, [0, 1, 14, 40, 41, 60])
-        train_on_regions(
-            trainer_of(segmenter),
-            dataset,
-            torch.tensor([40, 41, 0]),
-            pool,
-            crop_size=CROP,
-            batch_size=2,
-            generator=seeded(0),
-        )
-        assert sorted(seen) == [0, 3, 3]
+        regions_pass(trainer_of(segmenter), dataset, [40, 41, 0], pool, batch_size=2)
+        assert sorted(image for batch in batches for image in batch) == [0, 3, 3]
 
 
 class TestRandomness:
@@ -142,7 +136,7 @@ class TestRandomness:
             trainer = trainer_of(TinySegmenter(dropout=0.5))
             torch.manual_seed(global_seed)
             before = torch.get_rng_state()
-            train_epoch(trainer, dataset, crop_size=CROP, batch_size=4, generator=seeded(seed))
+            epoch(trainer, dataset, seed)
             assert torch.equal(torch.get_rng_state(), before)
             states.append(trainer.state_dict())
         assert same_bytes(states[0], states[1])
@@ -150,15 +144,13 @@ class TestRandomness:
 
     def test_flips_exchange_left_and_right(self, dataset, segmenter):
         """Over some epochs of whole-image crops, both an image and its mirror image are trained on."""
-        seen = set()
         trainer = trainer_of(segmenter)
-        step = trainer.step
-        trainer.step = lambda images, labels: seen.add(images[0].numpy().tobytes()) or step(images, labels)
+        seen = watch(trainer, "step", lambda images, labels: images[0].numpy().tobytes())
         dataset.image_data, dataset.label_data = dataset.image_data[:1], dataset.label_data[:1]
         for e in range(12):
-            train_epoch(trainer, dataset, crop_size=(24, 32), batch_size=1, generator=seeded(e))
+            epoch(trainer, dataset, e, crop_size=(24, 32), batch_size=1)
         image = dataset.image_data[0]
-        assert seen == {image.numpy().tobytes(), image.flip(2).contiguous().numpy().tobytes()}
+        assert set(seen) == {image.numpy().tobytes(), image.flip(2).contiguous().numpy().tobytes()}
 
 
 class TestResume:
@@ -169,37 +161,31 @@ class TestResume:
             segmenter = TinySegmenter() if name == "tiny" else build_segmenter(name, 3)
             return trainer_of(segmenter)
 
-        def epoch(trainer, generator):
-            train_epoch(trainer, dataset, crop_size=CROP, batch_size=4, generator=generator)
+        def one_more(trainer, generator):
+            epoch(trainer, dataset, generator=generator)
             trainer.end_epoch()
 
         whole, generator = fresh(0), seeded(3)
-        epoch(whole, generator)
+        one_more(whole, generator)
         save_file(whole.state_dict(), tmp_path / "trainer.safetensors")
         random_state = generator.get_state()
-        epoch(whole, generator)
+        one_more(whole, generator)
 
         resumed, generator = fresh(1), torch.Generator()
         resumed.load_state_dict(load_file(tmp_path / "trainer.safetensors"))
         generator.set_state(random_state)
-        epoch(resumed, generator)
+        one_more(resumed, generator)
         assert same_bytes(resumed.state_dict(), whole.state_dict())
 
-    def test_a_saved_state_does_not_change_with_further_training(self, dataset, segmenter):
+    @pytest.mark.parametrize("loaded", [False, True], ids=["saved", "loaded"])
+    def test_a_state_does_not_change_with_further_training(self, dataset, segmenter, loaded):
         trainer = trainer_of(segmenter)
-        train_epoch(trainer, dataset, crop_size=CROP, batch_size=4, generator=seeded(0))
+        epoch(trainer, dataset)
         state = trainer.state_dict()
         before = copy.deepcopy(state)
-        train_epoch(trainer, dataset, crop_size=CROP, batch_size=4, generator=seeded(1))
-        assert same_bytes(state, before)
-
-    def test_a_loaded_state_does_not_change_with_further_training(self, dataset, segmenter):
-        trainer = trainer_of(segmenter)
-        train_epoch(trainer, dataset, crop_size=CROP, batch_size=4, generator=seeded(0))
-        state = trainer.state_dict()
-        before = copy.deepcopy(state)
-        trainer.load_state_dict(state)
-        train_epoch(trainer, dataset, crop_size=CROP, batch_size=4, generator=seeded(1))
+        if loaded:
+            trainer.load_state_dict(state)
+        epoch(trainer, dataset, 1)
         assert same_bytes(state, before)
 
     def test_loading_a_state_from_before_the_first_step_forgets_the_momentum(self, dataset, segmenter):
@@ -208,21 +194,20 @@ class TestResume:
         results = []
         for _ in range(2):
             trainer.load_state_dict(start)
-            train_epoch(trainer, dataset, crop_size=CROP, batch_size=4, generator=seeded(0))
+            epoch(trainer, dataset)
             results.append(trainer.state_dict())
         assert same_bytes(*results)
 
     def test_refuses_another_networks_state_and_keeps_its_own(self, segmenter):
         trainer = trainer_of(segmenter)
         before = trainer.state_dict()
-        with pytest.raises(
-            ValueError, match=r"state: 'weights\.classifier\.\w+' should have shape \[3.*got \[4"
+        for state, message in (
+            (trainer_of(TinySegmenter(4)).state_dict(), r"'weights\.classifier\.\w+' should have .*got \[4"),
+            ({n: t for n, t in before.items() if n != "lr"}, "'lr' is missing from the segmenter's saved"),
+            (before | {"extra": torch.zeros(1)}, "'extra' is unknown in the segmenter's saved state"),
         ):
-            trainer.load_state_dict(trainer_of(TinySegmenter(num_classes=4)).state_dict())
-        with pytest.raises(ValueError, match=r"state: 'lr' is missing from the segmenter's saved state"):
-            trainer.load_state_dict({n: t for n, t in before.items() if n != "lr"})
-        with pytest.raises(ValueError, match=r"state: 'extra' is unknown in the segmenter's saved state"):
-            trainer.load_state_dict(before | {"extra": torch.zeros(1)})
+            with pytest.raises(ValueError, match=f"state: {message}"):
+                trainer.load_state_dict(state)
         assert same_bytes(trainer.state_dict(), before)
 
 
@@ -338,30 +323,23 @@ class TestStep:
 class TestPasses:
     @pytest.mark.parametrize(("images", "batch_size", "sizes"), [(5, 4, [3, 2]), (6, 4, [3, 3]), (4, 8, [4])])
     def test_batches_are_even(self, segmenter, images, batch_size, sizes):
-        data = TinyDataset(num_images=images)
-        trainer, seen = trainer_of(segmenter), []
-        step = trainer.step
-        trainer.step = lambda images, labels: seen.append(len(images)) or step(images, labels)
-        train_epoch(trainer, data, crop_size=CROP, batch_size=batch_size, generator=seeded(0))
+        trainer = trainer_of(segmenter)
+        seen = watch(trainer, "step", lambda images, labels: len(images))
+        epoch(trainer, TinyDataset(num_images=images), batch_size=batch_size)
         assert sorted(seen, reverse=True) == sizes
 
     def test_crops_never_exceed_the_image(self, segmenter, dataset):
-        trainer, seen = trainer_of(segmenter), set()
-        step = trainer.step
-        trainer.step = lambda images, labels: seen.add(images.shape[2:]) or step(images, labels)
-        train_epoch(trainer, dataset, crop_size=(224, 20), batch_size=3, generator=seeded(0))
-        pool = labelled_pool(dataset, [3])
-        train_on_regions(
-            trainer, dataset, pool.order, pool, crop_size=(20, 224), batch_size=3, generator=seeded(0)
-        )
-        assert seen == {(24, 20), (20, 32)}
+        trainer = trainer_of(segmenter)
+        seen = watch(trainer, "step", lambda images, labels: images.shape[2:])
+        epoch(trainer, dataset, crop_size=(224, 20))
+        regions_pass(trainer, dataset, [3], labelled_pool(dataset, [3]), crop_size=(20, 224))
+        assert set(seen) == {(24, 20), (20, 32)}
 
     def test_mean_loss_weighs_every_crop_the_same(self, dataset, segmenter):
         trainer = trainer_of(segmenter)
         losses = iter([1.0, 2.0])  # batches of 2 and 3
         trainer.step = lambda images, labels: torch.tensor(next(losses))
-        data = TinyDataset(num_images=5)
-        loss = train_epoch(trainer, data, crop_size=CROP, batch_size=4, generator=seeded(0))
+        loss = epoch(trainer, TinyDataset(num_images=5))
         assert loss == pytest.approx((2 * 1.0 + 3 * 2.0) / 5)
 
     @pytest.mark.parametrize("first", ["nan", "inf"])
@@ -371,14 +349,12 @@ class TestPasses:
         trainer.step = lambda images, labels: torch.tensor(next(losses))
         expected = f"the segmenter has diverged: its loss is {first} at a learning rate of 0.5; try a lower"
         with pytest.raises(FloatingPointError, match=expected):
-            train_epoch(trainer, dataset, crop_size=CROP, batch_size=3, generator=seeded(0))
+            epoch(trainer, dataset, batch_size=3)
 
     def test_a_last_step_that_spoils_the_weights_is_an_error(self, dataset, segmenter):
         # The loss of the only batch is computed before the step, and is a number.
         with pytest.raises(FloatingPointError, match=r"its weights have no finite norm at a .* of 1e\+30"):
-            train_epoch(
-                trainer_of(segmenter, lr=1e30), dataset, crop_size=CROP, batch_size=99, generator=seeded(0)
-            )
+            epoch(trainer_of(segmenter, lr=1e30), dataset, batch_size=99)
 
     def test_nothing_is_read_back_per_batch(self, dataset, segmenter):
         """The number of values that Python reads from tensors doesn't grow with the number of batches."""
@@ -394,33 +370,24 @@ class TestPasses:
         counts = []
         for batch_size in (12, 2):
             with Reads() as reads:
-                train_on_regions(
-                    trainer_of(segmenter),
-                    dataset,
-                    pool.order,
-                    pool,
-                    crop_size=CROP,
-                    batch_size=batch_size,
-                    generator=seeded(0),
-                )
+                regions_pass(trainer_of(segmenter), dataset, pool.order, pool, batch_size=batch_size)
             counts.append(reads.count)
         assert counts[0] == counts[1] > 0
 
     def test_refuses_nothing_to_train_on(self, dataset, segmenter):
         trainer = trainer_of(segmenter)
         empty = RegionPool(RegionGrid(len(dataset), dataset.image_size, (8, 8)))
-        options = {"crop_size": CROP, "batch_size": 4, "generator": seeded(0)}
         with pytest.raises(ValueError, match="regions: expected at least one, got none"):
-            train_on_regions(trainer, dataset, torch.zeros(0, dtype=torch.int64), empty, **options)
+            regions_pass(trainer, dataset, empty.order, empty)
         with pytest.raises(ValueError, match="pool: expected at least one labelled region, got none"):
-            train_epoch(trainer, dataset, pool=empty, **options)
+            epoch(trainer, dataset, pool=empty)
         dataset.label_data = dataset.label_data[:0]
         with pytest.raises(ValueError, match="dataset: expected at least one image, got none"):
-            train_epoch(trainer, dataset, **options)
+            epoch(trainer, dataset)
 
     def test_refuses_bad_sizes(self, dataset, segmenter):
         trainer = trainer_of(segmenter)
         with pytest.raises(ValueError, match=r"crop_size: expected two numbers of at least 1, got \(0, 4\)"):
-            train_epoch(trainer, dataset, crop_size=(0, 4), batch_size=4, generator=seeded(0))
+            epoch(trainer, dataset, crop_size=(0, 4))
         with pytest.raises(ValueError, match="batch_size: expected at least 1, got 0"):
-            train_epoch(trainer, dataset, crop_size=CROP, batch_size=0, generator=seeded(0))
+            epoch(trainer, dataset, batch_size=0)

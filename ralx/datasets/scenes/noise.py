@@ -86,3 +86,6 @@ class Dice:
     def below(self, count: int) -> int:
         """An integer in 0..count-1."""
         return self.integer() * count >> 32
+
+    def choice(self, options: tuple):
+        return options[self.below(len(options))]

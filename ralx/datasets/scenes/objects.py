@@ -13,8 +13,8 @@ from ralx.datasets.scenes.street import (
     TREE,
     VOID,
     Canvas,
-    dice_choice,
     fraction,
+    scaled,
 )
 from ralx.datasets.scenes.worlds import Colour
 
@@ -56,13 +56,9 @@ def draw_tree(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
     """A trunk under a ragged crown, or a bush."""
     bush = dice.chance(0.25)
     clear = 0.0 if bush else dice.between(1.6, 3.0)  # under the crown
-    radius, tall = (
-        (dice.between(0.7, 1.6), dice.between(1.2, 2.4))
-        if bush
-        else (dice.between(1.3, 3.2), dice.between(2.6, 5.5))
-    )
-    leaf = dice_choice(dice, canvas.world.leaves)
-    bright = dice.between(0.7, 1.25)
+    radius = dice.between(0.7, 1.6) if bush else dice.between(1.3, 3.2)
+    tall = dice.between(1.2, 2.4) if bush else dice.between(2.6, 5.5)
+    leaf = scaled(dice.choice(canvas.world.leaves), dice.between(0.7, 1.25))
     if not bush:
         thick = dice.between(0.22, 0.5)
         trunk, _, _ = canvas.sprite(lateral, depth, thick, clear + tall / 3)
@@ -79,8 +75,7 @@ def draw_tree(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
     bare = dice.between(0.0, 0.55)  # how much sky shows through
     mask = edge + np.float32(0.9) * lumps + np.float32(bare) * leaves < np.float32(1.35)
     shade = np.float32(0.55) + np.float32(0.5) * lumps + np.float32(0.6 * canvas.world.relief) * leaves
-    colour = (leaf[0] * bright, leaf[1] * bright, leaf[2] * bright)
-    canvas.fill(where, TREE, canvas.hazy(colour, depth), mask, shade)
+    canvas.fill(where, TREE, canvas.hazy(leaf, depth), mask, shade)
 
 
 def draw_pole(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
@@ -94,16 +89,15 @@ def draw_pole(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
         reach = dice.between(0.8, 1.8) * (-1 if lateral > 0 else 1)  # over the road
         arm, _, _ = canvas.sprite(lateral + reach / 2, depth, abs(reach), 0.2, height - 0.2)
         canvas.fill(arm, POLE, colour)
-    if dice.chance(canvas.world.signs):
+    if dice.chance(0.6):
         draw_sign(canvas, lateral, depth, dice)
 
 
 def draw_sign(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
     """A round, triangular or square sign, a traffic light, or a banner, at `lateral`."""
-    kind, face = dice.below(5), dice_choice(dice, _SIGN_FACES)
+    kind, face = dice.below(5), dice.choice(_SIGN_FACES)
     worn = dice.between(0.6, 1.05)
-    face = canvas.hazy((face[0] * worn, face[1] * worn, face[2] * worn), depth)
-    pale = canvas.hazy((205 * worn, 203 * worn, 196 * worn), depth)
+    face, pale = (canvas.hazy(scaled(colour, worn), depth) for colour in (face, (205, 203, 196)))
     if kind == 4:  # a banner or board
         wide, tall, base = dice.between(1.2, 2.4), dice.between(1.5, 3.0), dice.between(0.8, 2.0)
         where, across, above = canvas.sprite(lateral, depth, wide, tall, base)
@@ -117,9 +111,8 @@ def draw_sign(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
         canvas.fill(where, SIGN, canvas.hazy((34, 36, 36), depth))
         if where is not None:
             light = ((190, 50, 44), (200, 150, 50), (60, 190, 130))[dice.below(3)]
-            canvas.fill(
-                where, SIGN, light, _ellipse(across, above, 0.0, dice.between(2.4, 3.0), 0.15, 0.15) < 1
-            )
+            lamp = _ellipse(across, above, 0.0, dice.between(2.4, 3.0), 0.15, 0.15) < 1
+            canvas.fill(where, SIGN, light, lamp)
         return
     size, base = dice.between(0.85, 1.3), dice.between(1.6, 2.2)
     where, across, above = canvas.sprite(lateral, depth, size, size, base)
@@ -132,11 +125,8 @@ def draw_sign(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
         left = (np.float32(base + size) - above) * np.float32(0.55) - np.abs(across)
         shape, inner = left > np.float32(-0.05), left > np.float32(0.14)
     else:
-        shape, inner = (
-            np.ones(np.broadcast(across, above).shape, bool),
-            np.abs(across) < np.float32(size * 0.2),
-        )
-        inner = inner & (above > np.float32(base + size * 0.2))
+        shape = np.ones(np.broadcast(across, above).shape, bool)
+        inner = (np.abs(across) < np.float32(size * 0.2)) & (above > np.float32(base + size * 0.2))
     canvas.fill(where, SIGN, face, shape)
     canvas.fill(where, SIGN, pale, shape & inner)
 
@@ -146,8 +136,7 @@ def draw_car(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
     van = dice.chance(0.12)
     wide, tall = (2.0, dice.between(2.1, 2.7)) if van else (dice.between(1.6, 1.85), dice.between(1.35, 1.6))
     length = dice.between(3.6, 4.8)
-    base, worn = dice_choice(dice, _BODYWORK), dice.between(0.75, 1.15)
-    colour = canvas.hazy((base[0] * worn, base[1] * worn, base[2] * worn), depth)
+    colour = canvas.hazy(scaled(dice.choice(_BODYWORK), dice.between(0.75, 1.15)), depth)
     glass = canvas.hazy((46, 54, 62), depth)
     waist = tall * (0.5 if van else 0.58)
     shadow, _, _ = canvas.sprite(lateral, depth, wide * 1.1, 0.2, -0.12)
@@ -177,24 +166,18 @@ def _draw_car_side(canvas, lateral, depth, wide, length, waist, tall, van, colou
     where, distance, above = canvas.plane(inner, depth, depth + length)
     if where is None:
         return
-    where = (
-        canvas._span(canvas.camera.y(tall, depth), canvas.camera.y(0.0, depth), canvas.size[0]),
-        where[1],
-    )
-    above = above[where[0]]
+    where, above = canvas.up_to(tall, depth, where, above)
     along = (distance - np.float32(depth)) / np.float32(length)  # 0 at the near end
     cabin = (along < np.float32(0.95 if van else 0.72)) & (along > np.float32(-1 if van else 0.05))
     top = np.float32(waist) + np.float32(tall - waist) * cabin
-    dark = (colour[0] * 0.72, colour[1] * 0.72, colour[2] * 0.72)
     body = (above > np.float32(0.2)) & (above < top)
-    canvas.fill(where, CAR, dark, body)
+    canvas.fill(where, CAR, scaled(colour, 0.72), body)
     pillars = fraction(along * 3) > np.float32(0.14)
     window = body & cabin & pillars & (above > np.float32(waist + 0.05)) & (above < np.float32(tall - 0.12))
     canvas.fill(where, CAR, glass, window)
-    wheel = np.minimum(np.abs(along - np.float32(0.18)), np.abs(along - np.float32(0.8))) * np.float32(length)
-    canvas.fill(
-        where, CAR, (28, 28, 30), (wheel < np.float32(0.32)) & (above >= 0) & (above < np.float32(0.6))
-    )
+    hub = np.minimum(np.abs(along - np.float32(0.18)), np.abs(along - np.float32(0.8))) * np.float32(length)
+    wheels = (hub < np.float32(0.32)) & (above >= 0) & (above < np.float32(0.6))
+    canvas.fill(where, CAR, (28, 28, 30), wheels)
 
 
 def draw_pedestrian(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
@@ -203,13 +186,12 @@ def draw_pedestrian(canvas: Canvas, lateral: float, depth: float, dice: Dice) ->
     where, across, above = canvas.sprite(lateral, depth, 0.62 * part, tall)
     if where is None:
         return
-    coat, trousers = dice_choice(dice, canvas.world.clothes), dice_choice(dice, canvas.world.clothes)
+    coat, trousers = dice.choice(canvas.world.clothes), dice.choice(canvas.world.clothes)
     across, above = across / np.float32(part), above / np.float32(part)
     step, broad = dice.between(0.02, 0.2), dice.between(0.2, 0.29)
-    legs = _bar(across, above, -step - 0.09, -step + 0.1, 0.0, 0.9) | _bar(
-        across, above, step - 0.1, step + 0.09, 0.0, 0.9
-    )
-    canvas.fill(where, PEDESTRIAN, canvas.hazy(trousers, depth), legs)
+    left_leg = _bar(across, above, -step - 0.09, -step + 0.1, 0.0, 0.9)
+    right_leg = _bar(across, above, step - 0.1, step + 0.09, 0.0, 0.9)
+    canvas.fill(where, PEDESTRIAN, canvas.hazy(trousers, depth), left_leg | right_leg)
     torso = _ellipse(across, above, 0.0, 1.12, broad, 0.44) < 1
     canvas.fill(where, PEDESTRIAN, canvas.hazy(coat, depth), torso)
     head = _ellipse(across, above, 0.0, 1.6, 0.13, 0.16) < 1
@@ -218,9 +200,9 @@ def draw_pedestrian(canvas: Canvas, lateral: float, depth: float, dice: Dice) ->
 
 def draw_bicyclist(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
     """A rider with the bicycle, seen from behind or from the side."""
-    coat, trousers = dice_choice(dice, canvas.world.clothes), dice_choice(dice, canvas.world.clothes)
+    coat, trousers = dice.choice(canvas.world.clothes), dice.choice(canvas.world.clothes)
     if dice.chance(0.5):
-        coat = dice_choice(dice, _REFLECTIVE)
+        coat = dice.choice(_REFLECTIVE)
     tyre = canvas.hazy((36, 36, 38), depth)
     aside = dice.chance(0.6)
     where, across, above = canvas.sprite(lateral, depth, 1.8 if aside else 0.62, 1.8)

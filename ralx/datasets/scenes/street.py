@@ -96,10 +96,8 @@ class Canvas:
             return None, None, None
         metre = depth / camera.focal
         across = (self.x[where[1]] - np.float32(middle)) * np.float32(metre)
-        above = (np.float32(camera.horizon) - self.y[where[0]]) * np.float32(metre) + np.float32(
-            camera.height
-        )
-        return where, across, above[:, None]
+        above = (np.float32(camera.horizon) - self.y[where[0]])[:, None] * np.float32(metre)
+        return where, across, above + np.float32(camera.height)
 
     def plane(self, lateral: float, near: float, far: float):
         """Columns where a wall along the street is seen, their depths [w] and all pixels' heights [H, w]."""
@@ -108,12 +106,20 @@ class Canvas:
         where = self.box(ends[0], ends[1], 0.0, 1.0)
         if where is None:
             return None, None, None
-        offset = np.maximum(
-            (self.x[where[1]] - np.float32(camera.vanish)) * np.float32(1 if lateral > 0 else -1), 1e-4
-        )
-        depth = np.float32(camera.focal * abs(lateral)) / offset
+        offset = (self.x[where[1]] - np.float32(camera.vanish)) * np.float32(1 if lateral > 0 else -1)
+        depth = np.float32(camera.focal * abs(lateral)) / np.maximum(offset, 1e-4)
         above = (np.float32(camera.horizon) - self.y)[:, None] * (depth / np.float32(camera.focal))
         return where, depth, above + np.float32(camera.height)
+
+    def up_to(self, height: float, depth: float, where: Slices, above: np.ndarray):
+        """`where` and `above` of `plane`, cut to the rows that show something of that height at `depth`."""
+        rows = self._span(self.camera.y(height, depth), self.camera.y(0.0, depth), self.size[0])
+        return (rows, where[1]), above[rows]
+
+
+def scaled(colour: Colour, factor: float) -> Colour:
+    red, green, blue = colour
+    return red * factor, green * factor, blue * factor
 
 
 def fraction(values: np.ndarray) -> np.ndarray:
@@ -138,8 +144,7 @@ def draw_sky(canvas: Canvas, dice: Dice) -> None:
     cloud = smooth_noise(height, width, height * 0.11, height * 0.33, seed)
     cloud = cloud + np.float32(0.5) * smooth_noise(height, width, height * 0.04, height * 0.1, seed + 1)
     amount = np.minimum(np.maximum(cloud - np.float32(1.15 - cover), 0) * 2, 1)
-    shade = dice.between(0.72, 1.05)
-    white = np.array((232 * shade, 232 * shade, 236 * shade), np.float32)[:, None, None]
+    white = np.array(scaled((232, 232, 236), dice.between(0.72, 1.05)), np.float32)[:, None, None]
     canvas.image += (white - canvas.image) * amount
 
 
@@ -148,8 +153,8 @@ def draw_skyline(canvas: Canvas, dice: Dice) -> None:
     height, width = canvas.size
     horizon = canvas.camera.horizon
     for klass, colour, low, high in (
-        (BUILDING, dice_choice(dice, canvas.world.facades), 0.0, 0.07),
-        (TREE, dice_choice(dice, canvas.world.leaves), -0.02, 0.06),
+        (BUILDING, dice.choice(canvas.world.facades), 0.0, 0.07),
+        (TREE, dice.choice(canvas.world.leaves), -0.02, 0.06),
     ):
         seed = dice.integer()
         if klass == BUILDING:
@@ -162,10 +167,6 @@ def draw_skyline(canvas: Canvas, dice: Dice) -> None:
         mask = (rise < tops) & (rise > np.float32(-0.03))
         shade = np.float32(0.8) + np.float32(0.4) * pixel_noise(height, width, seed + 2)
         canvas.fill((slice(0, height), slice(0, width)), klass, canvas.hazy(colour, 110.0), mask, shade)
-
-
-def dice_choice(dice: Dice, options: tuple) -> Colour:
-    return options[dice.below(len(options))]
 
 
 def draw_ground(canvas: Canvas, left: Side, right: Side, dice: Dice) -> None:
@@ -185,29 +186,22 @@ def draw_ground(canvas: Canvas, left: Side, right: Side, dice: Dice) -> None:
     relief = np.float32(world.relief)
     rough = 1 + relief * (np.float32(0.16) * grit + np.float32(0.22) * patches)
 
-    grass = dice_choice(dice, world.leaves)
-    canvas.fill(
-        where, TREE, (grass[0] * 1.15, grass[1] * 1.15, grass[2]), shade=1 + relief * np.float32(0.7) * grit
-    )
+    grass = dice.choice(world.leaves)
+    grass = (grass[0] * 1.15, grass[1] * 1.15, grass[2])
+    canvas.fill(where, TREE, grass, shade=1 + relief * np.float32(0.7) * grit)
     slab = fraction(lateral * np.float32(1.4)) < np.float32(0.08)
     slab |= fraction(depth * np.float32(1.4)) < np.float32(0.08)
     near = depth < 14
     paved = rough - np.float32(0.16) * (slab & near)
     pale = dice.between(0.78, 1.18)
-    pavement = (world.slabs[0] * pale, world.slabs[1] * pale, world.slabs[2] * pale)
-    canvas.fill(
-        where,
-        PAVEMENT,
-        pavement,
-        (lateral > np.float32(-left.front)) & (lateral < np.float32(right.front)),
-        paved,
-    )
+    pavement = scaled(world.slabs, pale)
+    before_fronts = (lateral > np.float32(-left.front)) & (lateral < np.float32(right.front))
+    canvas.fill(where, PAVEMENT, pavement, before_fronts, paved)
     kerb = np.float32(0.16)
     inside = (lateral > np.float32(-left.kerb) - kerb) & (lateral < np.float32(right.kerb) + kerb)
-    canvas.fill(where, PAVEMENT, (pavement[0] * 1.15, pavement[1] * 1.15, pavement[2] * 1.15), inside, rough)
+    canvas.fill(where, PAVEMENT, scaled(pavement, 1.15), inside, rough)
 
-    dark = dice.between(0.8, 1.15)
-    asphalt = (world.asphalt[0] * dark, world.asphalt[1] * dark, world.asphalt[2] * dark)
+    asphalt = scaled(world.asphalt, dice.between(0.8, 1.15))
     road = (lateral > np.float32(-left.kerb)) & (lateral < np.float32(right.kerb))
     if dice.chance(0.5):  # the shadow of the darker side
         shaded = left if left.sunlit < right.sunlit else right
@@ -220,9 +214,8 @@ def draw_ground(canvas: Canvas, left: Side, right: Side, dice: Dice) -> None:
 def _draw_markings(canvas, where, road, lateral, depth, rough, left: Side, right: Side, dice: Dice) -> None:
     middle = (right.kerb - left.kerb) / 2 + dice.between(-0.8, 0.8)
     thick = np.maximum(np.float32(0.07), depth * np.float32(0.25 / canvas.size[0]))
-    lines = (np.abs(lateral - np.float32(middle)) < thick) & (
-        fraction(depth / np.float32(7)) < np.float32(0.55)
-    )
+    dashes = fraction(depth / np.float32(7)) < np.float32(0.55)
+    lines = (np.abs(lateral - np.float32(middle)) < thick) & dashes
     if dice.chance(0.5):
         lines |= np.abs(lateral + np.float32(left.kerb - 0.35)) < thick
         lines |= np.abs(lateral - np.float32(right.kerb - 0.35)) < thick
@@ -230,9 +223,7 @@ def _draw_markings(canvas, where, road, lateral, depth, rough, left: Side, right
         start = dice.between(6, 16)
         band = (depth > np.float32(start)) & (depth < np.float32(start + 3))
         lines |= band & (fraction(lateral * np.float32(0.9)) < np.float32(0.5))
-    bright = dice.between(1.5, 2.1)
-    paint = (92 * bright, 91 * bright, 84 * bright)
-    canvas.fill(where, ROAD, paint, lines & road, rough)
+    canvas.fill(where, ROAD, scaled((92, 91, 84), dice.between(1.5, 2.1)), lines & road, rough)
 
 
 @dataclass(frozen=True)
@@ -254,7 +245,7 @@ def plan_lots(dice: Dice, world: World) -> list[Lot]:
     depth = dice.between(-8, 0)
     open_side = dice.chance(0.16)  # a side without houses: a park or a yard
     built_share = 0.12 if open_side else world.built
-    fences = world.gardens if dice.chance(0.6) else 0.0
+    fences = 0.5 if dice.chance(0.6) else 0.0  # share of the open lots that have one
     built = dice.chance(built_share)
     while depth < STREET_LENGTH:
         length = dice.between(7, 15)
@@ -262,8 +253,7 @@ def plan_lots(dice: Dice, world: World) -> list[Lot]:
             built = dice.chance(built_share)
         storeys = world.storeys[0] + dice.below(world.storeys[1] - world.storeys[0] + 1)
         height = storeys * _STOREY + dice.between(0.6, 2.6)
-        base, pale = dice_choice(dice, world.facades), dice.between(0.65, 1.2)
-        colour = (base[0] * pale, base[1] * pale, base[2] * pale)
+        colour = scaled(dice.choice(world.facades), dice.between(0.65, 1.2))
         fenced = not built and dice.chance(fences)
         lots.append(Lot(depth, depth + length, built, height, colour, fenced, dice.integer()))
         depth += length
@@ -280,8 +270,7 @@ def draw_end_walls(canvas: Canvas, side: Side, lots: list[Lot]) -> None:
         where = canvas.box(ends[0], ends[1], camera.y(lot.height, lot.near), camera.y(0.0, lot.near))
         if where is None:
             continue
-        tone = 0.72
-        colour = canvas.hazy((lot.colour[0] * tone, lot.colour[1] * tone, lot.colour[2] * tone), lot.near)
+        colour = canvas.hazy(scaled(lot.colour, 0.72), lot.near)
         rows, columns = (axis.stop - axis.start for axis in where)
         shade = np.float32(0.93) + np.float32(0.14) * pixel_noise(rows, columns, lot.seed)
         canvas.fill(where, BUILDING, colour, shade=shade)
@@ -290,26 +279,16 @@ def draw_end_walls(canvas: Canvas, side: Side, lots: list[Lot]) -> None:
 def draw_fronts(canvas: Canvas, side: Side, lots: list[Lot]) -> None:
     """The buildings' fronts along the street, with their windows, shops and roofs."""
     for lot in lots:
-        near = max(lot.near, 1.0)
-        if not lot.built or lot.far <= near:
-            continue
-        where, depth, above = canvas.plane(side.sign * side.front, near, lot.far)
-        if where is None:
-            continue
-        _draw_front(canvas, side, lot, where, depth, above)
+        if lot.built and lot.far > 1.0:
+            _draw_front(canvas, side, lot, max(lot.near, 1.0))
 
 
-def _draw_front(
-    canvas: Canvas, side: Side, lot: Lot, where: Slices, depth: np.ndarray, above: np.ndarray
-) -> None:
-    world, dice = canvas.world, Dice(lot.seed)
-    height, ground = canvas.camera.y(lot.height, max(lot.near, 1.0)), canvas.camera.y(0.0, max(lot.near, 1.0))
-    where = (
-        canvas._span(height, ground, canvas.size[0]),
-        where[1],
-    )  # nothing of it is seen beyond these rows
-    above = above[where[0]]
-    relief = np.float32(world.relief)
+def _draw_front(canvas: Canvas, side: Side, lot: Lot, near: float) -> None:
+    where, depth, above = canvas.plane(side.sign * side.front, near, lot.far)
+    if where is None:
+        return
+    where, above = canvas.up_to(lot.height, near, where, above)
+    dice, relief = Dice(lot.seed), np.float32(canvas.world.relief)
     middle = max(lot.near + lot.far, 4.0) / 2
     clear = np.float32(12 / (12 + middle))  # textures blur with distance
     brick = cells(depth * 3, above * 6, lot.seed) - np.float32(0.5)
@@ -337,10 +316,8 @@ def _draw_front(
 def draw_fences(canvas: Canvas, side: Side, lots: list[Lot]) -> None:
     """Fences, walls and hedges in front of open lots."""
     for lot in lots:
-        if not lot.fenced or lot.far <= 2.0:
-            continue
-        dice = Dice(lot.seed, 1)
-        draw_barrier(canvas, side.sign * side.front, max(lot.near, 2.0), lot.far, dice)
+        if lot.fenced and lot.far > 2.0:
+            draw_barrier(canvas, side.sign * side.front, max(lot.near, 2.0), lot.far, Dice(lot.seed, 1))
 
 
 def draw_barrier(canvas: Canvas, lateral: float, near: float, far: float, dice: Dice) -> None:
@@ -349,17 +326,13 @@ def draw_barrier(canvas: Canvas, lateral: float, near: float, far: float, dice: 
     if where is None:
         return
     kind, height = dice.below(4), dice.between(0.9, 1.9)
-    where = (
-        canvas._span(canvas.camera.y(height, near), canvas.camera.y(0.0, near), canvas.size[0]),
-        where[1],
-    )
-    above = above[where[0]]
+    where, above = canvas.up_to(height, near, where, above)
     mask = (above >= 0) & (above < np.float32(height))
     if not mask.size:
         return
     rough = cells(depth * 4, above * 4, dice.integer()) - np.float32(0.5)
     if kind == 3:
-        leaf = dice_choice(dice, canvas.world.leaves)
+        leaf = dice.choice(canvas.world.leaves)
         canvas.fill(where, TREE, canvas.hazy(leaf, near), mask, 1 + np.float32(0.8) * rough)
         return
     if kind == 0:  # bars: what is behind shows between them
@@ -367,13 +340,10 @@ def draw_barrier(canvas: Canvas, lateral: float, near: float, far: float, dice: 
         bars = fraction(depth * np.float32(2.2)) < np.float32(0.42)
         bars = bars | (above > np.float32(height - 0.15)) | (above < np.float32(0.12))
         tone = dice.between(45, 110)
-        canvas.fill(
-            where, FENCE, canvas.hazy((tone, tone * 1.02, tone), near), mask, 1 + np.float32(0.2) * rough
-        )
+        colour = canvas.hazy((tone, tone * 1.02, tone), near)
+        canvas.fill(where, FENCE, colour, mask, 1 + np.float32(0.2) * rough)
         np.copyto(canvas.image[:, *where], behind, where=mask & ~bars)
         return
-    facade = dice_choice(dice, canvas.world.facades)
-    tone = dice.between(0.6, 1.0)
-    colour = canvas.hazy((facade[0] * tone, facade[1] * tone, facade[2] * tone), near)
+    colour = canvas.hazy(scaled(dice.choice(canvas.world.facades), dice.between(0.6, 1.0)), near)
     boards = np.float32(0.14) * (fraction(depth * np.float32(1.6 if kind == 1 else 0.4)) < np.float32(0.16))
     canvas.fill(where, FENCE, colour, mask, 1 + np.float32(0.25) * rough - boards)

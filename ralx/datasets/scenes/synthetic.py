@@ -14,38 +14,12 @@ import numpy as np
 from ralx.datasets.classes import CAMVID_CLASSES, CAMVID_IDS, IGNORE_INDEX
 from ralx.datasets.dataset import SegmentationDataset
 from ralx.datasets.geometry import Size
+from ralx.datasets.scenes import objects, street
 from ralx.datasets.scenes.noise import Dice, hash_seed, pixel_noise, smooth_noise
-from ralx.datasets.scenes.objects import (
-    draw_bicyclist,
-    draw_bin,
-    draw_car,
-    draw_pedestrian,
-    draw_pole,
-    draw_tree,
-)
-from ralx.datasets.scenes.street import (
-    BUILDING,
-    PAVEMENT,
-    ROAD,
-    SKY,
-    TREE,
-    VOID,
-    Camera,
-    Canvas,
-    Lot,
-    Side,
-    draw_barrier,
-    draw_end_walls,
-    draw_fences,
-    draw_fronts,
-    draw_ground,
-    draw_sky,
-    draw_skyline,
-    plan_lots,
-)
+from ralx.datasets.scenes.street import Camera, Canvas, Lot, Side
 from ralx.datasets.scenes.worlds import WORLDS, World
 
-_LARGE_CLASSES = (SKY, BUILDING, ROAD, PAVEMENT, TREE)
+_LARGE_CLASSES = (street.SKY, street.BUILDING, street.ROAD, street.PAVEMENT, street.TREE)
 _Placed = tuple[float, Callable, float]  # depth, what draws it, lateral
 
 
@@ -61,22 +35,22 @@ def render_scene(image_size: Size, *, world: str, seed: int) -> tuple[np.ndarray
     style, dice = WORLDS[world], Dice(seed)
     canvas = _canvas(image_size, style, dice)
     left, right = _sides(style, dice)
-    lots = {side: plan_lots(dice, style) for side in (left, right)}
-    draw_sky(canvas, dice)
-    draw_skyline(canvas, dice)
-    draw_ground(canvas, left, right, dice)
+    lots = {side: street.plan_lots(dice, style) for side in (left, right)}
+    street.draw_sky(canvas, dice)
+    street.draw_skyline(canvas, dice)
+    street.draw_ground(canvas, left, right, dice)
     for side in (left, right):
-        draw_end_walls(canvas, side, lots[side])
+        street.draw_end_walls(canvas, side, lots[side])
         _draw_placed(canvas, _garden_trees(side, lots[side], dice), dice)
-        draw_fronts(canvas, side, lots[side])
-        draw_fences(canvas, side, lots[side])
-    on_pavement, on_road = _furniture(left, right, style, dice), _traffic(left, right, style, dice)
-    _people(left, right, style, dice, on_pavement, on_road)
+        street.draw_fronts(canvas, side, lots[side])
+        street.draw_fences(canvas, side, lots[side])
+    on_pavement, on_road = _furniture(left, right, dice), _traffic(left, right, dice)
+    _people(left, right, dice, on_pavement, on_road)
     _draw_placed(canvas, on_pavement, dice)
     for side in (left, right):
-        if dice.chance(style.railings):
+        if dice.chance(0.2):
             near = dice.between(4, 12)
-            draw_barrier(canvas, side.sign * (side.kerb + 0.3), near, near + dice.between(6, 25), dice)
+            street.draw_barrier(canvas, side.sign * (side.kerb + 0.3), near, near + dice.between(6, 25), dice)
     _draw_placed(canvas, on_road, dice)
     _draw_void(canvas, dice)
     return _developed(canvas, dice), canvas.label
@@ -86,8 +60,8 @@ def _canvas(image_size: Size, world: World, dice: Dice) -> Canvas:
     height, width = image_size
     camera = Camera(
         focal=dice.between(1.0, 1.35),
-        height=dice.between(*world.camera_height),
-        horizon=dice.between(*world.horizon),
+        height=dice.between(1.25, 1.6),
+        horizon=dice.between(0.46, 0.55),  # share of the image above it
         vanish=width / height * dice.between(0.36, 0.64),
     )
     return Canvas(height, width, camera, world, world.sky_low)
@@ -97,59 +71,60 @@ def _sides(world: World, dice: Dice) -> tuple[Side, Side]:
     sides = []
     for sign in (-1, 1):
         kerb = dice.between(*world.road)
-        sides.append(Side(sign, kerb, kerb + dice.between(*world.pavement), dice.between(0.62, 1.12)))
+        sides.append(Side(sign, kerb, kerb + dice.between(2.0, 3.8), dice.between(0.62, 1.12)))
     return sides[0], sides[1]
 
 
 def _garden_trees(side: Side, lots: list[Lot], dice: Dice) -> list[_Placed]:
     """Trees behind the building line, on lots without a building."""
-    return [
-        (max(lot.near, 4.0) + dice.between(0, 8), draw_tree, side.sign * (side.front + dice.between(0.8, 7)))
-        for lot in lots
-        if not lot.built and lot.far > 6
-        for _ in range(1 + dice.below(3))
-    ]
+    placed: list[_Placed] = []
+    for lot in lots:
+        if not lot.built and lot.far > 6:
+            for _ in range(1 + dice.below(3)):
+                depth = max(lot.near, 4.0) + dice.between(0, 8)
+                placed.append((depth, objects.draw_tree, side.sign * (side.front + dice.between(0.8, 7))))
+    return placed
 
 
-def _furniture(left: Side, right: Side, world: World, dice: Dice) -> list[_Placed]:
+def _furniture(left: Side, right: Side, dice: Dice) -> list[_Placed]:
     """Trees, poles and bins on the pavements."""
     placed: list[_Placed] = []
     for side in (left, right):
-        planted = dice.chance(world.street_trees)
+        planted = dice.chance(0.42)
         depth = dice.between(4, 9)
         while depth < 55:
             edge = side.sign * (side.kerb + dice.between(0.35, 0.7))
             if planted and dice.chance(0.6):
-                placed.append((depth + 1.5, draw_tree, edge))
-            if dice.chance(world.poles):
-                placed.append((depth, draw_pole, edge))
+                placed.append((depth + 1.5, objects.draw_tree, edge))
+            if dice.chance(0.3):
+                placed.append((depth, objects.draw_pole, edge))
             if dice.chance(0.12):
-                placed.append((depth, draw_bin, edge))
+                placed.append((depth, objects.draw_bin, edge))
             depth += dice.between(5, 11)
     return placed
 
 
-def _traffic(left: Side, right: Side, world: World, dice: Dice) -> list[_Placed]:
+def _traffic(left: Side, right: Side, dice: Dice) -> list[_Placed]:
     """Parked cars along the kerbs, moving ones in the lanes."""
     placed: list[_Placed] = []
     for side in (left, right):
         depth = dice.between(5, 14)
-        parking = dice.chance(world.cars)
+        parking = dice.chance(0.75)
         while depth < 60:
             if parking and dice.chance(0.6):
-                placed.append((depth, draw_car, side.sign * (side.kerb - dice.between(0.95, 1.1))))
-            elif dice.chance(world.traffic * 0.3):
-                placed.append((depth + 3, draw_car, side.sign * dice.between(0.4, 1.4)))
+                placed.append((depth, objects.draw_car, side.sign * (side.kerb - dice.between(0.95, 1.1))))
+            elif dice.chance(0.18):
+                placed.append((depth + 3, objects.draw_car, side.sign * dice.between(0.4, 1.4)))
             depth += dice.between(5.5, 9)
     return placed
 
 
-def _people(left: Side, right: Side, world: World, dice: Dice, on_pavement: list, on_road: list) -> None:
+def _people(left: Side, right: Side, dice: Dice, on_pavement: list, on_road: list) -> None:
     """Pedestrians in groups on a pavement or crossing, bicyclists on the road; in few scenes."""
     walkers = 0
-    if dice.chance(world.crowds):
+    if dice.chance(0.3):
         walkers = 2 + dice.below(4)
-    elif dice.chance(world.strollers):
+    elif dice.chance(0.2):
         walkers = 1 + dice.below(2)
     side, depth = (left, right)[dice.below(2)], dice.between(5, 9)
     crossing = dice.chance(0.2)
@@ -158,14 +133,13 @@ def _people(left: Side, right: Side, world: World, dice: Dice, on_pavement: list
             lateral = dice.between(-left.kerb, right.kerb)
         else:
             lateral = side.sign * (side.kerb + dice.between(0.2, 1.4))
-        (on_road if crossing else on_pavement).append(
-            (depth + dice.between(0, 3.5), draw_pedestrian, lateral)
-        )
-    if dice.chance(world.cyclists):
+        walker = (depth + dice.between(0, 3.5), objects.draw_pedestrian, lateral)
+        (on_road if crossing else on_pavement).append(walker)
+    if dice.chance(0.19):
         depth = dice.between(4.5, 8)
         for _ in range(1 + dice.below(2)):
             lateral = side.sign * dice.between(side.kerb - 2.2, side.kerb - 0.4)
-            on_road.append((depth + dice.between(0, 3), draw_bicyclist, lateral))
+            on_road.append((depth + dice.between(0, 3), objects.draw_bicyclist, lateral))
 
 
 def _draw_placed(canvas: Canvas, placed: list[_Placed], dice: Dice) -> None:
@@ -183,13 +157,13 @@ def _draw_void(canvas: Canvas, dice: Dice) -> None:
     border[:, reach:] |= label[:, reach:] != label[:, :-reach]
     border[reach:] |= label[reach:] != label[:-reach]
     careless = smooth_noise(height, width, height * 0.12, height * 0.12, dice.integer()) > np.float32(0.52)
-    canvas.label[border & large & careless] = VOID
+    canvas.label[border & large & careless] = street.VOID
     if dice.chance(canvas.world.bonnet):
         rise = dice.between(0.02, 0.07)
         offset = canvas.x * np.float32(height / width) - np.float32(0.5)
         edge = np.float32(1 - rise) + offset * offset * np.float32(0.1)
         mask = canvas.y[:, None] > edge
-        canvas.fill((slice(0, height), slice(0, width)), VOID, (38, 38, 42), mask)
+        canvas.fill((slice(0, height), slice(0, width)), street.VOID, (38, 38, 42), mask)
 
 
 def _developed(canvas: Canvas, dice: Dice) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Styles of street scenes. A segmenter trained in one world finds another familiar, but not the same."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 Colour = tuple[float, float, float]
 Range = tuple[float, float]
@@ -34,33 +34,17 @@ class World:
     grain: float = 9.0  # largest error of a pixel, 0..255
     relief: float = 1.0  # strength of textures
 
-    camera_height: Range = (1.25, 1.6)
-    horizon: Range = (0.46, 0.55)  # share of the image above it
     road: Range = (2.1, 4.3)  # from the camera's path to either kerb
-    pavement: Range = (2.0, 3.8)
     storeys: tuple[int, int] = (2, 4)
     built: float = 0.78  # lots with a building
-    gardens: float = 0.5  # the other lots that have a fence
-    street_trees: float = 0.42  # chance of a tree at each place for one
-    cars: float = 0.75  # chance of a car at each parking place
-    traffic: float = 0.6  # chance of a car in each lane position
-    poles: float = 0.3
-    signs: float = 0.6  # poles that carry one
-    crowds: float = 0.3  # scenes with many pedestrians
-    strollers: float = 0.2  # other scenes with one or two
-    cyclists: float = 0.19  # scenes with bicyclists
-    railings: float = 0.2  # sides with a railing at the kerb
     bonnet: float = 0.1  # scenes where the camera's own car is seen
 
 
-_TOWN = World()
-
 WORLDS: dict[str, World] = {
     # An overcast European town.
-    "town": _TOWN,
+    "town": World(),
     # A sunny city as a game renders it: saturated, clean, wide.
-    "game": replace(
-        _TOWN,
+    "game": World(
         facades=((188, 150, 108), (206, 186, 150), (150, 110, 86), (176, 168, 160), (122, 128, 136)),
         asphalt=(108, 104, 98),
         slabs=(150, 142, 128),
@@ -80,32 +64,5 @@ WORLDS: dict[str, World] = {
         storeys=(2, 6),
         built=0.72,
         bonnet=0.0,
-    ),
-    # Gardens, hedges and fences; few people, low houses.
-    "suburb": replace(
-        _TOWN,
-        storeys=(1, 2),
-        built=0.5,
-        gardens=0.75,
-        street_trees=0.75,
-        traffic=0.25,
-        crowds=0.08,
-        railings=0.06,
-        sky_top=(132, 170, 216),
-        leaves=((62, 88, 40), (84, 104, 52), (50, 76, 40)),
-    ),
-    # The town at the end of the day.
-    "dusk": replace(
-        _TOWN,
-        sky_top=(96, 104, 138),
-        sky_low=(196, 168, 150),
-        clouds=(0.3, 0.9),
-        exposure=(0.4, 0.62),
-        tint=(1.02, 0.97, 1.04),
-        saturation=0.7,
-        contrast=0.9,
-        haze=110.0,
-        grain=18.0,
-        bonnet=0.4,
     ),
 }
