@@ -13,7 +13,7 @@ from ralx.agent.policy_file import load_policy, save_policy
 from ralx.agent.query_network import QueryNetwork
 from ralx.agent.replay_buffer import ReplayBuffer
 from ralx.features import _num_pixels, gather_regions
-from ralx.loop import Game
+from ralx.game.game import Game
 from ralx.metrics import class_distribution, iou, kl_divergence, mean_iou, rarity
 from ralx.regions import Oracle, RegionGrid, RegionPool
 from ralx.regions.label_map import RegionMap, slic_regions

@@ -49,7 +49,7 @@ def results_of(out: Path, name: str = "budget-curve") -> dict[str, bytes]:
 
 def artifacts_of(out: Path) -> dict[Path, int]:
     """When each artifact was written."""
-    return {path: path.stat().st_mtime_ns for path in (*out.glob("store/*"), *out.glob("cache/*"))}
+    return {path: path.stat().st_mtime_ns for path in out.glob("*/*.safetensors")}
 
 
 # What an experiment leaves
@@ -237,7 +237,7 @@ def test_who_lost_the_folder_computes_nothing_more(finished, tmp_path, capsys, m
     monkeypatch.setattr(engine.Worker, "do", do_and_lose)
     assert experiment("budget-curve", out) == 1
     assert "another process has taken over" in " ".join(capsys.readouterr().err.split())
-    assert len(done) == 1 and not list(out.glob("store/*")) and not (out / "budget-curve").exists()
+    assert len(done) == 1 and not list(out.glob("store/*.safetensors")) and not (out / "budget-curve").exists()
 
 
 # Threads, reports, real images

@@ -265,7 +265,7 @@ def test_a_report_that_is_not_whole_is_made_again(copied, capsys, name):
     assert path.read_bytes()[-9:] == content[-9:]
 
 
-@pytest.mark.parametrize("pattern", ["store/*", "cache/theta0*"])
+@pytest.mark.parametrize("pattern", ["store/*.safetensors", "cache/theta0*"])
 def test_lost_artifacts_are_computed_again(trained, copied, pattern):
     for path in copied.glob(pattern):
         path.unlink()
