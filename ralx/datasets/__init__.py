@@ -14,13 +14,15 @@ from ralx.datasets.errors import DataError
 from ralx.datasets.geometry import choose_cells, scaled_crop, scaled_region, scaled_size
 from ralx.datasets.scenes.synthetic import synthetic_dataset
 from ralx.datasets.scenes.worlds import WORLDS
-from ralx.datasets.splits import Splits, SyntheticSizes, load_splits
+from ralx.datasets.splits import DATASETS, LAYOUTS, Splits, SyntheticSizes, load_splits
 
 __all__ = [
     "CAMVID_CLASSES",
     "CAMVID_PALETTE",
     "CITYSCAPES_CLASSES",
     "CITYSCAPES_PALETTE",
+    "DATASETS",
+    "LAYOUTS",
     "PALETTES",
     "WORLDS",
     "DataError",

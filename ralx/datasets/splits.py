@@ -61,17 +61,20 @@ class SyntheticSizes:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a data set on disk is opened, and which of its parts are D_R and the test set."""
+    """How a data set on disk is opened, how large its images are, and which of its parts are D_R and the test
+    set."""
 
     open: Callable[..., SegmentationDataset]
+    image_size: Size  # at scale 1, as published
     reward: str | None  # None: a list within train
     test: str
 
 
 LAYOUTS = {
-    "camvid": Layout(camvid_folder, reward="val", test="test"),
-    "cityscapes": Layout(cityscapes_folder, reward=None, test="val"),
+    "camvid": Layout(camvid_folder, (360, 480), reward="val", test="test"),
+    "cityscapes": Layout(cityscapes_folder, (1024, 2048), reward=None, test="val"),
 }
+DATASETS = ("synthetic", *LAYOUTS)
 
 
 def load_splits(
@@ -86,7 +89,7 @@ def load_splits(
     memory_limit: int | None = None,
     device: torch.device | str = "cpu",
 ) -> Splits:
-    """The splits of "synthetic", "camvid" or "cityscapes", checked and decoded, with batches on `device`.
+    """The splits of a data set of `DATASETS`, checked and decoded, with batches on `device`.
 
     Args:
         root: the data set's folder; none for "synthetic".
@@ -118,8 +121,8 @@ def load_splits(
 
 def check_name(name: str) -> None:
     """ValueError unless ralx knows a data set of that name."""
-    if name not in ("synthetic", *LAYOUTS):
-        raise ValueError(f"name: expected synthetic, {' or '.join(LAYOUTS)}, got {name!r}")
+    if name not in DATASETS:
+        raise ValueError(f"name: expected {', '.join(DATASETS[:-1])} or {DATASETS[-1]}, got {name!r}")
 
 
 def data_folder(name: str, root: Path | str | None) -> Path:

@@ -18,7 +18,7 @@ from tyro.conf import arg
 from ralx.acquisition.methods import METHODS, PAPER_METHODS, uses_policy
 from ralx.agent.ablation import FEATURES, Feature, KLSummary
 from ralx.agent.dqn import EPSILON_END, EPSILON_SPAN
-from ralx.datasets import SyntheticSizes
+from ralx.datasets import DATASETS, SyntheticSizes
 from ralx.features import KL_RANGE
 from ralx.ops.arguments import Edge
 
@@ -57,7 +57,7 @@ class Concern:
 class DataConfig(Concern):
     """Where the images come from."""
 
-    dataset: Literal["synthetic", "camvid", "cityscapes"] = "camvid"
+    dataset: Annotated[str, arg(metavar=f"{{{','.join(DATASETS)}}}")] = "camvid"
     """Which data set the regions come from."""
     data: Path | None = None
     """Folder of the data set. `synthetic` has none."""
@@ -75,6 +75,7 @@ class DataConfig(Concern):
     """Synthetic images for pretraining where GTA5 is not given. 0: none, so theta0 has seen D_S alone."""
 
     def check(self) -> None:
+        self.require(self.dataset in DATASETS, "dataset", f"must be among {', '.join(DATASETS)}")
         self.require(0 < self.scale <= 1, "scale", "must be in (0, 1]")
         if self.dataset == "synthetic":
             rule = "must not be given with dataset synthetic, which"

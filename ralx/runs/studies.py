@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from ralx.acquisition.methods import PAPER_METHODS, uses_policy
 from ralx.agent.ablation import FEATURES
+from ralx.datasets import LAYOUTS
 from ralx.runs.config import RunConfig
 from ralx.runs.plan import Stages
 from ralx.runs.presets import PAPER_AGENT, PUBLISHED_SWITCHES
@@ -92,8 +93,8 @@ def _with_regions(label: str, method: str, config: RunConfig, size: tuple[int, i
 
 def image_size(config: RunConfig) -> tuple[int, int]:
     """Height and width of the data set's images at scale 1, as they are published."""
-    known = {"camvid": (360, 480), "cityscapes": (1024, 2048), "synthetic": config.data.synthetic_image_size}
-    return known[config.data.dataset]
+    name = config.data.dataset
+    return config.data.synthetic_image_size if name == "synthetic" else LAYOUTS[name].image_size
 
 
 def query_sizes(config: RunConfig) -> list[Arm]:
