@@ -68,7 +68,7 @@ WRONG_FOR_BOTH = [
     ("--no-such-option 1", "Unrecognized options: --no-such-option"),
     ("--budgets 3 6000", "budgets: must be at most the 72 regions of .*, got 6000"),
     ("--methods badge", "methods: must be among ralis"),
-    ("--dataset nonsense", "dataset: must be among synthetic, camvid, cityscapes, got 'nonsense'"),
+    ("--dataset nonsense", "dataset: must be among synthetic, camvid, cityscapes.*, got 'nonsense'"),
     ("--preset camvid", "--data: the folder of camvid is needed, got none"),
     ("--data x", "data: must not be given with dataset synthetic"),
     ("--data /nonexistent --dataset camvid", "/nonexistent"),
