@@ -30,15 +30,17 @@ from ralx.ops.arguments import (
 )
 from ralx.ops.registration import cuda_kernels, register, stream_of
 
+Outputs = tuple[Tensor, Tensor, Tensor]  # of BaldScores, in its order
+
 
 class BaldScores(NamedTuple):
     """Mutual information between prediction and network weights, in nats; float32."""
 
     bald_map: Tensor
     """[N, H, W]: of each pixel."""
-    region_sum: Tensor | None
+    region_sum: Tensor | None = None
     """[N, R]: summed over each region; None without region_size."""
-    class_hist: Tensor | None
+    class_hist: Tensor | None = None
     """[N, R, C]: fraction of the region's pixels whose mean prediction is c; None without region_size."""
 
 
@@ -79,9 +81,9 @@ def bald(
     return _scores(_op(logits.detach(), region, size, align_corners, keep_edge), region_size)
 
 
-def _scores(outputs: tuple[Tensor, Tensor, Tensor], region_size: tuple[int, int] | None) -> BaldScores:
+def _scores(outputs: Outputs, region_size: tuple[int, int] | None) -> BaldScores:
     """Without regions the whole image was taken for one, which nobody asked for."""
-    return BaldScores(*outputs) if region_size is not None else BaldScores(outputs[0], None, None)
+    return BaldScores(*outputs) if region_size is not None else BaldScores(outputs[0])
 
 
 def _bald_of_passes(
@@ -178,7 +180,7 @@ def bald_ref(
     size: tuple[int, int] | None = None,
     align_corners: bool = False,
     keep_edge: bool = False,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Outputs:
     """The same in plain torch, for stacked passes."""
     sums = _zero_sums(logits[0], size or (logits.shape[-2], logits.shape[-1]), torch.float64)
     for one_pass in logits:
@@ -202,7 +204,7 @@ def _update_ref(logits: Tensor, align_corners: bool, sum_p: Tensor, sum_entropy:
 
 def _compute_ref(
     sum_p: Tensor, sum_entropy: Tensor, passes: int, region_size: tuple[int, int], keep_edge: bool = False
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Outputs:
     mean_p = sum_p / passes
     bald_map = torch.special.entr(mean_p).sum(1) - sum_entropy / passes
     if keep_edge:
@@ -220,7 +222,7 @@ def _empty(
     size: tuple[int, int],
     align_corners: bool = False,
     keep_edge: bool = False,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Outputs:
     images, classes = logits.shape[-4:-2]
     rows, cols = (tiles_along(whole, part, keep_edge) for whole, part in zip(size, region_size, strict=True))
     return (
@@ -232,7 +234,7 @@ def _empty(
 
 def _cpu(
     logits: Tensor, region_size: tuple[int, int], size: tuple[int, int], align_corners: bool, keep_edge: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Outputs:
     outputs = _empty(logits, region_size, size, align_corners, keep_edge)
     threads = threads_for(logits.shape[0] * logits.shape[2] * outputs[0].numel())
     _C.bald(logits, region_size, keep_edge, align_corners, *outputs, threads)
@@ -241,7 +243,7 @@ def _cpu(
 
 def _cuda(
     logits: Tensor, region_size: tuple[int, int], size: tuple[int, int], align_corners: bool, keep_edge: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Outputs:
     if logits.dtype == torch.float64:
         return bald_ref(logits, region_size, size, align_corners, keep_edge)
     outputs = _empty(logits, region_size, size, align_corners, keep_edge)
@@ -305,7 +307,7 @@ def _carry_fake(sums: Tensor, totals: Tensor) -> None:
 
 def _compute_cpu(
     sum_p: Tensor, sum_entropy: Tensor, passes: int, region_size: tuple[int, int], keep_edge: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Outputs:
     outputs = _compute_empty(sum_p, sum_entropy, passes, region_size, keep_edge)
     threads = threads_for(sum_p.numel())
     _C.bald_compute(sum_p, sum_entropy, passes, region_size, keep_edge, *outputs, threads)
@@ -314,7 +316,7 @@ def _compute_cpu(
 
 def _compute_cuda(
     sum_p: Tensor, sum_entropy: Tensor, passes: int, region_size: tuple[int, int], keep_edge: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Outputs:
     if sum_p.dtype == torch.float64:
         return _compute_ref(sum_p, sum_entropy, passes, region_size, keep_edge)
     outputs = _compute_empty(sum_p, sum_entropy, passes, region_size, keep_edge)
@@ -327,7 +329,7 @@ def _compute_cuda(
 
 def _compute_empty(
     sum_p: Tensor, sum_entropy: Tensor, passes: int, region_size: tuple[int, int], keep_edge: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Outputs:
     return _empty(sum_p, region_size, (sum_p.shape[2], sum_p.shape[3]), keep_edge=keep_edge)
 
 
