@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from logit_cases import HOST_GRID, ISAS, instruction_set
+from logit_cases import HOST_GRID, ISAS, OPS, instruction_set
 
 import ralx.ops
 from ralx import _C
@@ -22,7 +22,7 @@ def _use_cuda_kernels(path: str) -> None:
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    for op in ("bald", "confusion_matrix", "kl_histogram", "label_map_features", "region_features"):
+    for op in OPS:
         python = vars(sys.modules[f"ralx.ops.{op}"])
         python |= {"cuda_kernels": module.cuda, "stream_of": lambda tensor: 0}
         # _op calls _cuda, _update_op calls _update_cuda.

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from hypothesis import settings
@@ -15,6 +16,8 @@ from ralx.ops._reference import upsample_ref
 
 # The path of a `_C` built with RALX_HOST_GRID: its CUDA kernels then serve the ops, see test_cuda_on_host.
 HOST_GRID = os.environ.get("RALX_TEST_HOST_GRID")
+
+OPS = sorted(path.parent.name for path in Path(__file__).parents[2].glob("csrc/*/*_cuda.cu"))
 
 ISAS = [isa for isa in (_C.Isa.baseline, _C.Isa.avx2, _C.Isa.avx512) if _C.runs_here(isa)]
 if HOST_GRID:  # which has none

@@ -10,7 +10,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from logit_cases import HOST_GRID
+from logit_cases import HOST_GRID, OPS
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,9 +41,7 @@ def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.skipif(HOST_GRID is not None, reason="runs already on the host's grid")
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(
-    "op", ["region_features", "label_map_features", "bald", "confusion_matrix", "kl_histogram"]
-)
+@pytest.mark.parametrize("op", OPS)
 def test_the_cuda_kernels_keep_what_the_cpus_keep(module: Path, op: str) -> None:
     files = [f"test_{op}.py"]
     if op == "region_features":
