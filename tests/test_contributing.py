@@ -97,7 +97,7 @@ def run(recipe: Recipe, tree: Path) -> None:
     """Everything that the recipe shows in a console."""
     scripts = sysconfig.get_path("scripts")
     environment = os.environ | {"PATH": os.pathsep.join([scripts, os.environ["PATH"]])}
-    environment |= {"CXXFLAGS": "-g0", "CMAKE_BUILD_PARALLEL_LEVEL": "2", "OMP_WAIT_POLICY": "passive"}
+    environment |= {"CMAKE_BUILD_PARALLEL_LEVEL": "2", "OMP_WAIT_POLICY": "passive"}
     environment.pop("PYTHONPATH", None)  # python -m finds what lies in the folder where it runs
     assert recipe.commands
     for line, prints in recipe.commands:
