@@ -7,6 +7,7 @@ pairs the seeds that both have.
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
+from operator import itemgetter
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
@@ -43,8 +44,8 @@ def summary(values: Sequence[float]) -> dict[str, Any]:
     """n, mean, sample standard deviation, and the bootstrap interval of the mean; of a single value neither
     spread nor interval."""
     low, high = bootstrap_interval(values) if len(values) > 1 else (None, None)
-    mean, std = fmean(values), stdev(values) if len(values) > 1 else None
-    return {"n": len(values), "mean": mean, "std": std, "low": low, "high": high}
+    std = stdev(values) if len(values) > 1 else None
+    return {"n": len(values), "mean": fmean(values), "std": std, "low": low, "high": high}
 
 
 def comparison(values: Values, baseline: Values) -> dict[str, Any] | None:
@@ -115,12 +116,6 @@ def regions_to_reach(target: float, curve: Curve) -> float | None:
     return None
 
 
-def share_of_way(value: float, bottom: float, top: float) -> float | None:
-    """How far `value` is from `bottom`, 0, to `top`, 1; below 0 and above 1 if it lies there. None where the
-    top isn't above the bottom."""
-    return (value - bottom) / (top - bottom) if top > bottom else None
-
-
 def methods_of(records: Iterable[Record]) -> list[str]:
     """The methods that occur, in the order in which they are shown."""
     found = {record["method"] for record in records}
@@ -129,10 +124,6 @@ def methods_of(records: Iterable[Record]) -> list[str]:
 
 def budgets_of(results: Iterable[Record]) -> list[int]:
     return sorted({record["budget"] for record in results})
-
-
-def seeds_of(records: Iterable[Record]) -> list[int]:
-    return sorted({record["seed"] for record in records})
 
 
 def classes_of(records: Sequence[Record]) -> list[str]:
@@ -160,12 +151,8 @@ def stats_of(
     return [stat_of(records, value, method, budget) for value in values]
 
 
-def miou_of(record: Record) -> float:
-    return record["miou"]
-
-
-def entropy_of(record: Record) -> float:
-    return record["selected_entropy"]
+miou_of = itemgetter("miou")
+entropy_of = itemgetter("selected_entropy")
 
 
 def class_iou(name: str) -> Callable[[Record], float | None]:
@@ -195,5 +182,5 @@ def methods_at(results: Sequence[Record], budget: int) -> list[str]:
 
 def seeds_text(records: Sequence[Record]) -> str:
     """Says over what a mean ± std runs."""
-    count = len(seeds_of(records))
+    count = len({record["seed"] for record in records})
     return "one seed" if count == 1 else f"mean ± std over {count} seeds"

@@ -68,6 +68,8 @@ def test_the_share_of_the_way_is_from_uniform_to_cheat():
     assert methods["cheat"]["area"]["share_of_way"] == pytest.approx(1)
     assert methods["ralis"]["area"]["share_of_way"] == pytest.approx((35 - 32.5) / (37.5 - 32.5))
     assert methods["ralis"]["budgets"]["10"]["share_of_way"] == pytest.approx(2 / 4)
+    worse = analyse(results(CURVES | {"ralis": {10: (28, 29)}}))["methods"]["ralis"]["budgets"]["10"]
+    assert worse["share_of_way"] == pytest.approx(-2 / 4)
     without = {name: curve for name, curve in CURVES.items() if name != "cheat"}
     assert analyse(results(without), BASELINES)["methods"]["ralis"]["area"]["share_of_way"] is None
     noisy = analyse(results(CURVES | {"cheat": {10: (33, 31.5), 30: (37, 34)}}), BASELINES)["methods"]

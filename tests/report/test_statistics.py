@@ -17,7 +17,6 @@ from ralx.report.statistics import (
     mean_std,
     methods_of,
     regions_to_reach,
-    share_of_way,
     summary,
     t_test,
 )
@@ -91,12 +90,6 @@ def test_the_target_is_reached_between_two_budgets():
     assert regions_to_reach(0.37, curve) == pytest.approx(960)
     assert regions_to_reach(0.30, curve) == 0
     assert regions_to_reach(0.38, curve) is None and regions_to_reach(0.1, {}) is None
-
-
-def test_the_share_of_the_way():
-    assert share_of_way(0.44, 0.40, 0.50) == pytest.approx(0.4)
-    assert share_of_way(0.39, 0.40, 0.50) == pytest.approx(-0.1)
-    assert share_of_way(0.44, 0.50, 0.40) is None and share_of_way(0.4, 0.4, 0.4) is None
 
 
 def test_mean_and_sample_std():
