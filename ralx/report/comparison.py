@@ -213,8 +213,7 @@ def selected_classes(run: Run) -> Figure | None:
     left.set_xlim(0, min(110.0, 1.2 * highest))
     left.set_xticks([tick for tick in (0, 0.1, 0.3, 1, 3, 10, 30, 100) if tick <= 1.2 * highest])
     left.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    left.set_xlabel("share of the selected pixels [%]")
-    left.set_title(f"Classes of the first {budget:,} regions")
+    left.set(xlabel="share of the selected pixels [%]", title=f"Classes of the first {budget:,} regions")
     _entropy_panel(right, run.results)
     draw_legend(figure, method_handles(methods_of(run.results)), loc="outside upper center", ncols=4)
     return figure
@@ -230,6 +229,5 @@ def _entropy_panel(axes: Axes, results: Sequence[Record]) -> None:
     axes.set_xticks(range(len(budgets)), [f"{budget:,}" for budget in budgets], fontsize=9)
     axes.set_xlim(-0.5, len(budgets) - 0.5)
     axes.grid(axis="x", visible=False)
-    axes.set_xlabel("budget [regions]")
-    axes.set_ylabel("entropy [nats]")
-    axes.set_title("Entropy of the selected classes")
+    title = "Entropy of the selected classes"
+    axes.set(xlabel="budget [regions]", ylabel="entropy [nats]", title=title)

@@ -1,5 +1,6 @@
 """The report's page: captions and tables around the pictures, as one HTML file without scripts or network."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -58,9 +59,7 @@ def render_page(run: Run, sections: Sequence[Section]) -> str:
         "selections/": run.selections,
     }
     return environment.get_template("page.html.j2").render(
-        title=" · ".join(
-            ["ralx report", *(str(run.config[key]) for key in ("dataset",) if key in run.config)]
-        ),
+        title="ralx report" + (f" · {run.config['dataset']}" if "dataset" in run.config else ""),
         headline=_headline(run),
         missing=[name for name, part in parts.items() if not part],
         sections=sections,
@@ -84,13 +83,14 @@ def _headline(run: Run) -> str:
 
 def sections_of(run: Run, pictures: Any | None) -> list[Section]:
     """What the page shows of the run, drawn on the images of `pictures` where they are given."""
+    pool_pixels = None if pictures is None else len(pictures) * math.prod(pictures.image_size)
     spread = seeds_text(run.results) if run.results else ""
     budget = f"{compared_budget(run.results):,}" if run.results else ""
     return [
         Section(
             "mIoU against budget",
             "miou_vs_budget.png",
-            miou_vs_budget(run, _pool_pixels(pictures)),
+            miou_vs_budget(run, pool_pixels),
             f"Test mIoU after training on the regions that each method had labelled ({spread}). All "
             "methods start from θ0′ (dotted); the solid line is full supervision, the dashed one "
             f"{TARGET_TEXT} of it. Here and below, ± is the sample standard deviation over seeds.",
@@ -143,13 +143,6 @@ def sections_of(run: Run, pictures: Any | None) -> list[Section]:
     ]
 
 
-def _pool_pixels(pictures: Any | None) -> int | None:
-    if pictures is None:
-        return None
-    height, width = pictures.image_size
-    return len(pictures) * height * width
-
-
 # --- tables -----------------------------------------------------------------------------------------------
 
 
@@ -177,11 +170,8 @@ def miou_tables(run: Run) -> list[Table]:
 
 def first_budget_reaching(results: Sequence[Record], method: str, target: float) -> int | None:
     """The smallest evaluated budget at which the method's mean mIoU is at least `target`."""
-    for budget in budgets_of(results):
-        stat = stat_of(results, miou_of, method, budget)
-        if stat and stat.mean >= target:
-            return budget
-    return None
+    stats = {budget: stat_of(results, miou_of, method, budget) for budget in budgets_of(results)}
+    return next((budget for budget, stat in stats.items() if stat and stat.mean >= target), None)
 
 
 def selected_tables(run: Run) -> list[Table]:

@@ -163,14 +163,6 @@ def class_share(index: int) -> Callable[[Record], float]:
     return lambda record: record["selected_class_fraction"][index]
 
 
-def best_of(stats: Mapping[str, Stat | None], scale: float = 100.0, digits: int = 1) -> set[str]:
-    """The names whose mean, as shown, is highest: equal figures share it. Empty for fewer than two names."""
-    shown = {name: round(stat.mean * scale, digits) for name, stat in stats.items() if stat is not None}
-    if len(shown) < 2:
-        return set()
-    return {name for name, value in shown.items() if value == max(shown.values())}
-
-
 def compared_budget(results: Sequence[Record]) -> int:
     """The smallest budget that most methods have: there the choices differ most."""
     return min(budgets_of(results), key=lambda budget: (-len(methods_at(results, budget)), budget))

@@ -15,7 +15,6 @@ from ralx.report.statistics import (
     TARGET_SHARE,
     TARGET_TEXT,
     Stat,
-    best_of,
     budgets_of,
     class_iou,
     classes_of,
@@ -103,19 +102,23 @@ class Quantity(NamedTuple):
     digits: int = 1
     ranked: bool = True  # a higher value is better
 
-    def cell(self, stat: Stat | None, *, best: bool = False) -> Cell:
+    def cell(self, stat: Stat | None) -> Cell:
         if stat is None:
             return Cell("–")
         mean, std = (
             "" if value is None else f"{value * self.scale:.{self.digits}f}"
             for value in (stat.mean, stat.std)
         )
-        return Cell(mean, std, best)
+        return Cell(mean, std)
 
     def cells(self, stats: dict[str, Stat | None]) -> dict[str, Cell]:
-        """By method; the best is marked."""
-        best = best_of(stats, self.scale, self.digits) if self.ranked else ()
-        return {method: self.cell(stat, best=method in best) for method, stat in stats.items()}
+        """By method; the best as they are shown are marked, unless there is only one."""
+        cells = {method: self.cell(stat) for method, stat in stats.items()}
+        shown = {method: float(cells[method].mean) for method, stat in stats.items() if stat}
+        if self.ranked and len(shown) > 1:
+            for method, value in shown.items():
+                cells[method] = cells[method]._replace(best=value == max(shown.values()))
+        return cells
 
 
 MIOU = Quantity("mIoU", miou_of)

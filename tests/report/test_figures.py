@@ -65,8 +65,9 @@ def test_methods_keep_their_colours_in_every_picture():
     run = run_of(RESULTS, REFERENCES)
     expected = to_hex(labelled_lines(miou_vs_budget(run, None).axes[0])["ralis"].get_color())
     for figure in (per_class_iou(run), selected_classes(run)):
-        handles = {handle.get_label(): handle for handle in figure.legends[0].legend_handles}
-        assert to_hex(handles["ralis"].get_color()) == expected
+        (legend,) = figure.legends
+        names = [text.get_text() for text in legend.get_texts()]
+        assert to_hex(legend.legend_handles[names.index("ralis")].get_color()) == expected
 
 
 def test_per_class_picture_has_a_panel_for_each_budget():

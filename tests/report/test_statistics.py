@@ -10,7 +10,6 @@ from report_run import RESULTS
 from ralx.report.statistics import (
     Stat,
     area_under,
-    best_of,
     bootstrap_interval,
     compared_budget,
     comparison,
@@ -96,12 +95,6 @@ def test_mean_and_sample_std():
     assert mean_std([0.5, 0.7, None]) == pytest.approx((0.6, 0.02**0.5))
     assert mean_std([0.5]) == Stat(0.5, None)
     assert mean_std([None]) is None
-
-
-def test_best_is_decided_by_what_is_shown():
-    stats = {"a": Stat(0.50012, None), "b": Stat(0.50041, 0.1), "c": Stat(0.49, None), "d": None}
-    assert best_of(stats) == {"a", "b"}
-    assert best_of({"a": Stat(0.5, None), "b": None}) == set()
 
 
 def test_methods_come_in_the_order_of_the_report():
