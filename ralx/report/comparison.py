@@ -26,7 +26,6 @@ from ralx.report.statistics import (
     methods_of,
     miou_of,
     stat_of,
-    stats_of,
 )
 from ralx.report.style import (
     INK,
@@ -70,9 +69,8 @@ def miou_vs_budget(run: Run, pool_pixels: int | None, measured_on: str = "test")
     _budget_axis(axes, budgets_of(run.results), with_zero=start is not None)
     axes.yaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
     axes.set_ylabel(f"{measured_on} mIoU [%]")
-    pixels_per_region = _region_pixels(run)
-    if pool_pixels and pixels_per_region:
-        _pixel_share_axis(axes, pixels_per_region * 100 / pool_pixels)
+    if pool_pixels and run.selections and run.config.get("edge") != "keep":  # where all have one size
+        _pixel_share_axis(axes, math.prod(run.selections[0]["region_size"]) * 100 / pool_pixels)
     draw_legend(figure, handles, loc="outside right center")
     return figure
 
@@ -103,13 +101,6 @@ def _budget_axis(axes: Axes, budgets: Sequence[int], with_zero: bool) -> None:
     axes.set_xlabel("budget [labelled regions of $D_V$]", parse_math=True)
 
 
-def _region_pixels(run: Run) -> int | None:
-    """The pixels of every region; None where some are cut at the border, or nothing is known."""
-    if not run.selections or run.config.get("edge") == "keep":
-        return None
-    return math.prod(run.selections[0]["region_size"])
-
-
 def _pixel_share_axis(axes: Axes, percent_per_region: float) -> None:
     functions = (lambda regions: regions * percent_per_region, lambda share: share / percent_per_region)
     top = axes.secondary_xaxis("top", functions=functions)
@@ -130,7 +121,7 @@ def per_class_iou(run: Run) -> Figure | None:
     values = [class_iou(name) for name in classes]
     for panel, budget in zip(panels.flat, budgets, strict=False):
         methods = methods_at(run.results, budget)
-        stats = {method: stats_of(run.results, values, method, budget) for method in methods}
+        stats = {m: [stat_of(run.results, value, m, budget) for value in values] for m in methods}
         _class_rows(panel, classes, stats)
         _reference_ticks(panel, run.references, classes)
         panel.set_title(f"{budget:,} regions")
@@ -179,8 +170,8 @@ _REFERENCE_COLOURS = {"theta0_prime": "#AAAAAA", "full_supervision": INK}
 
 def _reference_ticks(axes: Axes, references: Sequence[Record], classes: Sequence[str]) -> None:
     for name, colour in _REFERENCE_COLOURS.items():
-        for row, stat in enumerate(stats_of(references, map(class_iou, classes), name)):
-            if stat is not None:
+        for row, class_name in enumerate(classes):
+            if stat := stat_of(references, class_iou(class_name), name):
                 axes.plot([stat.mean * 100] * 2, [row - 0.4, row + 0.4], color=colour, lw=1.6, zorder=2)
 
 
@@ -201,7 +192,7 @@ def selected_classes(run: Run) -> Figure | None:
     classes, budget = classes_of(run.results), compared_budget(run.results)
     methods = methods_at(run.results, budget)
     values = [class_share(index) for index in range(len(classes))]
-    stats = {method: stats_of(run.results, values, method, budget) for method in methods}
+    stats = {m: [stat_of(run.results, value, m, budget) for value in values] for m in methods}
     shares = [stat.mean if stat else 0.0 for stat in stats[methods[-1]]]
     order = sorted(range(len(classes)), key=lambda index: -shares[index])
     stats = {method: [row[index] for index in order] for method, row in stats.items()}

@@ -25,7 +25,18 @@ from ralx.report.statistics import (
     seeds_text,
     stat_of,
 )
-from ralx.report.tables import ENTROPY, MIOU, Cell, Quantity, Row, Table, budget_rows, iou_table, method_rows
+from ralx.report.tables import (
+    ENTROPY,
+    MIOU,
+    MISTAKEN,
+    Cell,
+    Quantity,
+    Row,
+    Table,
+    budget_rows,
+    iou_table,
+    method_rows,
+)
 
 
 class Section(NamedTuple):
@@ -185,15 +196,14 @@ def selected_tables(run: Run) -> list[Table]:
         for selection in run.selections
         if "mistaken_pixels" in selection
     }
-    told = [r for r in run.results if (r["method"], r["seed"]) in mistaken and r.get("labelled_pixels")]
-
-    def mistaken_share(record: Record) -> float:
-        pixels = mistaken[record["method"], record["seed"]][: record["budget"]]
-        return sum(pixels) / record["labelled_pixels"]
-
+    told = [
+        record | {"mistaken_share": sum(mistaken[key][: record["budget"]]) / record["labelled_pixels"]}
+        for record in run.results
+        if (key := (record["method"], record["seed"])) in mistaken and record.get("labelled_pixels")
+    ]
     if told:
         caption = "Selected pixels that the segmenter had wrong when it asked [%]"
-        tables.append(_by_budget(caption, told, Quantity("mistaken", mistaken_share)))
+        tables.append(_by_budget(caption, told, MISTAKEN))
     budget = compared_budget(run.results)
     caption = f"Share of the selected pixels by class [%] at {budget:,} regions, {seeds_text(run.results)}"
     classes = classes_of(run.results)

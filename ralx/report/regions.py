@@ -66,12 +66,11 @@ def first_selections(run: Run) -> dict[str, Record]:
     methods = Counter(seed for seed, _ in {(each["seed"], each["method"]) for each in run.selections})
     seed = min(methods, key=lambda seed: (-methods[seed], seed))
     by_method = {selection["method"]: selection for selection in run.selections if selection["seed"] == seed}
-    chosen = {}
-    for method in methods_of(by_method.values()):
-        selection = by_method[method]
-        budget = min(selection["budgets"], default=len(selection["regions"]))
-        chosen[method] = {**selection, "regions": selection["regions"][:budget]}
-    return chosen
+    chosen = [by_method[method] for method in methods_of(by_method.values())]
+    return {
+        each["method"]: each | {"regions": each["regions"][: min(each["budgets"], default=None)]}
+        for each in chosen
+    }
 
 
 def shown_images(selection: Record, count: int) -> list[str]:

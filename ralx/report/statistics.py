@@ -141,16 +141,6 @@ def stat_of(
     )
 
 
-def stats_of(
-    records: Sequence[Record],
-    values: Iterable[Callable[[Record], float | None]],
-    method: str,
-    budget: int | None = None,
-) -> list[Stat | None]:
-    """stat_of each value."""
-    return [stat_of(records, value, method, budget) for value in values]
-
-
 miou_of = itemgetter("miou")
 entropy_of = itemgetter("selected_entropy")
 

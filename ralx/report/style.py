@@ -1,11 +1,10 @@
 """How the report's pictures look: colours, markers, matplotlib's settings, and how names are written."""
 
-import functools
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from itertools import cycle
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import matplotlib.style
 from matplotlib.artist import Artist
@@ -14,9 +13,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ralx.acquisition.methods import METHODS
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 OTHER_COLOURS = ("#CC79A7", "#0072B2", "#009E73", "#E69F00", "#56B4E9", "#8B5A2B", "#7A5FA0", "#B22222")
 OTHER_MARKERS = ("v", "o", "s", "^", "D", "P", "X", "<", ">", "p", "h")
@@ -54,15 +50,8 @@ def in_style() -> AbstractContextManager[None]:
     return matplotlib.style.context(STYLE, after_reset=True)
 
 
-def plain_text(draw: Callable[P, T]) -> Callable[P, T]:
-    """`draw`, which takes no name for a formula, whatever matplotlib's settings are where it is called."""
-
-    @functools.wraps(draw)
-    def plainly(*args: P.args, **kwargs: P.kwargs) -> T:
-        with matplotlib.style.context(PLAIN_TEXT):
-            return draw(*args, **kwargs)
-
-    return plainly
+# Decorates what draws, for whoever calls it with other settings of matplotlib.
+plain_text = matplotlib.style.context(PLAIN_TEXT)
 
 
 def on_one_line(name: str) -> str:

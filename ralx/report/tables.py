@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import NamedTuple
 
 from rich import box
@@ -122,6 +123,7 @@ class Quantity(NamedTuple):
 
 
 MIOU = Quantity("mIoU", miou_of)
+MISTAKEN = Quantity("mistaken pixels", itemgetter("mistaken_share"))
 ENTROPY = Quantity("entropy [nats]", entropy_of, scale=1.0, digits=2)
 
 
