@@ -9,34 +9,10 @@ from matplotlib.figure import Figure
 from ralx.agent.policy_file import MOSTLY_GREEDY
 from ralx.report.comparison import miou_vs_budget, per_class_iou, selected_classes
 from ralx.report.learning import learning_curves, step_seconds
-from ralx.report.records import Record, Run
+from ralx.report.records import Run
 from ralx.report.regions import selections
-from ralx.report.statistics import (
-    REFERENCES,
-    TARGET_SHARE,
-    TARGET_TEXT,
-    Stat,
-    budgets_of,
-    class_share,
-    classes_of,
-    compared_budget,
-    methods_of,
-    miou_of,
-    seeds_text,
-    stat_of,
-)
-from ralx.report.tables import (
-    ENTROPY,
-    MIOU,
-    MISTAKEN,
-    Cell,
-    Quantity,
-    Row,
-    Table,
-    budget_rows,
-    iou_table,
-    method_rows,
-)
+from ralx.report.statistics import TARGET_TEXT, compared_budget, methods_of, seeds_text
+from ralx.report.tables import Table, iou_table, miou_tables, selected_tables
 
 
 class Section(NamedTuple):
@@ -152,68 +128,3 @@ def sections_of(run: Run, pictures: Any | None) -> list[Section]:
             "steps.jsonl",
         ),
     ]
-
-
-# --- tables -----------------------------------------------------------------------------------------------
-
-
-def miou_tables(run: Run) -> list[Table]:
-    """mIoU by budget and method, who reaches 96 % of full supervision when, then the reference networks."""
-    tables = []
-    full = stat_of(run.references, miou_of, "full_supervision")
-    if run.results:
-        methods, rows = methods_of(run.results), [budget_rows(run.results, MIOU)]
-        if full:
-            target = full.mean * TARGET_SHARE
-            reached = [first_budget_reaching(run.results, method, target) for method in methods]
-            cells = [Cell("–" if budget is None else f"{budget:,}") for budget in reached]
-            rows.append([Row([f"first to reach {TARGET_TEXT} of full supervision"], cells)])
-        tables.append(Table(f"Test mIoU [%], {seeds_text(run.results)}", ["regions"], methods, rows))
-    marks = {label: stat_of(run.references, miou_of, name) for name, label in REFERENCES.items()}
-    if full:
-        marks[f"{TARGET_TEXT} of full supervision"] = Stat(full.mean * TARGET_SHARE, None)
-    if any(marks.values()):
-        networks = [Row([label], [MIOU.cell(stat)]) for label, stat in marks.items() if stat]
-        caption = f"Reference networks, {seeds_text(run.references)}"
-        tables.append(Table(caption, ["network"], ["test mIoU [%]"], [networks]))
-    return tables
-
-
-def first_budget_reaching(results: Sequence[Record], method: str, target: float) -> int | None:
-    """The smallest evaluated budget at which the method's mean mIoU is at least `target`."""
-    stats = {budget: stat_of(results, miou_of, method, budget) for budget in budgets_of(results)}
-    return next((budget for budget, stat in stats.items() if stat and stat.mean >= target), None)
-
-
-def selected_tables(run: Run) -> list[Table]:
-    """Entropy of the selected classes by budget and method, how much of the selected pixels the segmenter had
-    wrong, and the shares of the classes at the budget of the picture."""
-    if not run.results:
-        return []
-    tables = [_by_budget("Entropy of the selected classes [nats]", run.results, ENTROPY)]
-    mistaken = {
-        (selection["method"], selection["seed"]): selection["mistaken_pixels"]
-        for selection in run.selections
-        if "mistaken_pixels" in selection
-    }
-    told = [
-        record | {"mistaken_share": sum(mistaken[key][: record["budget"]]) / record["labelled_pixels"]}
-        for record in run.results
-        if (key := (record["method"], record["seed"])) in mistaken and record.get("labelled_pixels")
-    ]
-    if told:
-        caption = "Selected pixels that the segmenter had wrong when it asked [%]"
-        tables.append(_by_budget(caption, told, MISTAKEN))
-    budget = compared_budget(run.results)
-    caption = f"Share of the selected pixels by class [%] at {budget:,} regions, {seeds_text(run.results)}"
-    classes = classes_of(run.results)
-    shares = [
-        Quantity(name, class_share(index), digits=2, ranked=False) for index, name in enumerate(classes)
-    ]
-    rows = [Row(labels[1:], cells) for labels, cells in method_rows(run.results, shares, budget)]
-    return [*tables, Table(caption, ["method"], classes, [rows], wide=True)]
-
-
-def _by_budget(caption: str, results: Sequence[Record], quantity: Quantity) -> Table:
-    caption = f"{caption}, {seeds_text(results)}"
-    return Table(caption, ["regions"], methods_of(results), [budget_rows(results, quantity)])

@@ -4,9 +4,8 @@ from report_run import REFERENCES, RESULTS, SELECTION, result, run_of
 from rich.console import Console
 
 from ralx.report import summary_table
-from ralx.report.page import selected_tables
 from ralx.report.statistics import Stat, mean_std
-from ralx.report.tables import ENTROPY, MIOU, Cell, Row, Table, iou_table
+from ralx.report.tables import ENTROPY, MIOU, Cell, Row, Table, iou_table, selected_tables
 
 
 def shown(table: Table) -> list[list[str]]:
