@@ -66,7 +66,8 @@ def miou_vs_budget(run: Run, pool_pixels: int | None, measured_on: str = "test")
         target = full.mean * TARGET_SHARE * 100
         label = f"{TARGET_TEXT} of it: {target:.1f} %"
         handles.append(axes.axhline(target, color=INK, lw=1.2, ls=(0, (5, 3)), label=label))
-    _budget_axis(axes, budgets_of(run.results), with_zero=start is not None)
+    budgets = budgets_of(run.results)
+    _budget_axis(axes, [0, *budgets] if start else budgets)
     axes.yaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
     axes.set_ylabel(f"{measured_on} mIoU [%]")
     if pool_pixels and run.selections and run.config.get("edge") != "keep":  # where all have one size
@@ -92,8 +93,7 @@ def _draw_curve(axes: Axes, records: Sequence[Record], look: tuple[str, str], st
     return line
 
 
-def _budget_axis(axes: Axes, budgets: Sequence[int], with_zero: bool) -> None:
-    ticks = [0, *budgets] if with_zero else list(budgets)
+def _budget_axis(axes: Axes, ticks: Sequence[int]) -> None:
     gaps = np.diff(ticks)
     if len(ticks) < 2 or gaps.min() >= 0.07 * (ticks[-1] - ticks[0]):  # else the labels would overlap
         axes.set_xticks(ticks)

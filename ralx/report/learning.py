@@ -105,16 +105,8 @@ def _mark_kept(axes: Axes, episodes: Mapping[tuple[int, int], list[Record]]) -> 
         own = [step for step in last if step["seed"] == seed]
         played = [step for step in own if step["epsilon"] <= MOSTLY_GREEDY] or own[-1:]
         kept.append(max(played, key=lambda step: (step["miou"], -step["episode"])))
-    axes.plot(
-        [step["episode"] for step in kept],
-        [step["miou"] * 100 for step in kept],
-        ls="",
-        marker="*",
-        ms=12,
-        color=INK,
-        mec="white",
-        label="kept policy",
-    )
+    place, value = [step["episode"] for step in kept], [step["miou"] * 100 for step in kept]
+    axes.plot(place, value, ls="", marker="*", ms=12, color=INK, mec="white", label="kept policy")
     axes.legend(loc="best", handletextpad=0.2)
 
 

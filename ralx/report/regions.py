@@ -137,15 +137,10 @@ def _draw_photo(
 
 def _write_beside(axes: Axes, name: str) -> None:
     """The image's name along the photo and the labels below it."""
+    text = readable(name)
     axes.set_ylabel(" ", fontsize=8)  # keeps the room, for the name itself spans two rows
     written = axes.annotate(
-        readable(name),
-        (-0.03, 0.0),
-        xycoords="axes fraction",
-        rotation=90,
-        ha="right",
-        va="center",
-        fontsize=8,
+        text, (-0.03, 0.0), xycoords="axes fraction", rotation=90, ha="right", va="center", fontsize=8
     )
     written.set_in_layout(False)
 
