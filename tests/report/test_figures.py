@@ -21,7 +21,7 @@ from report_run import (
 
 from ralx.acquisition.methods import METHODS
 from ralx.report.comparison import miou_vs_budget, per_class_iou, selected_classes
-from ralx.report.learning import learning_curves, running_mean, step_seconds, whole_episodes
+from ralx.report.learning import learning_curves, running_mean, step_seconds
 from ralx.report.regions import first_selections, paint, region_boxes, selections, shown_images
 from ralx.report.style import method_styles
 
@@ -99,21 +99,22 @@ def test_the_legend_has_names_that_begin_with_an_underscore():
 
 def test_learning_curves_sum_rewards_and_mark_the_kept_policy():
     steps = [
-        step(0, 0, 0.30, reward=1.0),
         step(0, 1, 0.32, reward=2.0, td_loss=0.5, q_mean=1.0),
+        step(0, 0, 0.30, reward=1.0),
+        step(0, 0, 0.25, reward=5.0, seed=1),  # whole, for this seed has none that is longer
         step(1, 0, 0.33, reward=3.0, td_loss=0.4, q_mean=2.0),
         step(1, 1, 0.40, reward=4.0, td_loss=0.3, q_mean=3.0),
         step(2, 0, 0.50, reward=9.0, td_loss=0.3, q_mean=3.0),  # cut off: no whole episode
     ]
     axes = learning_curves(run_of(steps=steps)).axes
-    assert axes[0].lines[0].get_xydata() == pytest.approx(np.array([[0, 3], [1, 7]]))
-    assert axes[1].lines[0].get_xydata() == pytest.approx(np.array([[0, 32], [1, 40]]))
-    assert labelled_lines(axes[1])["kept policy"].get_xydata() == pytest.approx(np.array([[1, 40]]))
-    assert axes[3].lines[0].get_xdata() == pytest.approx([0, 0.5, 1, 1.5, 2])
-    assert axes[4].lines[0].get_xydata() == pytest.approx(
-        np.array([[0.5, 0.5], [1, 0.4], [1.5, 0.3], [2, 0.3]])
-    )
-    assert len(axes[5].lines[0].get_xdata()) == 4
+    lines = [[line.get_xydata().tolist() for line in panel.lines] for panel in axes]
+    mean = [[0, 4], [1, 7]]
+    assert lines[0] == [[[0, 3], [1, 7]], [[0, 5]], mean, mean]
+    assert lines[1][:2] == [pytest.approx(np.array([[0, 32], [1, 40]])), [[0, 25]]]
+    assert labelled_lines(axes[1])["kept policy"].get_xydata().tolist() == [[1, 40], [0, 25]]
+    assert [x for x, _ in lines[3][0]] == [0, 0.5, 1, 1.5, 2]
+    assert lines[4][0] == [[0.5, 0.5], [1, 0.4], [1.5, 0.3], [2, 0.3]]
+    assert len(lines[5][0]) == 4
 
 
 @pytest.mark.parametrize(
@@ -128,22 +129,10 @@ def test_the_star_is_on_the_episode_whose_policy_is_kept(epsilons, kept):
     """The same cases as for the loop, which keeps it."""
     mious = [0.5, 0.3, 0.2]
     steps = [step(n, 0, mious[n], seed=4, epsilon=epsilons[n]) for n in range(3)]
-    star = labelled_lines(learning_curves(run_of(steps=steps)).axes[1])["kept policy"]
+    axes = learning_curves(run_of(steps=steps)).axes
+    star = labelled_lines(axes[1])["kept policy"]
     assert star.get_xydata() == pytest.approx(np.array([[kept, 100 * mious[kept]]]))
-
-
-def test_learning_curves_without_a_single_update():
-    axes = learning_curves(run_of(steps=[step(0, 0, 0.3)])).axes
-    assert [text.get_text() for text in axes[4].texts] == ["not recorded"]
-
-
-def test_whole_episodes_are_ordered_and_counted_per_seed():
-    steps = [step(0, 1, 0.2), step(0, 0, 0.1), step(1, 0, 0.3), step(0, 0, 0.4, seed=1)]
-    found = whole_episodes(steps)
-    assert {key: [each["miou"] for each in episode] for key, episode in found.items()} == {
-        (0, 0): [0.1, 0.2],
-        (1, 0): [0.4],
-    }
+    assert [text.get_text() for text in axes[4].texts] == ["not recorded"], "without a single update"
 
 
 def test_running_mean():
