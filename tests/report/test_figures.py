@@ -22,7 +22,7 @@ from report_run import (
 from ralx.acquisition.methods import METHODS
 from ralx.report.comparison import miou_vs_budget, per_class_iou, selected_classes
 from ralx.report.learning import learning_curves, running_mean, step_seconds
-from ralx.report.regions import first_selections, paint, region_boxes, selections, shown_images
+from ralx.report.regions import paint, region_boxes, selections, shown_images
 from ralx.report.style import method_styles
 
 
@@ -156,21 +156,6 @@ def test_step_seconds_show_mean_and_share_of_each_phase():
     assert [bar.get_height() for bar in right.patches[2:4]] == pytest.approx([3, 1])
 
 
-def test_first_selections_take_the_smallest_budget_of_a_shared_seed():
-    regions = [["scene_000", 0, 0], ["scene_001", 0, 0], ["scene_002", 0, 0]]
-    run = run_of(
-        selections=[
-            selection("ralis", 0, regions),
-            selection("uniform", 1, regions, budgets=(3, 1)),
-            selection("ralis", 1, regions),
-        ]
-    )
-    chosen = first_selections(run)
-    assert list(chosen) == ["ralis", "uniform"]
-    assert {each["seed"] for each in chosen.values()} == {1}
-    assert [len(each["regions"]) for each in chosen.values()] == [2, 1]
-
-
 def test_shown_images_have_most_regions_and_ties_go_by_name():
     regions = [["c", 0, 0], ["b", 0, 0], ["a", 0, 0], ["c", 0, 1]]
     assert shown_images(selection("ralis", 0, regions), 2) == ["c", "a"]
@@ -193,13 +178,17 @@ def test_labels_show_only_inside_the_chosen_regions():
     assert len(set(painted[1, 1].tolist())) == 1 and painted[1, 1, 0] > 200  # grey and faded
 
 
-def test_selections_picture_has_a_column_for_each_method():
+def test_selections_picture_shows_the_smallest_budget_of_a_seed_that_the_methods_share():
     class Coloured(Pictures):
         palette = np.arange(3 * len(CLASSES), dtype=np.uint8).reshape(-1, 3)
 
-    regions = [["scene_003", 0, 0], ["scene_003", 3, 5], ["scene_001", 1, 1]]
+    regions = [["scene_001", 1, 1], ["scene_003", 0, 0], ["scene_003", 3, 5], ["scene_003", 0, 1]]
     run = run_of(
-        selections=[selection("uniform", 0, regions[2:], [1]), selection("ralis", 0, regions, [3])],
+        selections=[
+            selection("ralis", 0, [["scene_002", 0, 0]]),  # a seed that uniform has not
+            selection("uniform", 1, regions, budgets=(3, 1)),
+            selection("ralis", 1, regions, budgets=(3,)),
+        ]
     )
     figure = selections(run, Coloured(), count=1)
     photos, labels = figure.axes[:2], figure.axes[2:]

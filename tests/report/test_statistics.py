@@ -8,12 +8,10 @@ import scipy.stats
 from report_run import RESULTS
 
 from ralx.report.statistics import (
-    Stat,
     area_under,
     bootstrap_interval,
     compared_budget,
     comparison,
-    mean_std,
     methods_of,
     regions_to_reach,
     t_test,
@@ -72,12 +70,6 @@ def test_the_target_is_reached_between_two_budgets():
     assert regions_to_reach(0.37, curve) == pytest.approx(960)
     assert regions_to_reach(0.30, curve) == 0
     assert regions_to_reach(0.38, curve) is None and regions_to_reach(0.1, {}) is None
-
-
-def test_mean_and_sample_std():
-    assert mean_std([0.5, 0.7, None]) == pytest.approx((0.6, 0.02**0.5))
-    assert mean_std([0.5]) == Stat(0.5, None)
-    assert mean_std([None]) is None
 
 
 def test_methods_come_in_the_order_of_the_report():

@@ -4,8 +4,8 @@ from report_run import REFERENCES, RESULTS, SELECTION, result, run_of
 from rich.console import Console
 
 from ralx.report import summary_table
-from ralx.report.statistics import Stat, mean_std
-from ralx.report.tables import ENTROPY, MIOU, Cell, Row, Table, iou_table, selected_tables
+from ralx.report.statistics import Stat
+from ralx.report.tables import MIOU, Cell, Row, Table, iou_table, selected_tables
 
 
 def shown(table: Table) -> list[list[str]]:
@@ -64,12 +64,6 @@ def test_summary_table_of_a_partial_run():
         line.split() for line in printed(summary_table(results, [])).splitlines()
     ]
     assert "No results" in printed(summary_table([], []))
-
-
-def test_a_number_is_written_with_its_spread():
-    assert MIOU.cell(mean_std([0.5, 0.7])) == Cell("60.0", "14.1")
-    assert ENTROPY.cell(mean_std([0.5, 0.7])).text == "0.60 ± 0.14"
-    assert MIOU.cell(mean_std([0.5])).text == "50.0" and MIOU.cell(None).text == "–"
 
 
 def test_the_best_are_those_that_are_shown_as_the_highest():
