@@ -50,7 +50,7 @@ def in_style() -> AbstractContextManager[None]:
     return matplotlib.style.context(STYLE, after_reset=True)
 
 
-# Decorates what draws, for whoever calls it with other settings of matplotlib.
+# A decorator: what it decorates takes no name for a formula, whatever matplotlib's settings are there.
 plain_text = matplotlib.style.context(PLAIN_TEXT)
 
 
