@@ -10,9 +10,7 @@ from ralx.report.statistics import (
     area_under,
     budgets_of,
     comparison,
-    mean_std,
     regions_to_reach,
-    share_of_way,
     standard_error,
     summary,
 )
@@ -31,21 +29,25 @@ def analyse(results: StudyResults, baselines: Sequence[str] = ()) -> dict[str, A
     records = results.records
     methods = list(dict.fromkeys(record["method"] for record in records))  # in the study's order
     baselines = [method for method in baselines if method in methods] or methods[:1]
-    starts = _values(results.references, "theta0_prime")
-    full = _values(results.references, "full_supervision")
-    start = next(iter(starts.values()), None)
-    target = TARGET_SHARE * mean if (mean := _mean(full.values())) is not None else None
+    start = next(iter(_by_seed(results.references, "miou", method="theta0_prime").values()), None)
+    full = list(_by_seed(results.references, "miou", method="full_supervision").values())
+    target = TARGET_SHARE * fmean(full) if full else None
     budgets = budgets_of(records)
-    curves = {method: _curves(records, method) for method in methods}
+    at = {b: {m: _by_seed(records, "miou", method=m, budget=b) for m in methods} for b in budgets}
+    mistaken = {
+        b: {m: _by_seed(results.selected, "mistaken_share", method=m, budget=b) for m in methods}
+        for b in budgets
+    }
+    curves: dict[str, dict[int, dict[int, float]]] = {method: {} for method in methods}
+    for record in records:  # by method, seed and budget
+        curves[record["method"]].setdefault(record["seed"], {})[record["budget"]] = record["miou"]
     # A curve that lacks budgets so far would have an area of another width.
     areas = {
         m: {seed: area_under(c) for seed, c in curves[m].items() if len(c) == len(budgets)} for m in methods
     }
-    at = {b: {m: {s: c[b] for s, c in curves[m].items() if b in c} for m in methods} for b in budgets}
-    mistaken = {b: {m: _mistaken(results.selected, m, b) for m in methods} for b in budgets}
     return {
         "split": results.measured_on,
-        "full_supervision": summary(list(full.values())) if full else None,
+        "full_supervision": summary(full) if full else None,
         "target_miou": target,
         "theta0_prime": start,
         "known_pixels": results.known_pixels,
@@ -68,28 +70,9 @@ def analyse(results: StudyResults, baselines: Sequence[str] = ()) -> dict[str, A
     }
 
 
-def _values(records: Iterable[Record], method: str) -> dict[int, float]:
-    return {record["seed"]: record["miou"] for record in records if record["method"] == method}
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    stat = mean_std(values)
-    return stat.mean if stat else None
-
-
-def _curves(records: Sequence[Record], method: str) -> dict[int, dict[int, float]]:
-    """seed → budget → mIoU"""
-    curves: dict[int, dict[int, float]] = {}
-    for record in records:
-        if record["method"] == method:
-            curves.setdefault(record["seed"], {})[record["budget"]] = record["miou"]
-    return curves
-
-
-def _mistaken(selected: Sequence[Record], method: str, budget: int) -> dict[int, float]:
-    """seed → share of the labelled pixels that the segmenter had wrong when they were asked for"""
-    mine = [r for r in selected if (r["method"], r["budget"]) == (method, budget)]
-    return {r["seed"]: r["mistaken_share"] for r in mine}
+def _by_seed(records: Iterable[Record], field: str, **of: Any) -> dict[int, float]:
+    """seed → the field of its record that has the values `of`"""
+    return {r["seed"]: r[field] for r in records if all(r[name] == value for name, value in of.items())}
 
 
 def _compared(
@@ -98,12 +81,11 @@ def _compared(
     """`summary` of the method's values by seed, against each baseline, and its share of the way."""
     if not values[method]:
         return None
-    against = {
-        baseline: comparison(values[method], values[baseline]) for baseline in baselines if baseline != method
-    }
-    return summary(list(values[method].values())) | {
+    own = values[method]
+    others = [baseline for baseline in baselines if baseline != method]
+    return summary(list(own.values())) | {
         "share_of_way": _share(values, method),
-        "against": {baseline: found for baseline, found in against.items() if found},
+        "against": {name: found for name in others if (found := comparison(own, values[name]))},
     }
 
 
@@ -119,18 +101,18 @@ def _share(values: dict[str, dict[int, float]], method: str) -> float | None:
     if error is None or fmean(way) <= 2 * error:
         return None
     value, bottom, top = (fmean(each[seed] for seed in seeds) for each in three)
-    return share_of_way(value, bottom, top)
+    return (value - bottom) / (top - bottom)
 
 
 def _labels(records: Sequence[Record], method: str, budget: int, results: StudyResults) -> dict[str, Any]:
     """What was labelled, on average over seeds."""
-    mine = [r for r in records if (r["method"], r["budget"]) == (method, budget)]
-    pixels = _mean(record["labelled_pixels"] for record in mine) or 0.0
+    pixels = fmean(_by_seed(records, "labelled_pixels", method=method, budget=budget).values())
+    entropy = _by_seed(records, "selected_entropy", method=method, budget=budget)
     return {
         "labelled_pixels": pixels,
         "share_of_pool_pixels": pixels / results.pool_pixels,
         "total_labelled_pixels": results.known_pixels + pixels,
-        "selected_entropy": summary([record["selected_entropy"] for record in mine]),
+        "selected_entropy": summary(list(entropy.values())),
     }
 
 
@@ -139,11 +121,11 @@ def _reached(
 ) -> dict[str, Any] | None:
     """Regions to the target, from θ0′ at 0: of the mean curve over the budgets that every seed has, and of
     each seed. null: not reached."""
-    if target is None or not curves:
+    if target is None:
         return None
     origin = {} if start is None else {0: start}
     shared = set.intersection(*(set(curve) for curve in curves.values()))
-    mean = {budget: _mean(curve[budget] for curve in curves.values()) or 0.0 for budget in shared}
+    mean = {budget: fmean(curve[budget] for curve in curves.values()) for budget in shared}
     return {
         "of_mean": regions_to_reach(target, origin | mean),
         "by_seed": {str(s): regions_to_reach(target, origin | c) for s, c in sorted(curves.items())},

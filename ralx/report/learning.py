@@ -1,7 +1,7 @@
 """Pictures of the agent's learning: its curves over episodes, and where the time goes."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -23,7 +23,11 @@ def learning_curves(run: Run) -> Figure | None:
     panels = figure.subplots(2, 3)
     episodes = whole_episodes(run.steps)
     final = [(seed, episode, steps[-1]["miou"] * 100) for (seed, episode), steps in episodes.items()]
-    _curve(panels[0, 0], _returns(episodes), "Episode return", "sum of rewards")
+    returns = [
+        (seed, episode, math.fsum(step["reward"] for step in steps))
+        for (seed, episode), steps in episodes.items()
+    ]
+    _curve(panels[0, 0], returns, "Episode return", "sum of rewards")
     _curve(panels[0, 1], final, "Reward-set mIoU after the episode", "mIoU [%]")
     _mark_kept(panels[0, 1], episodes)
     _within_episode(panels[0, 2], list(episodes.values()))
@@ -41,13 +45,6 @@ Point = tuple[int, float, float]  # seed, x, value
 
 def _whole_numbers() -> MaxNLocator:
     return MaxNLocator(6, integer=True, steps=[1, 2, 5, 10])
-
-
-def _returns(episodes: Mapping[tuple[int, int], list[Record]]) -> list[Point]:
-    return [
-        (seed, episode, math.fsum(step["reward"] for step in steps))
-        for (seed, episode), steps in episodes.items()
-    ]
 
 
 def whole_episodes(steps: Sequence[Record]) -> dict[tuple[int, int], list[Record]]:
@@ -74,9 +71,7 @@ def _by_step(steps: Sequence[Record], name: str) -> list[Point]:
 def _curve(axes: Axes, points: Sequence[Point], title: str, label: str, smooth: bool = True) -> None:
     """A pale line for each seed, and over them the seeds' mean, smoothed over a tenth of the points."""
     colour = METHODS["ralis"].colour
-    axes.set_title(title)
-    axes.set_xlabel("episode")
-    axes.set_ylabel(label)
+    axes.set(title=title, xlabel="episode", ylabel=label)
     if not points:
         axes.text(
             0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", va="center", color="#666666"
@@ -86,11 +81,8 @@ def _curve(axes: Axes, points: Sequence[Point], title: str, label: str, smooth: 
     for seed in sorted({seed for seed, _, _ in points}):
         line = sorted((x, value) for owner, x, value in points if owner == seed)
         axes.plot([x for x, _ in line], [value for _, value in line], color=colour, alpha=alpha, lw=1.0)
-    by_x: dict[float, list[float]] = {}
-    for _, x, value in points:
-        by_x.setdefault(x, []).append(value)
-    xs = sorted(by_x)
-    means = np.array([np.mean(by_x[x]) for x in xs])
+    xs, place = np.unique([x for _, x, _ in points], return_inverse=True)
+    means = np.bincount(place, [value for _, _, value in points]) / np.bincount(place)
     bold = running_mean(means, len(means) // 10) if smooth else means
     axes.plot(xs, bold, color="white", lw=4.0)  # sets the mean apart from the seeds
     axes.plot(xs, bold, color=colour, lw=2.0)
@@ -113,16 +105,8 @@ def _mark_kept(axes: Axes, episodes: Mapping[tuple[int, int], list[Record]]) -> 
         own = [step for step in last if step["seed"] == seed]
         played = [step for step in own if step["epsilon"] <= MOSTLY_GREEDY] or own[-1:]
         kept.append(max(played, key=lambda step: (step["miou"], -step["episode"])))
-    axes.plot(
-        [step["episode"] for step in kept],
-        [step["miou"] * 100 for step in kept],
-        ls="",
-        marker="*",
-        ms=12,
-        color=INK,
-        mec="white",
-        label="kept policy",
-    )
+    place, value = [step["episode"] for step in kept], [step["miou"] * 100 for step in kept]
+    axes.plot(place, value, ls="", marker="*", ms=12, color=INK, mec="white", label="kept policy")
     axes.legend(loc="best", handletextpad=0.2)
 
 
@@ -141,26 +125,20 @@ def _within_episode(axes: Axes, episodes: list[list[Record]]) -> None:
         label = f"{part[0][0]['episode']} to {part[-1][0]['episode']}"
         axes.plot(place, mean, color=colour, lw=2.0, label=label)
         axes.fill_between(place, mean - std, mean + std, color=colour, alpha=PALE, lw=0)
-    axes.set_title("Reward-set mIoU within an episode")
-    axes.set_xlabel("step")
-    axes.set_ylabel("mIoU [%]")
+    axes.set(title="Reward-set mIoU within an episode", xlabel="step", ylabel="mIoU [%]")
     axes.legend(loc="lower right", title="episodes")
 
 
+# forward, which is part of several, then the others as a step runs them
 _PHASES = ("forward", "state", "candidates", "select", "train", "reward", "learn")
 _PHASE_COLOURS = ("#0072B2", "#56B4E9", "#009E73", "#F0E442", "#D55E00", "#E69F00", "#CC79A7", "#999999")
-
-
-def phases_of(steps: Iterable[Record]) -> list[str]:
-    """The phases that occur: forward, which is part of several, then the others as a step runs them."""
-    found = dict.fromkeys(phase for step in steps for phase in step["seconds"])
-    return [phase for phase in _PHASES if phase in found] + [phase for phase in found if phase not in _PHASES]
 
 
 @plain_text
 def step_seconds(run: Run) -> Figure | None:
     """Left: mean seconds of a learning step by phase. Right: the same along an episode's steps, stacked."""
-    phases = phases_of(run.steps)
+    found = dict.fromkeys(phase for step in run.steps for phase in step["seconds"])
+    phases = [name for name in _PHASES if name in found] + [name for name in found if name not in _PHASES]
     if not phases:
         return None
     seconds = np.array([[step["seconds"].get(phase, 0.0) for phase in phases] for step in run.steps])
@@ -178,8 +156,7 @@ def step_seconds(run: Run) -> Figure | None:
     left.set_xlim(right=max(mean.max(), 1e-9) * 1.4)
     left.grid(axis="y", visible=False)
     left.tick_params(axis="y", length=0)
-    left.set_xlabel("seconds")
-    left.set_title(f"Mean of {len(run.steps):,} steps: {seconds_text(total)} a step")
+    left.set(xlabel="seconds", title=f"Mean of {len(run.steps):,} steps: {seconds_text(total)} a step")
     numbers = np.array([step["step"] for step in run.steps])
     places = np.unique(numbers)
     stacked = np.array([seconds[numbers == place].mean(0) for place in places])
@@ -189,9 +166,7 @@ def step_seconds(run: Run) -> Figure | None:
         base += stacked[:, column]
     right.grid(axis="x", visible=False)
     right.xaxis.set_major_locator(_whole_numbers())
-    right.set_xlabel("step of the episode")
-    right.set_ylabel("seconds")
-    right.set_title("Over an episode")
+    right.set(xlabel="step of the episode", ylabel="seconds", title="Over an episode")
     return figure
 
 

@@ -1,5 +1,6 @@
 """The report's page: captions and tables around the pictures, as one HTML file without scripts or network."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -8,23 +9,10 @@ from matplotlib.figure import Figure
 from ralx.agent.policy_file import MOSTLY_GREEDY
 from ralx.report.comparison import miou_vs_budget, per_class_iou, selected_classes
 from ralx.report.learning import learning_curves, step_seconds
-from ralx.report.records import Record, Run
+from ralx.report.records import Run
 from ralx.report.regions import selections
-from ralx.report.statistics import (
-    REFERENCES,
-    TARGET_SHARE,
-    TARGET_TEXT,
-    Stat,
-    budgets_of,
-    class_share,
-    classes_of,
-    compared_budget,
-    methods_of,
-    miou_of,
-    seeds_text,
-    stat_of,
-)
-from ralx.report.tables import ENTROPY, MIOU, Cell, Quantity, Row, Table, budget_rows, iou_table, method_rows
+from ralx.report.statistics import TARGET_TEXT, compared_budget, methods_of, seeds_text
+from ralx.report.tables import Table, iou_table, miou_tables, selected_tables
 
 
 class Section(NamedTuple):
@@ -58,9 +46,7 @@ def render_page(run: Run, sections: Sequence[Section]) -> str:
         "selections/": run.selections,
     }
     return environment.get_template("page.html.j2").render(
-        title=" · ".join(
-            ["ralx report", *(str(run.config[key]) for key in ("dataset",) if key in run.config)]
-        ),
+        title="ralx report" + (f" · {run.config['dataset']}" if "dataset" in run.config else ""),
         headline=_headline(run),
         missing=[name for name, part in parts.items() if not part],
         sections=sections,
@@ -84,13 +70,14 @@ def _headline(run: Run) -> str:
 
 def sections_of(run: Run, pictures: Any | None) -> list[Section]:
     """What the page shows of the run, drawn on the images of `pictures` where they are given."""
+    pool_pixels = None if pictures is None else len(pictures) * math.prod(pictures.image_size)
     spread = seeds_text(run.results) if run.results else ""
     budget = f"{compared_budget(run.results):,}" if run.results else ""
     return [
         Section(
             "mIoU against budget",
             "miou_vs_budget.png",
-            miou_vs_budget(run, _pool_pixels(pictures)),
+            miou_vs_budget(run, pool_pixels),
             f"Test mIoU after training on the regions that each method had labelled ({spread}). All "
             "methods start from θ0′ (dotted); the solid line is full supervision, the dashed one "
             f"{TARGET_TEXT} of it. Here and below, ± is the sample standard deviation over seeds.",
@@ -141,79 +128,3 @@ def sections_of(run: Run, pictures: Any | None) -> list[Section]:
             "steps.jsonl",
         ),
     ]
-
-
-def _pool_pixels(pictures: Any | None) -> int | None:
-    if pictures is None:
-        return None
-    height, width = pictures.image_size
-    return len(pictures) * height * width
-
-
-# --- tables -----------------------------------------------------------------------------------------------
-
-
-def miou_tables(run: Run) -> list[Table]:
-    """mIoU by budget and method, who reaches 96 % of full supervision when, then the reference networks."""
-    tables = []
-    full = stat_of(run.references, miou_of, "full_supervision")
-    if run.results:
-        methods, rows = methods_of(run.results), [budget_rows(run.results, MIOU)]
-        if full:
-            target = full.mean * TARGET_SHARE
-            reached = [first_budget_reaching(run.results, method, target) for method in methods]
-            cells = [Cell("–" if budget is None else f"{budget:,}") for budget in reached]
-            rows.append([Row([f"first to reach {TARGET_TEXT} of full supervision"], cells)])
-        tables.append(Table(f"Test mIoU [%], {seeds_text(run.results)}", ["regions"], methods, rows))
-    marks = {label: stat_of(run.references, miou_of, name) for name, label in REFERENCES.items()}
-    if full:
-        marks[f"{TARGET_TEXT} of full supervision"] = Stat(full.mean * TARGET_SHARE, None)
-    if any(marks.values()):
-        networks = [Row([label], [MIOU.cell(stat)]) for label, stat in marks.items() if stat]
-        caption = f"Reference networks, {seeds_text(run.references)}"
-        tables.append(Table(caption, ["network"], ["test mIoU [%]"], [networks]))
-    return tables
-
-
-def first_budget_reaching(results: Sequence[Record], method: str, target: float) -> int | None:
-    """The smallest evaluated budget at which the method's mean mIoU is at least `target`."""
-    for budget in budgets_of(results):
-        stat = stat_of(results, miou_of, method, budget)
-        if stat and stat.mean >= target:
-            return budget
-    return None
-
-
-def selected_tables(run: Run) -> list[Table]:
-    """Entropy of the selected classes by budget and method, how much of the selected pixels the segmenter had
-    wrong, and the shares of the classes at the budget of the picture."""
-    if not run.results:
-        return []
-    tables = [_by_budget("Entropy of the selected classes [nats]", run.results, ENTROPY)]
-    mistaken = {
-        (selection["method"], selection["seed"]): selection["mistaken_pixels"]
-        for selection in run.selections
-        if "mistaken_pixels" in selection
-    }
-    told = [r for r in run.results if (r["method"], r["seed"]) in mistaken and r.get("labelled_pixels")]
-
-    def mistaken_share(record: Record) -> float:
-        pixels = mistaken[record["method"], record["seed"]][: record["budget"]]
-        return sum(pixels) / record["labelled_pixels"]
-
-    if told:
-        caption = "Selected pixels that the segmenter had wrong when it asked [%]"
-        tables.append(_by_budget(caption, told, Quantity("mistaken", mistaken_share)))
-    budget = compared_budget(run.results)
-    caption = f"Share of the selected pixels by class [%] at {budget:,} regions, {seeds_text(run.results)}"
-    classes = classes_of(run.results)
-    shares = [
-        Quantity(name, class_share(index), digits=2, ranked=False) for index, name in enumerate(classes)
-    ]
-    rows = [Row(labels[1:], cells) for labels, cells in method_rows(run.results, shares, budget)]
-    return [*tables, Table(caption, ["method"], classes, [rows], wide=True)]
-
-
-def _by_budget(caption: str, results: Sequence[Record], quantity: Quantity) -> Table:
-    caption = f"{caption}, {seeds_text(results)}"
-    return Table(caption, ["regions"], methods_of(results), [budget_rows(results, quantity)])

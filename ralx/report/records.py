@@ -1,7 +1,8 @@
 """The records of a run: what each file of results holds, read and checked. What is malformed is refused."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -57,14 +58,6 @@ def _is_fraction(value: Any) -> bool:
     return _is_number(value) and -1e-6 <= value <= 1 + 1e-6
 
 
-def _is_list_of(value: Any, holds: Callable[[Any], bool]) -> bool:
-    return isinstance(value, list) and all(holds(item) for item in value)
-
-
-def _is_map_of(value: Any, holds: Callable[[Any], bool]) -> bool:
-    return isinstance(value, dict) and all(holds(item) for item in value.values())
-
-
 def _is_region(value: Any) -> bool:
     return (
         isinstance(value, list)
@@ -74,101 +67,58 @@ def _is_region(value: Any) -> bool:
     )
 
 
+def _list_of(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(holds, value))
+
+
+def _map_to(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and all(map(holds, value.values()))
+
+
+def _or_null(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or holds(value)
+
+
 # What a field must be, in words and as a test.
-_COUNT = ("an integer of at least 0", _is_count)
-_NUMBER = ("a finite number", _is_number)
-_NUMBER_OR_NULL = ("a finite number or null", lambda value: value is None or _is_number(value))
-_FRACTION = ("a number in 0..1", _is_fraction)
-_NAME = ("a string", lambda value: isinstance(value, str))
-_CLASS_IOU = (
-    "a map from class to a number in 0..1 or null",
-    lambda value: _is_map_of(value, lambda item: item is None or _is_fraction(item)),
-)
-_FRACTIONS = ("a list of numbers in 0..1", lambda value: _is_list_of(value, _is_fraction))
-_SECONDS = (
-    "a map from phase to a number of at least 0",
-    lambda value: _is_map_of(value, lambda item: _is_number(item) and item >= 0),
-)
-_REGION_SIZE = (
-    "two positive integers",
-    lambda value: _is_list_of(value, lambda item: _is_count(item) and item > 0) and len(value) == 2,
-)
-_COUNTS = ("a list of integers of at least 0", lambda value: _is_list_of(value, _is_count))
-_REGIONS = ('a list of ["image name", row, column]', lambda value: _is_list_of(value, _is_region))
-
-_Fields = Mapping[str, tuple[str, Callable[[Any], bool]]]
-
-_STEP: _Fields = {
-    "seed": _COUNT,
-    "episode": _COUNT,
-    "step": _COUNT,
-    "epsilon": _NUMBER,
-    "reward": _NUMBER,
-    "miou": _FRACTION,
-    "td_loss": _NUMBER_OR_NULL,
-    "q_mean": _NUMBER_OR_NULL,
-    "seconds": _SECONDS,
-}
-_REFERENCE: _Fields = {"method": _NAME, "seed": _COUNT, "miou": _FRACTION, "iou": _CLASS_IOU}
-_RESULT: _Fields = {
-    "method": _NAME,
-    "budget": _COUNT,
-    "seed": _COUNT,
-    "miou": _FRACTION,
-    "iou": _CLASS_IOU,
-    "selected_class_fraction": _FRACTIONS,
-    "selected_entropy": _NUMBER,
-}
-_SELECTION: _Fields = {
-    "method": _NAME,
-    "seed": _COUNT,
-    "region_size": _REGION_SIZE,
-    "budgets": _COUNTS,
-    "regions": _REGIONS,
+_RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    **dict.fromkeys(("seed", "episode", "step", "budget"), ("an integer of at least 0", _is_count)),
+    **dict.fromkeys(("epsilon", "reward", "selected_entropy"), ("a finite number", _is_number)),
+    **dict.fromkeys(("td_loss", "q_mean"), ("a finite number or null", _or_null(_is_number))),
+    **dict.fromkeys(
+        ("budgets", "mistaken_pixels"), ("a list of integers of at least 0", _list_of(_is_count))
+    ),
+    "method": ("a string", lambda value: isinstance(value, str)),
+    "miou": ("a number in 0..1", _is_fraction),
+    "iou": ("a map from class to a number in 0..1 or null", _map_to(_or_null(_is_fraction))),
+    "selected_class_fraction": ("a list of numbers in 0..1", _list_of(_is_fraction)),
+    "seconds": (
+        "a map from phase to a number of at least 0",
+        _map_to(lambda item: _is_number(item) and item >= 0),
+    ),
+    "region_size": (
+        "two positive integers",
+        lambda value: _list_of(_is_count)(value) and len(value) == 2 and all(value),
+    ),
+    "regions": ('a list of ["image name", row, column]', _list_of(_is_region)),
 }
 
-# What each file of records holds, and by what its records differ.
-RECORD_FILES: Mapping[str, tuple[_Fields, tuple[str, ...]]] = {
-    "results.json": (_RESULT, ("method", "budget", "seed")),
-    "reference.json": (_REFERENCE, ("method", "seed")),
-}
+_STEP = ("seed", "episode", "step", "epsilon", "reward", "miou", "td_loss", "q_mean", "seconds")
+_REFERENCE = ("method", "seed", "miou", "iou")
+_RESULT = ("method", "budget", "seed", "miou", "iou", "selected_class_fraction", "selected_entropy")
+_SELECTION = ("method", "seed", "region_size", "budgets", "regions")
 
 
-def check_records(records: Any, path: Path) -> list[Record]:
-    """`records`, if they are as the file `path`, one of `RECORD_FILES`, must hold them. ValueError names the
-    record and what is wrong with it."""
-    fields, keys = RECORD_FILES[path.name]
-    if not isinstance(records, list):
-        raise ValueError(f"{path}: must be a JSON list of records, got {_short(records)}")
-    for number, record in enumerate(records, 1):
-        _check(record, fields, f"{path}, record {number}")
-    _check_unique(records, keys, path)
-    _check_classes(records, path)
-    return records
-
-
-def check_step(step: Any, where: str) -> Record:
-    """`step`, if it is as a line of steps.jsonl must be."""
-    _check(step, _STEP, where)
-    return step
-
-
-def check_selection(selection: Any, path: Path) -> Record:
-    """`selection`, if it is as a file of selections/ must be."""
-    _check(selection, _SELECTION, str(path))
-    if "mistaken_pixels" in selection:
-        _check(selection, {"mistaken_pixels": _COUNTS}, str(path))
-    return selection
-
-
-def _check(record: Any, fields: _Fields, where: str) -> None:
+def _check(record: Any, fields: Sequence[str], where: str) -> Record:
+    """`record`, if it is an object whose `fields` are as they must be."""
     if not isinstance(record, dict):
         raise ValueError(f"{where}: must be a JSON object, got {_short(record)}")
-    for name, (rule, holds) in fields.items():
+    for name in fields:
+        rule, holds = _RULES[name]
         if name not in record:
             raise ValueError(f"{where}: {name} is missing")
         if not holds(record[name]):
             raise ValueError(f"{where}: {name} must be {rule}, got {_short(record[name])}")
+    return record
 
 
 def _check_unique(records: Sequence[Record], keys: Sequence[str], path: Path) -> None:
@@ -210,13 +160,14 @@ def read_run(run_dir: Path) -> Run:
     """Reads the run's JSON files. A missing file leaves its part empty; a malformed one raises ValueError."""
     if not run_dir.is_dir():
         raise ValueError(f"run_dir must be the folder of a run, got {run_dir}, which is not a folder")
+    config = run_dir / "config.json"
     return Run(
-        config=_read_config(run_dir / "config.json"),
-        steps=read_steps(run_dir / "steps.jsonl"),
-        results=_read_records(run_dir / "results.json"),
-        references=_read_records(run_dir / "reference.json"),
+        config=_check(_read_json(config), (), str(config)) if config.exists() else {},
+        steps=_read_steps(run_dir / "steps.jsonl"),
+        results=_read_records(run_dir / "results.json", _RESULT, ("method", "budget", "seed")),
+        references=_read_records(run_dir / "reference.json", _REFERENCE, ("method", "seed")),
         selections=[
-            check_selection(_parse(_read_text(path), path), path)
+            _read_selection(path)
             for path in sorted((run_dir / "selections").glob("*.json"))
             if not path.name.startswith(".")
         ],
@@ -258,14 +209,6 @@ def _parse(text: str, path: Path, first_line: int = 1) -> Any:
         raise ValueError(f"{path}, line {first_line}: {error}") from error
 
 
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
 def _read_text(path: Path) -> str:
     try:
         return read_bytes(path).decode()
@@ -273,27 +216,37 @@ def _read_text(path: Path) -> str:
         raise ValueError(f"{path}: must be UTF-8 text, got other bytes at offset {error.start}") from error
 
 
-def _read_config(path: Path) -> Record:
-    if not path.exists():
-        return {}
-    config = _parse(_read_text(path), path)
-    _check(config, {}, str(path))
-    return config
+def _read_json(path: Path) -> Any:
+    return _parse(_read_text(path), path)
 
 
-def read_steps(path: Path) -> list[Record]:
-    """The lines of steps.jsonl, none where the file is missing; a last one that a kill cut short is left out.
-    ValueError names a malformed line."""
+def _read_steps(path: Path) -> list[Record]:
     if not path.exists():
         return []
     *lines, unfinished = _read_text(path).split("\n")
-    if unfinished and _is_json(unfinished):  # else a kill cut the line short: no step of the run
+    with suppress(ValueError, RecursionError):  # a kill cut the line short: no step of the run
+        json.loads(unfinished)
         lines.append(unfinished)
-    steps = []
-    for number, line in enumerate(lines, 1):
-        steps.append(check_step(_parse(line, path, number), f"{path}, line {number}"))
-    return steps
+    return [
+        _check(_parse(line, path, number), _STEP, f"{path}, line {number}")
+        for number, line in enumerate(lines, 1)
+    ]
 
 
-def _read_records(path: Path) -> list[Record]:
-    return check_records(_parse(_read_text(path), path), path) if path.exists() else []
+def _read_records(path: Path, fields: Sequence[str], keys: Sequence[str]) -> list[Record]:
+    """The records of a file, which differ by their `keys`."""
+    if not path.exists():
+        return []
+    records = _read_json(path)
+    if not isinstance(records, list):
+        raise ValueError(f"{path}: must be a JSON list of records, got {_short(records)}")
+    for number, record in enumerate(records, 1):
+        _check(record, fields, f"{path}, record {number}")
+    _check_unique(records, keys, path)
+    _check_classes(records, path)
+    return records
+
+
+def _read_selection(path: Path) -> Record:
+    selection = _check(_read_json(path), _SELECTION, str(path))
+    return _check(selection, [name for name in ("mistaken_pixels",) if name in selection], str(path))

@@ -1,5 +1,6 @@
 """The picture of chosen regions: drawn on images, with the ground truth that they reveal."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -27,7 +28,11 @@ def selections(run: Run, pictures: Any, count: int = 3) -> Figure | None:
     names = shown_images(next(iter(chosen.values())), count)
     if not names:
         return None
-    photos, labels = read_pictures(pictures, names)
+    import torch  # only the pictures need it
+
+    places = [pictures.names.index(name) for name in names]
+    images, labels = (part.cpu().numpy() for part in pictures.batch(torch.tensor(places, device="cpu")))
+    photos = images.transpose(0, 2, 3, 1)
     palette = class_palette(pictures)
     height, width = labels.shape[1:]
     cell = 2.7
@@ -47,7 +52,9 @@ def selections(run: Run, pictures: Any, count: int = 3) -> Figure | None:
     for row, name in enumerate(names):
         _write_beside(grid[2 * row, 0], name)
     for panel in grid.flat:
-        _bare(panel)
+        panel.set(xticks=[], yticks=[])
+        panel.grid(visible=False)
+        panel.spines[:].set_visible(False)
     handles = _class_handles(pictures.classes, palette, present)
     columns = max(1, 2 * len(chosen) - 1)
     draw_legend(figure, handles, loc="outside lower center", ncols=columns, fontsize=9)
@@ -56,24 +63,19 @@ def selections(run: Run, pictures: Any, count: int = 3) -> Figure | None:
 
 def first_selections(run: Run) -> dict[str, Record]:
     """method → its selection cut to the smallest budget, of the lowest seed that most methods have."""
-    methods_by_seed: dict[int, set[str]] = {}
-    for selection in run.selections:
-        methods_by_seed.setdefault(selection["seed"], set()).add(selection["method"])
-    seed = min(methods_by_seed, key=lambda seed: (-len(methods_by_seed[seed]), seed))
+    methods = Counter(seed for seed, _ in {(each["seed"], each["method"]) for each in run.selections})
+    seed = min(methods, key=lambda seed: (-methods[seed], seed))
     by_method = {selection["method"]: selection for selection in run.selections if selection["seed"] == seed}
-    chosen = {}
-    for method in methods_of(by_method.values()):
-        selection = by_method[method]
-        budget = min(selection["budgets"], default=len(selection["regions"]))
-        chosen[method] = {**selection, "regions": selection["regions"][:budget]}
-    return chosen
+    chosen = [by_method[method] for method in methods_of(by_method.values())]
+    return {
+        each["method"]: each | {"regions": each["regions"][: min(each["budgets"], default=None)]}
+        for each in chosen
+    }
 
 
 def shown_images(selection: Record, count: int) -> list[str]:
     """The names of the images with most chosen regions; ties by name."""
-    regions: dict[str, int] = {}
-    for name, _, _ in selection["regions"]:
-        regions[name] = regions.get(name, 0) + 1
+    regions = Counter(name for name, _, _ in selection["regions"])
     return sorted(regions, key=lambda name: (-regions[name], name))[:count]
 
 
@@ -99,15 +101,6 @@ def box_mask(boxes: Iterable[tuple[int, int, int, int]], size: tuple[int, int]) 
     for top, left, height, width in boxes:
         mask[top : top + height, left : left + width] = True
     return mask
-
-
-def read_pictures(pictures: Any, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """images uint8 [n,H,W,3] and labels uint8 [n,H,W] of the named images."""
-    import torch  # only the pictures need it
-
-    place = {name: index for index, name in enumerate(pictures.names)}
-    images, labels = pictures.batch(torch.tensor([place[name] for name in names], device="cpu"))
-    return images.cpu().numpy().transpose(0, 2, 3, 1), labels.cpu().numpy()
 
 
 def class_palette(pictures: Any) -> np.ndarray:
@@ -150,14 +143,6 @@ def _write_beside(axes: Axes, name: str) -> None:
         text, (-0.03, 0.0), xycoords="axes fraction", rotation=90, ha="right", va="center", fontsize=8
     )
     written.set_in_layout(False)
-
-
-def _bare(axes: Axes) -> None:
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.grid(visible=False)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
 
 
 def _class_handles(classes: Sequence[str], palette: np.ndarray, present: set[int]) -> list[Patch]:

@@ -7,6 +7,7 @@ pairs the seeds that both have.
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
+from operator import itemgetter
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
@@ -43,8 +44,8 @@ def summary(values: Sequence[float]) -> dict[str, Any]:
     """n, mean, sample standard deviation, and the bootstrap interval of the mean; of a single value neither
     spread nor interval."""
     low, high = bootstrap_interval(values) if len(values) > 1 else (None, None)
-    mean, std = fmean(values), stdev(values) if len(values) > 1 else None
-    return {"n": len(values), "mean": mean, "std": std, "low": low, "high": high}
+    std = stdev(values) if len(values) > 1 else None
+    return {"n": len(values), "mean": fmean(values), "std": std, "low": low, "high": high}
 
 
 def comparison(values: Values, baseline: Values) -> dict[str, Any] | None:
@@ -115,12 +116,6 @@ def regions_to_reach(target: float, curve: Curve) -> float | None:
     return None
 
 
-def share_of_way(value: float, bottom: float, top: float) -> float | None:
-    """How far `value` is from `bottom`, 0, to `top`, 1; below 0 and above 1 if it lies there. None where the
-    top isn't above the bottom."""
-    return (value - bottom) / (top - bottom) if top > bottom else None
-
-
 def methods_of(records: Iterable[Record]) -> list[str]:
     """The methods that occur, in the order in which they are shown."""
     found = {record["method"] for record in records}
@@ -129,10 +124,6 @@ def methods_of(records: Iterable[Record]) -> list[str]:
 
 def budgets_of(results: Iterable[Record]) -> list[int]:
     return sorted({record["budget"] for record in results})
-
-
-def seeds_of(records: Iterable[Record]) -> list[int]:
-    return sorted({record["seed"] for record in records})
 
 
 def classes_of(records: Sequence[Record]) -> list[str]:
@@ -150,22 +141,8 @@ def stat_of(
     )
 
 
-def stats_of(
-    records: Sequence[Record],
-    values: Iterable[Callable[[Record], float | None]],
-    method: str,
-    budget: int | None = None,
-) -> list[Stat | None]:
-    """stat_of each value."""
-    return [stat_of(records, value, method, budget) for value in values]
-
-
-def miou_of(record: Record) -> float:
-    return record["miou"]
-
-
-def entropy_of(record: Record) -> float:
-    return record["selected_entropy"]
+miou_of = itemgetter("miou")
+entropy_of = itemgetter("selected_entropy")
 
 
 def class_iou(name: str) -> Callable[[Record], float | None]:
@@ -174,14 +151,6 @@ def class_iou(name: str) -> Callable[[Record], float | None]:
 
 def class_share(index: int) -> Callable[[Record], float]:
     return lambda record: record["selected_class_fraction"][index]
-
-
-def best_of(stats: Mapping[str, Stat | None], scale: float = 100.0, digits: int = 1) -> set[str]:
-    """The names whose mean, as shown, is highest: equal figures share it. Empty for fewer than two names."""
-    shown = {name: round(stat.mean * scale, digits) for name, stat in stats.items() if stat is not None}
-    if len(shown) < 2:
-        return set()
-    return {name for name, value in shown.items() if value == max(shown.values())}
 
 
 def compared_budget(results: Sequence[Record]) -> int:
@@ -195,5 +164,5 @@ def methods_at(results: Sequence[Record], budget: int) -> list[str]:
 
 def seeds_text(records: Sequence[Record]) -> str:
     """Says over what a mean ± std runs."""
-    count = len(seeds_of(records))
+    count = len({record["seed"] for record in records})
     return "one seed" if count == 1 else f"mean ± std over {count} seeds"

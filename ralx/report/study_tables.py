@@ -4,7 +4,7 @@ from typing import Any
 
 from ralx.report.records import StudyResults
 from ralx.report.statistics import TARGET_TEXT, Stat, budgets_of, class_share, seeds_text
-from ralx.report.tables import ENTROPY, MIOU, Cell, Quantity, Row, Table, method_rows
+from ralx.report.tables import ENTROPY, MIOU, MISTAKEN, Cell, Quantity, Row, Table, method_rows
 
 MEASURED_ON = {"test": "test", "validation": "D_R"}  # as pictures and tables say it
 
@@ -66,7 +66,7 @@ def selected_table(results: StudyResults) -> Table:
     """A row per budget and method: what was selected (Fig. 3)."""
     quantities = [
         ENTROPY,
-        Quantity("mistaken pixels", lambda record: record["mistaken_share"]),
+        MISTAKEN,
         *(Quantity(name, class_share(index)) for index, name in enumerate(results.classes)),
     ]
     records = results.selected

@@ -1,10 +1,10 @@
 """How the report's pictures look: colours, markers, matplotlib's settings, and how names are written."""
 
-import functools
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, ParamSpec, TypeVar
+from itertools import cycle
+from typing import Any
 
 import matplotlib.style
 from matplotlib.artist import Artist
@@ -13,9 +13,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ralx.acquisition.methods import METHODS
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 OTHER_COLOURS = ("#CC79A7", "#0072B2", "#009E73", "#E69F00", "#56B4E9", "#8B5A2B", "#7A5FA0", "#B22222")
 OTHER_MARKERS = ("v", "o", "s", "^", "D", "P", "X", "<", ">", "p", "h")
@@ -53,15 +50,8 @@ def in_style() -> AbstractContextManager[None]:
     return matplotlib.style.context(STYLE, after_reset=True)
 
 
-def plain_text(draw: Callable[P, T]) -> Callable[P, T]:
-    """`draw`, which takes no name for a formula, whatever matplotlib's settings are where it is called."""
-
-    @functools.wraps(draw)
-    def plainly(*args: P.args, **kwargs: P.kwargs) -> T:
-        with matplotlib.style.context(PLAIN_TEXT):
-            return draw(*args, **kwargs)
-
-    return plainly
+# A decorator: what it decorates takes no name for a formula, whatever matplotlib's settings are there.
+plain_text = matplotlib.style.context(PLAIN_TEXT)
 
 
 def on_one_line(name: str) -> str:
@@ -82,23 +72,17 @@ def draw_legend(owner: Figure | Axes, handles: Sequence[Artist], **options: Any)
     """A legend of all `handles`: matplotlib by itself may leave out names that begin with an underscore."""
     names = [str(handle.get_label()) for handle in handles]
     legend = owner.legend(handles=handles, labels=[f"\u200b{name}" for name in names], **options)
-    for text, handle, name in zip(legend.get_texts(), legend.legend_handles, names, strict=True):
+    for text, name in zip(legend.get_texts(), names, strict=True):
         text.set_text(name)
-        assert handle is not None  # each artist given has one
-        handle.set_label(name)
 
 
 def method_styles(methods: Iterable[str]) -> dict[str, tuple[str, str]]:
     """Colour and marker of each method, the same in every picture; of other names by their place."""
-    styles, others = {}, 0
-    for name in methods:
-        if name in METHODS:
-            styles[name] = METHODS[name].colour, METHODS[name].marker
-        else:
-            colours, markers = len(OTHER_COLOURS), len(OTHER_MARKERS)
-            styles[name] = OTHER_COLOURS[others % colours], OTHER_MARKERS[others % markers]
-            others += 1
-    return styles
+    others = zip(cycle(OTHER_COLOURS), cycle(OTHER_MARKERS), strict=False)
+    return {
+        name: (METHODS[name].colour, METHODS[name].marker) if name in METHODS else next(others)
+        for name in methods
+    }
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -106,7 +90,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def method_handles(methods: Iterable[str]) -> list[Line2D]:
-    handles = []
-    for method, (colour, marker) in method_styles(methods).items():
-        handles.append(Line2D([], [], color=colour, marker=marker, ls="", label=readable(method)))
-    return handles
+    return [
+        Line2D([], [], color=colour, marker=marker, ls="", label=readable(method))
+        for method, (colour, marker) in method_styles(methods).items()
+    ]

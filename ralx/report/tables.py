@@ -3,22 +3,24 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import NamedTuple
 
 from rich import box
 from rich.table import Table as TerminalTable
 from rich.text import Text
 
-from ralx.report.records import Record
+from ralx.report.records import Record, Run
 from ralx.report.statistics import (
     REFERENCES,
     TARGET_SHARE,
     TARGET_TEXT,
     Stat,
-    best_of,
     budgets_of,
     class_iou,
+    class_share,
     classes_of,
+    compared_budget,
     entropy_of,
     methods_at,
     methods_of,
@@ -103,22 +105,27 @@ class Quantity(NamedTuple):
     digits: int = 1
     ranked: bool = True  # a higher value is better
 
-    def cell(self, stat: Stat | None, *, best: bool = False) -> Cell:
+    def cell(self, stat: Stat | None) -> Cell:
         if stat is None:
             return Cell("–")
         mean, std = (
             "" if value is None else f"{value * self.scale:.{self.digits}f}"
             for value in (stat.mean, stat.std)
         )
-        return Cell(mean, std, best)
+        return Cell(mean, std)
 
     def cells(self, stats: dict[str, Stat | None]) -> dict[str, Cell]:
-        """By method; the best is marked."""
-        best = best_of(stats, self.scale, self.digits) if self.ranked else ()
-        return {method: self.cell(stat, best=method in best) for method, stat in stats.items()}
+        """By method; the best as they are shown are marked, unless there is only one."""
+        cells = {method: self.cell(stat) for method, stat in stats.items()}
+        shown = {method: float(cells[method].mean) for method, stat in stats.items() if stat}
+        if self.ranked and len(shown) > 1:
+            for method, value in shown.items():
+                cells[method] = cells[method]._replace(best=value == max(shown.values()))
+        return cells
 
 
 MIOU = Quantity("mIoU", miou_of)
+MISTAKEN = Quantity("mistaken pixels", itemgetter("mistaken_share"))
 ENTROPY = Quantity("entropy [nats]", entropy_of, scale=1.0, digits=2)
 
 
@@ -152,6 +159,68 @@ def iou_table(results: Sequence[Record], references: Sequence[Record]) -> Table:
     )
     caption = f"Test IoU by class [%], {seeds_text(results or references)}"
     return Table(caption, ["regions", "method"], [q.name for q in quantities], groups, wide=True)
+
+
+def miou_tables(run: Run) -> list[Table]:
+    """mIoU by budget and method, who reaches 96 % of full supervision when, then the reference networks."""
+    tables = []
+    full = stat_of(run.references, miou_of, "full_supervision")
+    if run.results:
+        methods, rows = methods_of(run.results), [budget_rows(run.results, MIOU)]
+        if full:
+            target = full.mean * TARGET_SHARE
+            reached = [first_budget_reaching(run.results, method, target) for method in methods]
+            cells = [Cell("–" if budget is None else f"{budget:,}") for budget in reached]
+            rows.append([Row([f"first to reach {TARGET_TEXT} of full supervision"], cells)])
+        tables.append(Table(f"Test mIoU [%], {seeds_text(run.results)}", ["regions"], methods, rows))
+    marks = {label: stat_of(run.references, miou_of, name) for name, label in REFERENCES.items()}
+    if full:
+        marks[f"{TARGET_TEXT} of full supervision"] = Stat(full.mean * TARGET_SHARE, None)
+    if any(marks.values()):
+        networks = [Row([label], [MIOU.cell(stat)]) for label, stat in marks.items() if stat]
+        caption = f"Reference networks, {seeds_text(run.references)}"
+        tables.append(Table(caption, ["network"], ["test mIoU [%]"], [networks]))
+    return tables
+
+
+def first_budget_reaching(results: Sequence[Record], method: str, target: float) -> int | None:
+    """The smallest evaluated budget at which the method's mean mIoU is at least `target`."""
+    stats = {budget: stat_of(results, miou_of, method, budget) for budget in budgets_of(results)}
+    return next((budget for budget, stat in stats.items() if stat and stat.mean >= target), None)
+
+
+def selected_tables(run: Run) -> list[Table]:
+    """Entropy of the selected classes by budget and method, how much of the selected pixels the segmenter had
+    wrong, and the shares of the classes at the budget of the picture."""
+    if not run.results:
+        return []
+    tables = [_by_budget("Entropy of the selected classes [nats]", run.results, ENTROPY)]
+    mistaken = {
+        (selection["method"], selection["seed"]): selection["mistaken_pixels"]
+        for selection in run.selections
+        if "mistaken_pixels" in selection
+    }
+    told = [
+        record | {"mistaken_share": sum(mistaken[key][: record["budget"]]) / record["labelled_pixels"]}
+        for record in run.results
+        if (key := (record["method"], record["seed"])) in mistaken and record.get("labelled_pixels")
+    ]
+    if told:
+        caption = "Selected pixels that the segmenter had wrong when it asked [%]"
+        tables.append(_by_budget(caption, told, MISTAKEN))
+    budget = compared_budget(run.results)
+    caption = f"Share of the selected pixels by class [%] at {budget:,} regions, {seeds_text(run.results)}"
+    classes = classes_of(run.results)
+    shares = [
+        Quantity(name, class_share(index), digits=2, ranked=False) for index, name in enumerate(classes)
+    ]
+    rows = [Row(labels[1:], cells) for labels, cells in method_rows(run.results, shares, budget)]
+    return [*tables, Table(caption, ["method"], classes, [rows], wide=True)]
+
+
+def _by_budget(caption: str, results: Sequence[Record], quantity: Quantity) -> Table:
+    caption = f"{caption}, {seeds_text(results)}"
+    return Table(caption, ["regions"], methods_of(results), [budget_rows(results, quantity)])
 
 
 def summary_table(results: Sequence[Record], references: Sequence[Record]) -> TerminalTable:

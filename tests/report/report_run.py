@@ -104,17 +104,10 @@ def lines(*records) -> str:
 def write_run(folder: Path) -> Path:
     """Writes every file that the report reads and returns the folder."""
     steps = [
-        step(
-            episode,
-            number,
-            0.3 + 0.02 * episode + 0.01 * number,
-            seed=seed,
-            td_loss=0.1,
-            q_mean=float(number),
-        )
+        step(episode, n, 0.3 + 0.02 * episode + 0.01 * n, seed=seed, td_loss=0.1, q_mean=float(n))
         for seed in range(2)
         for episode in range(8)
-        for number in range(5)
+        for n in range(5)
     ]
     regions = [[f"scene_{number // 12:03d}", number % 4, number % 6] for number in range(48)]
     (folder / "selections").mkdir(parents=True)

@@ -21,8 +21,8 @@ from report_run import (
 
 from ralx.acquisition.methods import METHODS
 from ralx.report.comparison import miou_vs_budget, per_class_iou, selected_classes
-from ralx.report.learning import learning_curves, running_mean, step_seconds, whole_episodes
-from ralx.report.regions import first_selections, paint, region_boxes, selections, shown_images
+from ralx.report.learning import learning_curves, running_mean, step_seconds
+from ralx.report.regions import paint, region_boxes, selections, shown_images
 from ralx.report.style import method_styles
 
 
@@ -65,8 +65,9 @@ def test_methods_keep_their_colours_in_every_picture():
     run = run_of(RESULTS, REFERENCES)
     expected = to_hex(labelled_lines(miou_vs_budget(run, None).axes[0])["ralis"].get_color())
     for figure in (per_class_iou(run), selected_classes(run)):
-        handles = {handle.get_label(): handle for handle in figure.legends[0].legend_handles}
-        assert to_hex(handles["ralis"].get_color()) == expected
+        (legend,) = figure.legends
+        names = [text.get_text() for text in legend.get_texts()]
+        assert to_hex(legend.legend_handles[names.index("ralis")].get_color()) == expected
 
 
 def test_per_class_picture_has_a_panel_for_each_budget():
@@ -98,21 +99,22 @@ def test_the_legend_has_names_that_begin_with_an_underscore():
 
 def test_learning_curves_sum_rewards_and_mark_the_kept_policy():
     steps = [
-        step(0, 0, 0.30, reward=1.0),
         step(0, 1, 0.32, reward=2.0, td_loss=0.5, q_mean=1.0),
+        step(0, 0, 0.30, reward=1.0),
+        step(0, 0, 0.25, reward=5.0, seed=1),  # whole, for this seed has none that is longer
         step(1, 0, 0.33, reward=3.0, td_loss=0.4, q_mean=2.0),
         step(1, 1, 0.40, reward=4.0, td_loss=0.3, q_mean=3.0),
         step(2, 0, 0.50, reward=9.0, td_loss=0.3, q_mean=3.0),  # cut off: no whole episode
     ]
     axes = learning_curves(run_of(steps=steps)).axes
-    assert axes[0].lines[0].get_xydata() == pytest.approx(np.array([[0, 3], [1, 7]]))
-    assert axes[1].lines[0].get_xydata() == pytest.approx(np.array([[0, 32], [1, 40]]))
-    assert labelled_lines(axes[1])["kept policy"].get_xydata() == pytest.approx(np.array([[1, 40]]))
-    assert axes[3].lines[0].get_xdata() == pytest.approx([0, 0.5, 1, 1.5, 2])
-    assert axes[4].lines[0].get_xydata() == pytest.approx(
-        np.array([[0.5, 0.5], [1, 0.4], [1.5, 0.3], [2, 0.3]])
-    )
-    assert len(axes[5].lines[0].get_xdata()) == 4
+    lines = [[line.get_xydata().tolist() for line in panel.lines] for panel in axes]
+    mean = [[0, 4], [1, 7]]
+    assert lines[0] == [[[0, 3], [1, 7]], [[0, 5]], mean, mean]
+    assert lines[1][:2] == [pytest.approx(np.array([[0, 32], [1, 40]])), [[0, 25]]]
+    assert labelled_lines(axes[1])["kept policy"].get_xydata().tolist() == [[1, 40], [0, 25]]
+    assert [x for x, _ in lines[3][0]] == [0, 0.5, 1, 1.5, 2]
+    assert lines[4][0] == [[0.5, 0.5], [1, 0.4], [1.5, 0.3], [2, 0.3]]
+    assert len(lines[5][0]) == 4
 
 
 @pytest.mark.parametrize(
@@ -127,22 +129,10 @@ def test_the_star_is_on_the_episode_whose_policy_is_kept(epsilons, kept):
     """The same cases as for the loop, which keeps it."""
     mious = [0.5, 0.3, 0.2]
     steps = [step(n, 0, mious[n], seed=4, epsilon=epsilons[n]) for n in range(3)]
-    star = labelled_lines(learning_curves(run_of(steps=steps)).axes[1])["kept policy"]
+    axes = learning_curves(run_of(steps=steps)).axes
+    star = labelled_lines(axes[1])["kept policy"]
     assert star.get_xydata() == pytest.approx(np.array([[kept, 100 * mious[kept]]]))
-
-
-def test_learning_curves_without_a_single_update():
-    axes = learning_curves(run_of(steps=[step(0, 0, 0.3)])).axes
-    assert [text.get_text() for text in axes[4].texts] == ["not recorded"]
-
-
-def test_whole_episodes_are_ordered_and_counted_per_seed():
-    steps = [step(0, 1, 0.2), step(0, 0, 0.1), step(1, 0, 0.3), step(0, 0, 0.4, seed=1)]
-    found = whole_episodes(steps)
-    assert {key: [each["miou"] for each in episode] for key, episode in found.items()} == {
-        (0, 0): [0.1, 0.2],
-        (1, 0): [0.4],
-    }
+    assert [text.get_text() for text in axes[4].texts] == ["not recorded"], "without a single update"
 
 
 def test_running_mean():
@@ -164,21 +154,6 @@ def test_step_seconds_show_mean_and_share_of_each_phase():
         "0.00 ms · 0.0 %",
     ]
     assert [bar.get_height() for bar in right.patches[2:4]] == pytest.approx([3, 1])
-
-
-def test_first_selections_take_the_smallest_budget_of_a_shared_seed():
-    regions = [["scene_000", 0, 0], ["scene_001", 0, 0], ["scene_002", 0, 0]]
-    run = run_of(
-        selections=[
-            selection("ralis", 0, regions),
-            selection("uniform", 1, regions, budgets=(3, 1)),
-            selection("ralis", 1, regions),
-        ]
-    )
-    chosen = first_selections(run)
-    assert list(chosen) == ["ralis", "uniform"]
-    assert {each["seed"] for each in chosen.values()} == {1}
-    assert [len(each["regions"]) for each in chosen.values()] == [2, 1]
 
 
 def test_shown_images_have_most_regions_and_ties_go_by_name():
@@ -203,13 +178,17 @@ def test_labels_show_only_inside_the_chosen_regions():
     assert len(set(painted[1, 1].tolist())) == 1 and painted[1, 1, 0] > 200  # grey and faded
 
 
-def test_selections_picture_has_a_column_for_each_method():
+def test_selections_picture_shows_the_smallest_budget_of_a_seed_that_the_methods_share():
     class Coloured(Pictures):
         palette = np.arange(3 * len(CLASSES), dtype=np.uint8).reshape(-1, 3)
 
-    regions = [["scene_003", 0, 0], ["scene_003", 3, 5], ["scene_001", 1, 1]]
+    regions = [["scene_001", 1, 1], ["scene_003", 0, 0], ["scene_003", 3, 5], ["scene_003", 0, 1]]
     run = run_of(
-        selections=[selection("uniform", 0, regions[2:], [1]), selection("ralis", 0, regions, [3])],
+        selections=[
+            selection("ralis", 0, [["scene_002", 0, 0]]),  # a seed that uniform has not
+            selection("uniform", 1, regions, budgets=(3, 1)),
+            selection("ralis", 1, regions, budgets=(3,)),
+        ]
     )
     figure = selections(run, Coloured(), count=1)
     photos, labels = figure.axes[:2], figure.axes[2:]

@@ -4,9 +4,8 @@ from report_run import REFERENCES, RESULTS, SELECTION, result, run_of
 from rich.console import Console
 
 from ralx.report import summary_table
-from ralx.report.page import selected_tables
-from ralx.report.statistics import mean_std
-from ralx.report.tables import ENTROPY, MIOU, Cell, Row, Table, iou_table
+from ralx.report.statistics import Stat
+from ralx.report.tables import MIOU, Cell, Row, Table, iou_table, selected_tables
 
 
 def shown(table: Table) -> list[list[str]]:
@@ -67,10 +66,10 @@ def test_summary_table_of_a_partial_run():
     assert "No results" in printed(summary_table([], []))
 
 
-def test_a_number_is_written_with_its_spread():
-    assert MIOU.cell(mean_std([0.5, 0.7])) == Cell("60.0", "14.1")
-    assert ENTROPY.cell(mean_std([0.5, 0.7])).text == "0.60 ± 0.14"
-    assert MIOU.cell(mean_std([0.5])).text == "50.0" and MIOU.cell(None).text == "–"
+def test_the_best_are_those_that_are_shown_as_the_highest():
+    stats = {"a": Stat(0.50012, None), "b": Stat(0.50041, 0.1), "c": Stat(0.49, None), "d": None}
+    assert [method for method, cell in MIOU.cells(stats).items() if cell.best] == ["a", "b"]
+    assert not MIOU.cells({"a": Stat(0.5, None), "b": None})["a"].best
 
 
 ODD = "a|b *c* `d` <e> \\f [red]x[/] $g$\n\udce9\x1b"
