@@ -126,8 +126,10 @@ def test_equals_plain_torch(case) -> None:
 
 def _share(chosen: Tensor, region_size) -> Tensor:
     """[N, R, 1]: share of the pixels that are chosen, and what rounding adds."""
-    ids, _, regions = region_ids((chosen.shape[1], chosen.shape[2]), region_size, (1, 1), chosen.device)
-    return pool_by_id(chosen.double(), ids.expand(chosen.shape), regions).mean.unsqueeze(2) + 1e-6
+    ids, _, regions = region_ids(
+        *chosen.shape[:1], chosen.shape[1:], region_size, (1, 1), True, chosen.device
+    )
+    return pool_by_id(chosen.double(), ids, regions).mean.unsqueeze(2) + 1e-6
 
 
 @pytest.mark.parametrize("size", [None, (48, 140)])
