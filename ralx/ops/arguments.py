@@ -34,7 +34,7 @@ def check_tensor(name: str, value: object) -> Tensor:
 
 
 def check_rank(name: str, value: Tensor, axes: str) -> None:
-    if value.dim() != len(axes.split(",")):
+    if value.dim() != axes.count(",") + 1:
         raise ValueError(f"{name} must be [{axes}], got shape {list(value.shape)}")
 
 

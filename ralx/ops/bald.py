@@ -193,7 +193,8 @@ def _zero_sums(logits: Tensor, size: Pair, dtype: torch.dtype | None = None) -> 
 def _empty(like: Tensor, region_size: Pair, size: Pair, keep_edge: bool) -> Outputs:
     """Memory for the outputs; `like` is logits, or the sum of p."""
     images, classes = like.shape[-4:-2]
-    rows, cols = (tiles_along(whole, part, keep_edge) for whole, part in zip(size, region_size, strict=True))
+    rows = tiles_along(size[0], region_size[0], keep_edge)
+    cols = tiles_along(size[1], region_size[1], keep_edge)
     return (
         like.new_empty((images, *size), dtype=torch.float32),
         like.new_empty((images, rows * cols), dtype=torch.float32),

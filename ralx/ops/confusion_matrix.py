@@ -60,17 +60,16 @@ def confusion_matrix(
     ignore_index = check_ignore_index(ignore_index)
     check_flag("align_corners", align_corners)
     if prediction.is_floating_point():
-        check_logits("prediction", prediction)
-        if prediction.shape[1] != num_classes:
+        images, classes, height, width = check_logits("prediction", prediction).shape
+        if classes != num_classes:
             raise ValueError(
                 f"num_classes must be the number of classes of the logits, got {num_classes} "
                 f"for a prediction of shape {list(prediction.shape)}"
             )
-        height, width = prediction.shape[2:]
     else:
         check_labels("prediction", prediction)
         check_rank("prediction", prediction, "N, H, W")
-        height, width = prediction.shape[1:]
+        images, height, width = prediction.shape
         if height * width > LIMIT:
             raise ValueError(
                 f"prediction must have at most {LIMIT} pixels an image, got shape {list(prediction.shape)}"
@@ -83,9 +82,9 @@ def confusion_matrix(
         height, width = check_pair("size", size)
         if not prediction.is_floating_point() and (height, width) != own:
             raise ValueError(f"size must be a label map's own {own}: only logits are upsampled, got {size}")
-    if target.shape != (prediction.shape[0], height, width):
+    if target.shape != (images, height, width):
         raise ValueError(
-            f"target must have the shape of the prediction, [{prediction.shape[0]}, {height}, {width}], "
+            f"target must have the shape of the prediction, [{images}, {height}, {width}], "
             f"got {list(target.shape)}"
         )
     return _op(prediction.detach(), target, num_classes, ignore_index, align_corners)

@@ -183,7 +183,7 @@ def region_features(
     cells = check_cells(cells, region_size)
     *features, score_sum = _op(logits.detach(), region_size, cells, size, align_corners, keep_edge, wanted)
     pooled = RegionFeatures(*features)
-    if not wanted.num_scores:
+    if wanted == NO_SCORES:
         return pooled
     count = _pixel_count(region_size, size, keep_edge, logits.device).expand(logits.shape[0], -1).clone()
     return ScoredRegionFeatures(*pooled, count, *unpack(wanted, score_sum))
@@ -249,7 +249,8 @@ def _empty(
     keep_edge: bool,
     scores: Sequence[int],
 ) -> tuple[Tensor, ...]:
-    rows, cols = (tiles_along(whole, part, keep_edge) for whole, part in zip(size, region_size, strict=True))
+    rows = tiles_along(size[0], region_size[0], keep_edge)
+    cols = tiles_along(size[1], region_size[1], keep_edge)
     return region_outputs(logits, rows * cols, cells, Wanted(*scores).num_scores)
 
 
