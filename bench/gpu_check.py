@@ -69,7 +69,6 @@ OTHER_TESTS = (
     "tests/support/test_devices.py",
     "tests/datasets/test_dataset.py",
     "tests/segmentation",
-    "tests/ops/test_kl_histogram.py",
 )
 SANITIZED = (
     "waits and (float32 or bfloat16)"  # every op once, on inputs whose sizes are no multiples of a block

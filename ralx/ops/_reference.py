@@ -1,9 +1,12 @@
 """What the references of several ops share: upsampling and regions in plain torch."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from ralx.ops.arguments import Pair, tiles_along
 
 
 def computed(logits: Tensor) -> Tensor:
@@ -29,7 +32,7 @@ def _neighbours(
     return first, torch.where(weight > 0, first + 1, first), weight
 
 
-def upsample_ref(logits: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
+def upsample_ref(logits: Tensor, size: Pair, align_corners: bool) -> Tensor:
     """Bilinear upsampling of [..., h, w] to [..., H, W] that doesn't look at neighbours of weight 0."""
     for dim, wanted in ((-2, size[0]), (-1, size[1])):
         first, second, weight = _neighbours(logits.shape[dim], wanted, align_corners, logits.device)
@@ -47,7 +50,7 @@ def entropy_ref(logits: Tensor, dim: int = 1) -> Tensor:
     return -(log_p.exp() * log_p.masked_fill(log_p == -torch.inf, 0)).sum(dim)
 
 
-def split_regions(maps: Tensor, region_size: tuple[int, int]) -> Tensor:
+def split_regions(maps: Tensor, region_size: Pair) -> Tensor:
     """[N, H, W] → [N, R, rh, rw], tiled from the top left; a remainder at the bottom or right is dropped."""
     rh, rw = region_size
     rows, cols = maps.shape[1] // rh, maps.shape[2] // rw
@@ -55,27 +58,19 @@ def split_regions(maps: Tensor, region_size: tuple[int, int]) -> Tensor:
     return tiles.permute(0, 1, 3, 2, 4).reshape(maps.shape[0], rows * cols, rh, rw)
 
 
-def class_hist_ref(labels: Tensor, region_size: tuple[int, int], classes: int) -> Tensor:
-    """Fractions of each class among the region's pixels: labels [N, H, W] → float32 [N, R, C]."""
-    regions = split_regions(labels, region_size).flatten(2)
-    counts = torch.zeros(*regions.shape[:2], classes, dtype=torch.int64, device=labels.device)
-    counts.scatter_add_(2, regions, torch.ones_like(regions))
-    return (counts.double() / (region_size[0] * region_size[1])).float()
-
-
 def region_ids(
-    size: tuple[int, int], region_size: tuple[int, int], cells: tuple[int, int], device: torch.device
+    images: int, size: Sequence[int], region_size: Pair, cells: Pair, keep_edge: bool, device: torch.device
 ) -> tuple[Tensor, Tensor, int]:
-    """Of a tiling that keeps its ragged edge: the region and the cell of each pixel, int64 [H, W], the cell
-    -1 in a region's remainder; and the number of regions. Cells are numbered through all regions."""
+    """Of a tiling: the region and the cell of each pixel, int64 [N, H, W], -1 in a remainder; and the number
+    of regions. Cells are numbered through all regions."""
     (rh, rw), (height, width) = region_size, size
     y, x = torch.arange(height, device=device)[:, None], torch.arange(width, device=device)[None]
-    rows, cols = -(-height // rh), -(-width // rw)
-    region = y // rh * cols + x // rw
+    rows, cols = tiles_along(height, rh, keep_edge), tiles_along(width, rw, keep_edge)
+    region = (y // rh * cols + x // rw).masked_fill((y >= rows * rh) | (x >= cols * rw), -1)
     row, col = y % rh // (rh // cells[0]), x % rw // (rw // cells[1])
-    inside = (row < cells[0]) & (col < cells[1])
-    cell = (region * cells[0] + row) * cells[1] + col
-    return region, cell.masked_fill(~inside, -1), rows * cols
+    inside = (region >= 0) & (row < cells[0]) & (col < cells[1])
+    cell = ((region * cells[0] + row) * cells[1] + col).masked_fill(~inside, -1)
+    return region.expand(images, -1, -1), cell.expand(images, -1, -1), rows * cols
 
 
 class Pooled(NamedTuple):

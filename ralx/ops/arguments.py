@@ -7,6 +7,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+Pair = tuple[int, int]  # of rows and columns
+
 FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 LABELS = (torch.uint8, torch.int16, torch.int32, torch.int64)
 
@@ -32,7 +34,7 @@ def check_tensor(name: str, value: object) -> Tensor:
 
 
 def check_rank(name: str, value: Tensor, axes: str) -> None:
-    if value.dim() != len(axes.split(",")):
+    if value.dim() != axes.count(",") + 1:
         raise ValueError(f"{name} must be [{axes}], got shape {list(value.shape)}")
 
 
@@ -95,7 +97,7 @@ def check_ignore_index(value: Any) -> int:
     return check_integer("ignore_index", value, -(2**63), 2**63 - 1)
 
 
-def check_pair(name: str, value: Any, order: str = "(height, width)") -> tuple[int, int]:
+def check_pair(name: str, value: Any, order: str = "(height, width)") -> Pair:
     """Two integers, each at least 1, of a product of at most LIMIT."""
     rule = f"{name} must be two integers {order}, each at least 1"
     if not isinstance(value, (tuple, list)):
@@ -112,14 +114,14 @@ def check_pair(name: str, value: Any, order: str = "(height, width)") -> tuple[i
     return first, second
 
 
-def check_size(size: Any, logits: Tensor) -> tuple[int, int]:
+def check_size(size: Any, logits: Tensor) -> Pair:
     """(H, W) of the upsampled image; without `size`, that of the logits themselves."""
     if size is None:
         return logits.shape[-2], logits.shape[-1]
     return check_pair("size", size)
 
 
-def check_region_size(region_size: Any, size: tuple[int, int]) -> tuple[int, int]:
+def check_region_size(region_size: Any, size: Pair) -> Pair:
     region = check_pair("region_size", region_size)
     if region[0] > size[0] or region[1] > size[1]:
         raise ValueError(
@@ -143,7 +145,7 @@ def tiles_along(whole: int, part: int, keep_edge: bool) -> int:
     return (whole + part - 1) // part if keep_edge else whole // part
 
 
-def check_cells(cells: Any, region_size: tuple[int, int]) -> tuple[int, int]:
+def check_cells(cells: Any, region_size: Pair) -> Pair:
     pair = check_pair("cells", cells)
     if pair[0] > region_size[0] or pair[1] > region_size[1]:
         raise ValueError(

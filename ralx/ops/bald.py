@@ -9,7 +9,6 @@ from torch import Tensor
 import ralx._C as _C
 from ralx.ops._reference import (
     class_hist_by_id,
-    class_hist_ref,
     computed,
     entropy_ref,
     pool_by_id,
@@ -19,6 +18,7 @@ from ralx.ops._reference import (
 )
 from ralx.ops.arguments import (
     Edge,
+    Pair,
     check_edge,
     check_flag,
     check_logits,
@@ -28,7 +28,9 @@ from ralx.ops.arguments import (
     threads_for,
     tiles_along,
 )
-from ralx.ops.registration import cuda_kernels, register, stream_of
+from ralx.ops.registration import cuda_kernels, on_gpu, register, scratch_of, stream_of
+
+Outputs = tuple[Tensor, Tensor, Tensor]  # those of BaldScores
 
 Outputs = tuple[Tensor, Tensor, Tensor]  # of BaldScores, in its order
 
@@ -81,17 +83,17 @@ def bald(
     return _scores(_op(logits.detach(), region, size, align_corners, keep_edge), region_size)
 
 
+<<<<<<< HEAD
 def _scores(outputs: Outputs, region_size: tuple[int, int] | None) -> BaldScores:
+=======
+def _scores(outputs: Outputs, region_size: Pair | None) -> BaldScores:
+>>>>>>> lean-ops
     """Without regions the whole image was taken for one, which nobody asked for."""
     return BaldScores(*outputs) if region_size is not None else BaldScores(outputs[0])
 
 
 def _bald_of_passes(
-    passes: Iterable[Tensor],
-    region_size: tuple[int, int] | None,
-    size: tuple[int, int] | None,
-    align_corners: bool,
-    edge: Edge,
+    passes: Iterable[Tensor], region_size: Pair | None, size: Pair | None, align_corners: bool, edge: Edge
 ) -> BaldScores:
     try:
         each = iter(passes)
@@ -176,8 +178,8 @@ class BaldAccumulator:
 
 def bald_ref(
     logits: Tensor,
-    region_size: tuple[int, int],
-    size: tuple[int, int] | None = None,
+    region_size: Pair,
+    size: Pair | None = None,
     align_corners: bool = False,
     keep_edge: bool = False,
 ) -> Outputs:
@@ -188,12 +190,59 @@ def bald_ref(
     return _compute_ref(*sums, len(logits), region_size, keep_edge)
 
 
-def _zero_sums(
-    logits: Tensor, size: tuple[int, int], dtype: torch.dtype | None = None
-) -> tuple[Tensor, Tensor]:
+def _zero_sums(logits: Tensor, size: Pair, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
     images, classes = logits.shape[:2]
     dtype = dtype or (torch.float64 if logits.dtype == torch.float64 else torch.float32)
     return logits.new_zeros(images, classes, *size, dtype=dtype), logits.new_zeros(images, *size, dtype=dtype)
+
+
+def _empty(like: Tensor, region_size: Pair, size: Pair, keep_edge: bool) -> Outputs:
+    """Memory for the outputs; `like` is logits, or the sum of p."""
+    images, classes = like.shape[-4:-2]
+    rows = tiles_along(size[0], region_size[0], keep_edge)
+    cols = tiles_along(size[1], region_size[1], keep_edge)
+    return (
+        like.new_empty((images, *size), dtype=torch.float32),
+        like.new_empty((images, rows * cols), dtype=torch.float32),
+        like.new_empty((images, rows * cols, classes), dtype=torch.float32),
+    )
+
+
+def _scratch(like: Tensor, region_size: Pair, size: Pair, keep_edge: bool) -> Tensor:
+    passes = like.shape[0] if like.dim() == 5 else 1
+    images, classes = like.shape[-4:-2]
+    return scratch_of(like, cuda_kernels.bald_scratch(passes, images, classes, size, region_size, keep_edge))
+
+
+def _kernel(logits: Tensor, region_size: Pair, size: Pair, align_corners: bool, keep_edge: bool) -> Outputs:
+    outputs = _empty(logits, region_size, size, keep_edge)
+    given = logits, region_size, keep_edge, align_corners, *outputs
+    if on_gpu(logits):
+        cuda_kernels.bald(*given, _scratch(logits, region_size, size, keep_edge), stream_of(logits))
+    else:
+        _C.bald(*given, threads_for(logits.shape[0] * logits.shape[2] * outputs[0].numel()))
+    return outputs
+
+
+def _fake(logits: Tensor, region_size: Pair, size: Pair, align_corners: bool, keep_edge: bool) -> Outputs:
+    return _empty(logits, region_size, size, keep_edge)
+
+
+_op = register(
+    "bald(Tensor logits, SymInt[2] region_size, SymInt[2] size, bool align_corners, bool keep_edge) "
+    "-> (Tensor, Tensor, Tensor)",
+    kernel=_kernel,
+    ref=bald_ref,
+    fake=_fake,
+)
+
+
+def _update_kernel(logits: Tensor, align_corners: bool, sum_p: Tensor, sum_entropy: Tensor) -> None:
+    given = logits, align_corners, sum_p, sum_entropy
+    if on_gpu(logits):
+        cuda_kernels.bald_update(*given, stream_of(logits))
+    else:
+        _C.bald_update(*given, threads_for(sum_p.numel()))
 
 
 def _update_ref(logits: Tensor, align_corners: bool, sum_p: Tensor, sum_entropy: Tensor) -> None:
@@ -202,6 +251,7 @@ def _update_ref(logits: Tensor, align_corners: bool, sum_p: Tensor, sum_entropy:
     sum_entropy += entropy_ref(logits)
 
 
+<<<<<<< HEAD
 def _compute_ref(
     sum_p: Tensor, sum_entropy: Tensor, passes: int, region_size: tuple[int, int], keep_edge: bool = False
 ) -> Outputs:
@@ -266,33 +316,21 @@ _op = register(
     cuda=_cuda,
     ref=bald_ref,
     fake=_empty,
+=======
+_update_op = register(
+    "bald_update(Tensor logits, bool align_corners, Tensor(a!) sum_p, Tensor(b!) sum_entropy) -> ()",
+    kernel=_update_kernel,
+    ref=_update_ref,
+    fake=lambda logits, align_corners, sum_p, sum_entropy: None,
+>>>>>>> lean-ops
 )
 
 
-def _update_cpu(logits: Tensor, align_corners: bool, sum_p: Tensor, sum_entropy: Tensor) -> None:
-    _C.bald_update(logits, align_corners, sum_p, sum_entropy, threads_for(sum_p.numel()))
-
-
-def _update_cuda(logits: Tensor, align_corners: bool, sum_p: Tensor, sum_entropy: Tensor) -> None:
-    if logits.dtype == torch.float64:
-        _update_ref(logits, align_corners, sum_p, sum_entropy)
-    else:
-        cuda_kernels.bald_update(logits, align_corners, sum_p, sum_entropy, stream_of(logits))
-
-
-def _update_fake(logits: Tensor, align_corners: bool, sum_p: Tensor, sum_entropy: Tensor) -> None:
-    """Only the sums change."""
-
-
-def _carry_cpu(sums: Tensor, totals: Tensor) -> None:
-    _C.bald_carry(sums, totals, threads_for(sums.numel()))
-
-
-def _carry_cuda(sums: Tensor, totals: Tensor) -> None:
-    if sums.dtype == torch.float64:
-        _carry_ref(sums, totals)
-    else:
+def _carry_kernel(sums: Tensor, totals: Tensor) -> None:
+    if on_gpu(sums):
         cuda_kernels.bald_carry(sums, totals, stream_of(sums))
+    else:
+        _C.bald_carry(sums, totals, threads_for(sums.numel()))
 
 
 def _carry_ref(sums: Tensor, totals: Tensor) -> None:
@@ -301,6 +339,7 @@ def _carry_ref(sums: Tensor, totals: Tensor) -> None:
     sums -= totals - before
 
 
+<<<<<<< HEAD
 def _carry_fake(sums: Tensor, totals: Tensor) -> None:
     """Only their numbers change."""
 
@@ -341,19 +380,54 @@ _update_op = register(
     fake=_update_fake,
 )
 
+=======
+>>>>>>> lean-ops
 _carry_op = register(
     "bald_carry(Tensor(a!) sums, Tensor(b!) totals) -> ()",
-    cpu=_carry_cpu,
-    cuda=_carry_cuda,
+    kernel=_carry_kernel,
     ref=_carry_ref,
-    fake=_carry_fake,
+    fake=lambda sums, totals: None,
 )
+
+
+def _compute_kernel(
+    sum_p: Tensor, sum_entropy: Tensor, passes: int, region_size: Pair, keep_edge: bool
+) -> Outputs:
+    outputs = _compute_fake(sum_p, sum_entropy, passes, region_size, keep_edge)
+    given = sum_p, sum_entropy, passes, region_size, keep_edge, *outputs
+    if on_gpu(sum_p):
+        scratch = _scratch(sum_p, region_size, (sum_p.shape[2], sum_p.shape[3]), keep_edge)
+        cuda_kernels.bald_compute(*given, scratch, stream_of(sum_p))
+    else:
+        _C.bald_compute(*given, threads_for(sum_p.numel()))
+    return outputs
+
+
+def _compute_ref(
+    sum_p: Tensor, sum_entropy: Tensor, passes: int, region_size: Pair, keep_edge: bool
+) -> Outputs:
+    images, classes, *size = sum_p.shape
+    mean_p = sum_p / passes
+    bald_map = torch.special.entr(mean_p).sum(1) - sum_entropy / passes
+    ids, _, regions = region_ids(images, size, region_size, (1, 1), keep_edge, sum_p.device)
+    if keep_edge:
+        region_sum = pool_by_id(bald_map, ids, regions).total
+    else:
+        region_sum = split_regions(bald_map, region_size).sum((2, 3))
+    class_hist = class_hist_by_id(sum_p.argmax(1), ids, regions, classes)
+    return bald_map.float(), region_sum.float(), class_hist
+
+
+def _compute_fake(
+    sum_p: Tensor, sum_entropy: Tensor, passes: int, region_size: Pair, keep_edge: bool
+) -> Outputs:
+    return _empty(sum_p, region_size, (sum_p.shape[2], sum_p.shape[3]), keep_edge)
+
 
 _compute_op = register(
     "bald_compute(Tensor sum_p, Tensor sum_entropy, SymInt passes, SymInt[2] region_size, bool keep_edge) "
     "-> (Tensor, Tensor, Tensor)",
-    cpu=_compute_cpu,
-    cuda=_compute_cuda,
+    kernel=_compute_kernel,
     ref=_compute_ref,
-    fake=_compute_empty,
+    fake=_compute_fake,
 )

@@ -21,7 +21,7 @@ from ralx.ops.arguments import (
     place_in,
     threads_for,
 )
-from ralx.ops.registration import cuda_kernels, register, stream_of
+from ralx.ops.registration import cuda_kernels, on_gpu, register, stream_of
 
 _MAX_CLASSES = math.isqrt(LIMIT)
 
@@ -60,17 +60,16 @@ def confusion_matrix(
     ignore_index = check_ignore_index(ignore_index)
     check_flag("align_corners", align_corners)
     if prediction.is_floating_point():
-        check_logits("prediction", prediction)
-        if prediction.shape[1] != num_classes:
+        images, classes, height, width = check_logits("prediction", prediction).shape
+        if classes != num_classes:
             raise ValueError(
                 f"num_classes must be the number of classes of the logits, got {num_classes} "
                 f"for a prediction of shape {list(prediction.shape)}"
             )
-        height, width = prediction.shape[2:]
     else:
         check_labels("prediction", prediction)
         check_rank("prediction", prediction, "N, H, W")
-        height, width = prediction.shape[1:]
+        images, height, width = prediction.shape
         if height * width > LIMIT:
             raise ValueError(
                 f"prediction must have at most {LIMIT} pixels an image, got shape {list(prediction.shape)}"
@@ -83,9 +82,9 @@ def confusion_matrix(
         height, width = check_pair("size", size)
         if not prediction.is_floating_point() and (height, width) != own:
             raise ValueError(f"size must be a label map's own {own}: only logits are upsampled, got {size}")
-    if target.shape != (prediction.shape[0], height, width):
+    if target.shape != (images, height, width):
         raise ValueError(
-            f"target must have the shape of the prediction, [{prediction.shape[0]}, {height}, {width}], "
+            f"target must have the shape of the prediction, [{images}, {height}, {width}], "
             f"got {list(target.shape)}"
         )
     return _op(prediction.detach(), target, num_classes, ignore_index, align_corners)
@@ -107,13 +106,15 @@ def confusion_matrix_ref(
     return counts[:-1].view(num_classes, num_classes)
 
 
-def _cpu(
+def _kernel(
     prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int, align_corners: bool
 ) -> Tensor:
-    counts = torch.empty(num_classes, num_classes, dtype=torch.int64)
-    name, position, value = _C.confusion_matrix(
-        prediction, target, counts, ignore_index, align_corners, threads_for(num_classes * target.numel())
-    )
+    counts = _empty(prediction, target, num_classes, ignore_index, align_corners)
+    given = prediction, target, counts, ignore_index, align_corners
+    if on_gpu(prediction):
+        cuda_kernels.confusion_matrix(*given, stream_of(prediction))
+        return counts
+    name, position, value = _C.confusion_matrix(*given, threads_for(num_classes * target.numel()))
     if name:
         raise ValueError(
             f"{name} must be in 0..{num_classes - 1} where the target isn't ignore_index={ignore_index}, "
@@ -122,19 +123,7 @@ def _cpu(
     return counts
 
 
-def _cuda(
-    prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int, align_corners: bool
-) -> Tensor:
-    if prediction.dtype == torch.float64:
-        return confusion_matrix_ref(prediction, target, num_classes, ignore_index, align_corners)
-    counts = target.new_empty(num_classes, num_classes, dtype=torch.int64)
-    cuda_kernels.confusion_matrix(
-        prediction, target, counts, ignore_index, align_corners, stream_of(prediction)
-    )
-    return counts
-
-
-def _fake(
+def _empty(
     prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int, align_corners: bool
 ) -> Tensor:
     return target.new_empty(num_classes, num_classes, dtype=torch.int64)
@@ -143,8 +132,7 @@ def _fake(
 _op = register(
     "confusion_matrix(Tensor prediction, Tensor target, SymInt num_classes, int ignore_index, "
     "bool align_corners) -> Tensor",
-    cpu=_cpu,
-    cuda=_cuda,
+    kernel=_kernel,
     ref=confusion_matrix_ref,
-    fake=_fake,
+    fake=_empty,
 )

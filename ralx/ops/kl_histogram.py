@@ -16,7 +16,7 @@ from ralx.ops.arguments import (
     check_tensor,
     threads_for,
 )
-from ralx.ops.registration import cuda_kernels, register, stream_of
+from ralx.ops.registration import cuda_kernels, on_gpu, register, scratch_of, stream_of
 
 # The reference holds this many numbers of [rows, L, C] at a time: 32 MiB in float64.
 _REF_CHUNK = 2**22
@@ -123,37 +123,29 @@ def _histogram(values: Tensor, bins: int, range: list[float] | None) -> Tensor:
     return (counts.double() / values.shape[1]).masked_fill(bad, math.nan).float()
 
 
-def _cpu(p: Tensor, q: Tensor, bins: int, range: list[float] | None, eps: float) -> Tensor:
-    histograms = _fake(p, q, bins, range, eps)
+def _kernel(p: Tensor, q: Tensor, bins: int, range: list[float] | None, eps: float) -> Tensor:
+    histograms = _empty(p, q, bins, range, eps)
     if not len(q):
         return histograms.zero_()
     low, high = range or (0.0, 1.0)
     rows = p.reshape(-1, p.shape[-1])
-    threads = threads_for(len(rows) * q.numel())
-    _C.kl_histogram(rows, q, histograms.view(-1, bins), range is None, low, high, eps, threads)
+    given = rows, q, histograms.view(-1, bins), range is None, low, high, eps
+    if on_gpu(p):
+        needed = cuda_kernels.kl_histogram_scratch(len(rows), len(q), p.shape[-1])
+        cuda_kernels.kl_histogram(*given, scratch_of(p, needed), stream_of(p))
+    else:
+        _C.kl_histogram(*given, threads_for(len(rows) * q.numel()))
     return histograms
 
 
-def _cuda(p: Tensor, q: Tensor, bins: int, range: list[float] | None, eps: float) -> Tensor:
-    histograms = _fake(p, q, bins, range, eps)
-    low, high = range or (0.0, 1.0)
-    rows = p.reshape(-1, p.shape[-1])
-    needed = cuda_kernels.kl_histogram_scratch(len(rows), len(q), p.shape[-1])
-    scratch = p.new_empty(needed, dtype=torch.uint8)
-    cuda_kernels.kl_histogram(
-        rows, q, histograms.view(-1, bins), range is None, low, high, eps, scratch, stream_of(p)
-    )
-    return histograms
-
-
-def _fake(p: Tensor, q: Tensor, bins: int, range: list[float] | None, eps: float) -> Tensor:
+def _empty(p: Tensor, q: Tensor, bins: int, range: list[float] | None, eps: float) -> Tensor:
     return p.new_empty(*p.shape[:-1], bins, dtype=torch.float32)
 
 
 _op = register(
     "kl_histogram(Tensor p, Tensor q, SymInt bins, float[]? range, float eps) -> Tensor",
-    cpu=_cpu,
-    cuda=_cuda,
+    kernel=_kernel,
     ref=kl_histogram_ref,
-    fake=_fake,
+    fake=_empty,
+    float64_on_gpu=True,
 )

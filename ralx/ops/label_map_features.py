@@ -18,7 +18,7 @@ from ralx.ops.arguments import (
     threads_for,
 )
 from ralx.ops.region_outputs import region_outputs, stack_sums
-from ralx.ops.registration import cuda_kernels, register, stream_of
+from ralx.ops.registration import cuda_kernels, on_gpu, register, scratch_of, stream_of
 from ralx.ops.scores import NO_SCORES, Wanted, scores_ref
 
 
@@ -77,37 +77,26 @@ def _empty(
     return *outputs, logits.new_empty((len(logits), num_regions), dtype=torch.int64)
 
 
-def _cpu(
+def _kernel(
     logits: Tensor, regions: Tensor, num_regions: int, align_corners: bool, scores: Sequence[int]
 ) -> tuple[Tensor, ...]:
     outputs = _empty(logits, regions, num_regions, align_corners, scores)
-    threads = threads_for(logits.shape[1] * regions.numel())
-    name, position, value = _C.label_map_features(logits, regions, align_corners, scores, outputs, threads)
+    given = logits, regions, align_corners, scores, outputs
+    if on_gpu(logits):
+        needed = cuda_kernels.label_map_features_scratch(logits, regions, num_regions, scores)
+        cuda_kernels.label_map_features(*given, scratch_of(logits, needed), stream_of(logits))
+        return outputs
+    name, position, value = _C.label_map_features(*given, threads_for(logits.shape[1] * regions.numel()))
     if name:
         where = place_in(regions, position)
         raise ValueError(f"regions must be below num_regions={num_regions}, got {value} at {where}")
     return outputs
 
 
-def _cuda(
-    logits: Tensor, regions: Tensor, num_regions: int, align_corners: bool, scores: Sequence[int]
-) -> tuple[Tensor, ...]:
-    if logits.dtype == torch.float64:
-        return label_map_features_ref(logits, regions, num_regions, align_corners, scores)
-    outputs = _empty(logits, regions, num_regions, align_corners, scores)
-    needed = cuda_kernels.label_map_features_scratch(logits, regions, num_regions, scores)
-    scratch = logits.new_empty(needed, dtype=torch.uint8)
-    cuda_kernels.label_map_features(
-        logits, regions, align_corners, scores, outputs, scratch, stream_of(logits)
-    )
-    return outputs
-
-
 _op = register(
     "label_map_features(Tensor logits, Tensor regions, SymInt num_regions, bool align_corners, "
     "int[3] scores) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-    cpu=_cpu,
-    cuda=_cuda,
+    kernel=_kernel,
     ref=label_map_features_ref,
     fake=_empty,
 )

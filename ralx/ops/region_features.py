@@ -9,7 +9,6 @@ from torch import Tensor
 import ralx._C as _C
 from ralx.ops._reference import (
     class_hist_by_id,
-    class_hist_ref,
     computed,
     entropy_ref,
     pool_by_id,
@@ -19,6 +18,7 @@ from ralx.ops._reference import (
 )
 from ralx.ops.arguments import (
     Edge,
+    Pair,
     check_cells,
     check_edge,
     check_flag,
@@ -31,7 +31,7 @@ from ralx.ops.arguments import (
 )
 from ralx.ops.label_map_features import label_map_features
 from ralx.ops.region_outputs import region_outputs, stack_sums
-from ralx.ops.registration import cuda_kernels, register, stream_of
+from ralx.ops.registration import cuda_kernels, on_gpu, register, scratch_of, stream_of
 from ralx.ops.scores import NO_SCORES, Score, Wanted, check_scores, scores_ref, unpack
 
 _CELLS = (8, 8)
@@ -183,7 +183,7 @@ def region_features(
     cells = check_cells(cells, region_size)
     *features, score_sum = _op(logits.detach(), region_size, cells, size, align_corners, keep_edge, wanted)
     pooled = RegionFeatures(*features)
-    if not wanted.num_scores:
+    if wanted == NO_SCORES:
         return pooled
     count = _pixel_count(region_size, size, keep_edge, logits.device).expand(logits.shape[0], -1).clone()
     return ScoredRegionFeatures(*pooled, count, *unpack(wanted, score_sum))
@@ -198,9 +198,7 @@ def _check_no_grid(region_size: object, cells: object, keep_edge: bool) -> None:
         raise ValueError("edge must be left out where regions are given, got 'keep'")
 
 
-def _pixel_count(
-    region_size: tuple[int, int], size: tuple[int, int], keep_edge: bool, device: torch.device
-) -> Tensor:
+def _pixel_count(region_size: Pair, size: Pair, keep_edge: bool, device: torch.device) -> Tensor:
     """int64 [R]"""
     lengths = []
     for region, whole in zip(region_size, size, strict=True):
@@ -211,9 +209,9 @@ def _pixel_count(
 
 def region_features_ref(
     logits: Tensor,
-    region_size: tuple[int, int],
-    cells: tuple[int, int] = _CELLS,
-    size: tuple[int, int] | None = None,
+    region_size: Pair,
+    cells: Pair = _CELLS,
+    size: Pair | None = None,
     align_corners: bool = False,
     keep_edge: bool = False,
     scores: Sequence[int] = NO_SCORES,
@@ -221,93 +219,64 @@ def region_features_ref(
     """The op in plain torch; the last of its tensors holds the scores' sums [S, N, R]."""
     size = size or (logits.shape[-2], logits.shape[-1])
     logits = upsample_ref(computed(logits), size, align_corners)
+    region, cell, num_regions = region_ids(len(logits), size, region_size, cells, keep_edge, logits.device)
+    maps = [entropy_ref(logits), *scores_ref(logits, Wanted(*scores))]
     if keep_edge:
-        return _ragged_ref(logits, region_size, cells, scores)
-    regions = split_regions(entropy_ref(logits), region_size)
-    height, width = region_size[0] // cells[0], region_size[1] // cells[1]
-    pooled = regions[..., : cells[0] * height, : cells[1] * width].unflatten(3, (cells[1], width))
-    pooled = pooled.unflatten(2, (cells[0], height)).transpose(3, 4).flatten(4)
-    sums = [split_regions(score, region_size).sum((2, 3)) for score in scores_ref(logits, Wanted(*scores))]
+        by_cell = pool_by_id(maps[0], cell, num_regions * cells[0] * cells[1])
+        pooled = [field.unflatten(1, (num_regions, *cells)) for field in by_cell[1:4]]
+        sums = [pool_by_id(each, region, num_regions).total for each in maps]
+    else:
+        tiles = [split_regions(each, region_size) for each in maps]
+        height, width = region_size[0] // cells[0], region_size[1] // cells[1]
+        of_cells = tiles[0][..., : cells[0] * height, : cells[1] * width].unflatten(3, (cells[1], width))
+        of_cells = of_cells.unflatten(2, (cells[0], height)).transpose(3, 4).flatten(4)
+        pooled = [of_cells.amin(-1), of_cells.mean(-1), of_cells.amax(-1)]
+        sums = [each.sum((2, 3)) for each in tiles]
     return (
-        class_hist_ref(logits.argmax(1), region_size, logits.shape[1]),
-        pooled.amin(-1).float(),
-        pooled.mean(-1).float(),
-        pooled.amax(-1).float(),
-        regions.sum((2, 3)).float(),
-        stack_sums(sums, logits, regions.shape[1]),
-    )
-
-
-def _ragged_ref(
-    logits: Tensor, region_size: tuple[int, int], cells: tuple[int, int], scores: Sequence[int]
-) -> tuple[Tensor, ...]:
-    images, classes, height, width = logits.shape
-    region, cell, num_regions = region_ids((height, width), region_size, cells, logits.device)
-    region, cell = (ids.expand(images, -1, -1) for ids in (region, cell))
-    entropy = entropy_ref(logits)
-    pooled = pool_by_id(entropy, cell, num_regions * cells[0] * cells[1])
-    sums = [pool_by_id(score, region, num_regions).total for score in scores_ref(logits, Wanted(*scores))]
-    return (
-        class_hist_by_id(logits.argmax(1), region, num_regions, classes),
-        *(field.float().unflatten(1, (num_regions, *cells)) for field in pooled[1:4]),
-        pool_by_id(entropy, region, num_regions).total.float(),
-        stack_sums(sums, logits, num_regions),
+        class_hist_by_id(logits.argmax(1), region, num_regions, logits.shape[1]),
+        *(each.float() for each in pooled),
+        sums[0].float(),
+        stack_sums(sums[1:], logits, num_regions),
     )
 
 
 def _empty(
     logits: Tensor,
-    region_size: tuple[int, int],
-    cells: tuple[int, int],
-    size: tuple[int, int],
+    region_size: Pair,
+    cells: Pair,
+    size: Pair,
     align_corners: bool,
     keep_edge: bool,
     scores: Sequence[int],
 ) -> tuple[Tensor, ...]:
-    rows, cols = (tiles_along(whole, part, keep_edge) for whole, part in zip(size, region_size, strict=True))
+    rows = tiles_along(size[0], region_size[0], keep_edge)
+    cols = tiles_along(size[1], region_size[1], keep_edge)
     return region_outputs(logits, rows * cols, cells, Wanted(*scores).num_scores)
 
 
-def _cpu(
+def _kernel(
     logits: Tensor,
-    region_size: tuple[int, int],
-    cells: tuple[int, int],
-    size: tuple[int, int],
+    region_size: Pair,
+    cells: Pair,
+    size: Pair,
     align_corners: bool,
     keep_edge: bool,
     scores: Sequence[int],
 ) -> tuple[Tensor, ...]:
     outputs = _empty(logits, region_size, cells, size, align_corners, keep_edge, scores)
-    threads = threads_for(logits.shape[0] * logits.shape[1] * size[0] * size[1])
-    _C.region_features(logits, region_size, keep_edge, size, align_corners, scores, outputs, threads)
-    return outputs
-
-
-def _cuda(
-    logits: Tensor,
-    region_size: tuple[int, int],
-    cells: tuple[int, int],
-    size: tuple[int, int],
-    align_corners: bool,
-    keep_edge: bool,
-    scores: Sequence[int],
-) -> tuple[Tensor, ...]:
-    if logits.dtype == torch.float64:
-        return region_features_ref(logits, region_size, cells, size, align_corners, keep_edge, scores)
-    outputs = _empty(logits, region_size, cells, size, align_corners, keep_edge, scores)
-    needed = cuda_kernels.region_features_scratch(logits, region_size, keep_edge, size, cells, scores)
-    scratch = logits.new_empty(needed, dtype=torch.uint8)
-    cuda_kernels.region_features(
-        logits, region_size, keep_edge, size, align_corners, scores, outputs, scratch, stream_of(logits)
-    )
+    given = logits, region_size, keep_edge, size, align_corners, scores, outputs
+    if on_gpu(logits):
+        needed = cuda_kernels.region_features_scratch(logits, region_size, keep_edge, size, cells, scores)
+        cuda_kernels.region_features(*given, scratch_of(logits, needed), stream_of(logits))
+    else:
+        _C.region_features(*given, threads_for(logits.shape[0] * logits.shape[1] * size[0] * size[1]))
     return outputs
 
 
 _op = register(
     "region_features(Tensor logits, SymInt[2] region_size, SymInt[2] cells, SymInt[2] size, "
     "bool align_corners, bool keep_edge, int[3] scores) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-    cpu=_cpu,
-    cuda=_cuda,
+    kernel=_kernel,
     ref=region_features_ref,
     fake=_empty,
 )

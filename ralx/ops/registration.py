@@ -40,6 +40,16 @@ def build_info() -> BuildInfo:
     )
 
 
+def on_gpu(tensor: Tensor) -> bool:
+    """Whether the kernels for GPUs take the tensor, and not those for the CPU."""
+    return tensor.is_cuda
+
+
+def scratch_of(tensor: Tensor, num_bytes: int) -> Tensor:
+    """Memory on the tensor's device, for a kernel's own use."""
+    return tensor.new_empty(num_bytes, dtype=torch.uint8)
+
+
 def stream_of(tensor: Tensor) -> int:
     """The current CUDA stream of the tensor's device, as the kernels take it."""
     return torch.cuda.current_stream(tensor.device).cuda_stream
@@ -57,19 +67,23 @@ def _has_kernels(device: int) -> bool:
     return cuda_kernels is not None and runs_on(torch.cuda.get_device_capability(device), cuda_kernels.archs)
 
 
-def register(schema: str, *, cpu: Callable, cuda: Callable, ref: Callable, fake: Callable) -> Callable:
+def register(
+    schema: str, *, kernel: Callable, ref: Callable, fake: Callable, float64_on_gpu: bool = False
+) -> Callable:
     """Registers `ralx::<schema>` with torch, so that torch.compile can trace it; returns the callable op.
 
-    `fake` gives outputs of the right shape and dtype from shapes alone; `ref`, in plain torch, serves CUDA
-    tensors where there are no CUDA kernels for their GPU. The first argument is a tensor.
+    `kernel` computes on the CPU and on GPUs; `fake` gives outputs of the right shape and dtype from shapes
+    alone; `ref`, in plain torch, serves CUDA tensors where there are no CUDA kernels for their GPU or for
+    float64. The first argument is a tensor.
     """
 
-    def on_gpu(first: Tensor, *others: Any, **named: Any) -> Any:
-        return (cuda if _has_kernels(first.get_device()) else ref)(first, *others, **named)
+    def cuda(first: Tensor, *others: Any, **named: Any) -> Any:
+        known = float64_on_gpu or first.dtype != torch.float64
+        return (kernel if known and _has_kernels(first.get_device()) else ref)(first, *others, **named)
 
     name = f"ralx::{schema.partition('(')[0]}"
     torch.library.define(name, schema[schema.index("(") :], tags=(torch.Tag.pt2_compliant_tag,))
-    torch.library.impl(name, "cpu")(cpu)
-    torch.library.impl(name, "cuda")(on_gpu)
+    torch.library.impl(name, "cpu")(kernel)
+    torch.library.impl(name, "cuda")(cuda)
     torch.library.register_fake(name)(fake)
     return getattr(torch.ops.ralx, name.removeprefix("ralx::")).default

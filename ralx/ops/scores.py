@@ -28,7 +28,7 @@ class Wanted(NamedTuple):
 
     @property
     def num_scores(self) -> int:
-        return sum(value > 0 for value in self)
+        return len(self) - self.count(0)
 
 
 NO_SCORES = Wanted(0, 0, 0)

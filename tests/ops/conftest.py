@@ -2,10 +2,15 @@
 
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
+<<<<<<< HEAD
 from logit_cases import HOST_GRID, ISAS, OPS, instruction_set
+=======
+import torch
+from logit_cases import HOST_GRID, ISAS, instruction_set
+>>>>>>> lean-ops
 
 import ralx.ops
 from ralx import _C
@@ -24,11 +29,18 @@ def _use_cuda_kernels(path: str) -> None:
     spec.loader.exec_module(module)
     for op in OPS:
         python = vars(sys.modules[f"ralx.ops.{op}"])
-        python |= {"cuda_kernels": module.cuda, "stream_of": lambda tensor: 0}
-        # _op calls _cuda, _update_op calls _update_cuda.
-        python |= {
-            name: python[f"{name.removesuffix('op')}cuda"] for name in list(python) if name.endswith("_op")
-        }
+        python |= {"cuda_kernels": module.cuda, "stream_of": lambda tensor: 0, "on_gpu": lambda tensor: True}
+        if op == "kl_histogram":  # whose kernels take float64
+            python["_op"] = python["_kernel"]
+            continue
+        for name in [name for name in python if name.endswith("_op")]:  # _update_op → _update_kernel
+            part = name.removesuffix("op")
+            ref = python[f"{op}_ref" if part == "_" else f"{part}ref"]
+            python[name] = _without_float64(python[f"{part}kernel"], ref)
+
+
+def _without_float64(kernel: Callable, ref: Callable) -> Callable:
+    return lambda first, *others: (ref if first.dtype == torch.float64 else kernel)(first, *others)
 
 
 if HOST_GRID:

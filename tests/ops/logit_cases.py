@@ -3,7 +3,11 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+<<<<<<< HEAD
 from pathlib import Path
+=======
+from typing import Any
+>>>>>>> lean-ops
 
 import torch
 from hypothesis import settings
@@ -12,7 +16,7 @@ from torch import Tensor
 
 from ralx import _C
 from ralx.ops import arguments
-from ralx.ops._reference import upsample_ref
+from ralx.ops._reference import pool_by_id, region_ids, upsample_ref
 
 # The path of a `_C` built with RALX_HOST_GRID: its CUDA kernels then serve the ops, see test_cuda_on_host.
 HOST_GRID = os.environ.get("RALX_TEST_HOST_GRID")
@@ -23,6 +27,8 @@ ISAS = [isa for isa in (_C.Isa.baseline, _C.Isa.avx2, _C.Isa.avx512) if _C.runs_
 if HOST_GRID:  # which has none
     ISAS = ISAS[:1]
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+LABEL_DTYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
+POOLED = ("entropy_min", "entropy_avg", "entropy_max")
 INF, NAN = torch.inf, torch.nan
 
 
@@ -44,6 +50,8 @@ def instruction_set(isa: _C.Isa) -> Iterator[None]:
 @contextmanager
 def threads(count: int) -> Iterator[None]:
     """As many threads as `count`, even for inputs that aren't worth them."""
+    if HOST_GRID:  # float64 is then computed by plain torch, whose sums depend on the threads
+        count = 1
     before = torch.get_num_threads(), arguments.FEW_LOGITS
     torch.set_num_threads(count)
     arguments.FEW_LOGITS = 0
@@ -56,6 +64,27 @@ def threads(count: int) -> Iterator[None]:
 
 def random_logits(*shape: int, seed: int = 0, scale: float = 3.0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * scale
+
+
+def distributions(*shape: int, seed: int, dtype: torch.dtype = torch.float32, zeros: float = 0.0) -> Tensor:
+    """Skewed distributions, of which a share `zeros` of the numbers is 0 (never a whole row)."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(*shape, generator=generator, dtype=torch.float64).mul(2).softmax(-1)
+    masked = torch.rand(shape, generator=generator) < zeros
+    masked[..., 0] = False
+    return x.masked_fill(masked, 0).to(dtype)
+
+
+def tensors(result: Any) -> list[Tensor]:
+    """Those of an op's result."""
+    each = [result] if isinstance(result, Tensor) else list(result)
+    return [value for value in each if value is not None]
+
+
+def same(a: Any, b: Any) -> bool:
+    """To the bit, NaN included."""
+    pairs = zip(tensors(a), tensors(b), strict=True)
+    return all(x.dtype == y.dtype and torch.equal(x.nan_to_num(-9), y.nan_to_num(-9)) for x, y in pairs)
 
 
 class OnDevice(Tensor):
@@ -165,13 +194,21 @@ def image_sizes(draw: st.DrawFn, x: Tensor) -> tuple[int, int]:
 
 
 def undecided(x: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
-    """[N, H, W]: whether the rounding of upsampling may swap the two largest logits.
+    """[N, H, W]: whether the rounding of upsampling may swap the two largest logits; nowhere at native size.
 
     It is relative to the magnitude of the neighbours, which may be far above the result's.
     """
     full = upsample_ref(x.double(), size, align_corners)
-    if x.shape[1] == 1:
+    if x.shape[1] == 1 or size == tuple(x.shape[2:]):
         return torch.zeros(full[:, 0].shape, dtype=torch.bool)
     magnitude = upsample_ref(x.double().abs(), size, align_corners).amax(1)
     largest = full.topk(2, dim=1).values
     return (largest[:, 0] - largest[:, 1]) < 1e-6 * (1 + magnitude)
+
+
+def share_of(chosen: Tensor, region_size: tuple[int, int], keep_edge: bool) -> Tensor:
+    """float64 [N, R, 1]: the share of a region's pixels that are chosen [N, H, W], and what rounding adds."""
+    images, *size = chosen.shape
+    ids, _, regions = region_ids(images, size, region_size, (1, 1), keep_edge, chosen.device)
+    share = pool_by_id(chosen.double(), ids, regions).mean.unsqueeze(2)
+    return share + 1e-6 * (share > 0)

@@ -13,58 +13,63 @@ from logit_cases import (
     DTYPES,
     INF,
     ISAS,
-    LAYOUTS,
     NAN,
     VALUES,
-    OnDevice,
     examples,
     image_sizes,
     instruction_set,
     logits,
     random_logits,
     region_sizes,
+    same,
+    share_of,
     threads,
 )
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ralx.ops import BaldAccumulator, BaldScores, bald
-from ralx.ops._reference import split_regions, upsample_ref
-from ralx.ops.bald import _update_ref, _zero_sums, bald_ref
+from ralx.ops._reference import pool_by_id, region_ids, upsample_ref
+from ralx.ops.bald import _update_ref, bald_ref
 
 bald_module = importlib.import_module("ralx.ops.bald")  # ralx.ops.bald is the function
 
 
-def undecided_share(x: Tensor, size, align_corners: bool, region_size) -> Tensor:
+def undecided_share(x: Tensor, size, align_corners: bool, region_size, keep_edge: bool) -> Tensor:
     """[N, R, 1]: share of pixels whose two largest mean probabilities rounding may swap."""
     mean_p = upsample_ref(x.double(), size, align_corners).softmax(2).mean(0)
     if mean_p.shape[1] == 1:
         return torch.zeros(1)
     largest = mean_p.topk(2, dim=1).values
-    near = (largest[:, 0] - largest[:, 1]) < 1e-5
-    return split_regions(near, region_size).double().mean((2, 3)).unsqueeze(2)
+    return share_of((largest[:, 0] - largest[:, 1]) < 1e-5, region_size, keep_edge)
 
 
-def assert_right(x: Tensor, region_size, size, align_corners) -> None:
+def assert_right(x: Tensor, region_size, size, align_corners=False, edge="drop") -> None:
     before = x.clone()
-    result = bald(x, region_size, size=size, align_corners=align_corners)
-    assert torch.equal(x.nan_to_num(0.5), before.nan_to_num(0.5))
-    expected = BaldScores(*bald_ref(x.double(), region_size, size, align_corners))
+    result = bald(x, region_size, size=size, align_corners=align_corners, edge=edge)
+    assert same(x, before)
+    keep_edge = edge == "keep"
+    expected = BaldScores(*bald_ref(x.double(), region_size, size, align_corners, keep_edge))
     limit = tolerances.BALD if size == tuple(x.shape[-2:]) else tolerances.UPSAMPLED
     if x.dtype == torch.float64:
         limit = tolerances.rounding(x.shape[2])
     assert all(t.dtype == torch.float32 for t in result)
     torch.testing.assert_close(result.bald_map, expected.bald_map, atol=limit, rtol=0, equal_nan=True)
     area = region_size[0] * region_size[1]
+    if keep_edge:  # the reference's sums are integers
+        limit += tolerances.FIXED_POINT
     torch.testing.assert_close(
         result.region_sum, expected.region_sum, atol=area * limit, rtol=1e-7, equal_nan=True
     )
-    slack = undecided_share(x, size, align_corners, region_size) + 1e-6
+    # They are the sums of the map itself.
+    ids, _, regions = region_ids(x.shape[1], size, region_size, (1, 1), keep_edge, x.device)
+    sums = pool_by_id(result.bald_map, ids, regions).total.float()
+    torch.testing.assert_close(result.region_sum, sums, atol=1e-5, rtol=1e-6, equal_nan=True)
+    slack = undecided_share(x, size, align_corners, region_size, keep_edge)
     assert ((result.class_hist - expected.class_hist).abs() <= slack).all()
-    # Streamed passes give the same, to the bit.
-    streamed = bald(iter(x), region_size, size=size, align_corners=align_corners)
-    for a, b in zip(streamed, result, strict=True):
-        assert torch.equal(a.nan_to_num(-9), b.nan_to_num(-9))
+    torch.testing.assert_close(result.class_hist.sum(2), torch.ones_like(result.region_sum))
+    # Streamed passes, and any number of threads, give the same, to the bit.
+    with threads(3):
+        assert same(bald(iter(x), region_size, size=size, align_corners=align_corners, edge=edge), result)
 
 
 @st.composite
@@ -72,10 +77,11 @@ def cases(draw: st.DrawFn):
     values = tuple(name for name in VALUES if name != "large")
     x = draw(logits(passes=True, values=values))
     size = draw(image_sizes(x))
-    return x, draw(region_sizes(size)), size, draw(st.booleans()), draw(st.sampled_from(ISAS))
+    edge = draw(st.sampled_from(["drop", "keep"]))
+    return x, draw(region_sizes(size)), size, draw(st.booleans()), edge, draw(st.sampled_from(ISAS))
 
 
-@examples(200)
+@examples(300)
 @given(cases())
 def test_equals_plain_torch(case) -> None:
     *arguments, isa = case
@@ -94,15 +100,15 @@ def test_an_example_by_hand() -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_accuracy(isa, dtype) -> None:
-    for passes, classes in ((20, 11), (3, 150), (100, 3)):
-        assert_right(random_logits(passes, 1, classes, 16, 70).to(dtype), (16, 70), (16, 70), False)
+    for passes, classes in ((20, 11), (3, 150), (100, 3), (4, 33), (4, 1000), (300, 11)):
+        assert_right(random_logits(passes, 1, classes, 16, 70).to(dtype), (16, 70), (16, 70))
 
 
 @pytest.mark.parametrize("classes", [150, 1000])
 @pytest.mark.parametrize("scale", [0.0, 0.01])
 def test_rounding_errors_of_many_classes_do_not_add_up(isa, classes, scale) -> None:
     x = random_logits(7, 1, classes, 4, 70, scale=scale)
-    assert_right(x, (4, 70), (4, 70), False)
+    assert_right(x, (4, 70), (4, 70))
 
 
 def test_equal_passes_do_not_disagree(isa) -> None:
@@ -161,41 +167,14 @@ def test_a_masked_class_is_as_if_it_were_not_there(isa, size) -> None:
     assert torch.equal(masked.class_hist[..., [0, 1, 3]], without.class_hist)
 
 
-@pytest.mark.parametrize("size", [(30, 40), (70, 90)])
-@pytest.mark.parametrize("region_size", [(30, 40), (7, 9), (1, 1)])
-def test_number_of_threads_changes_nothing(region_size, size) -> None:
-    x = random_logits(3, 2, 5, 30, 40)
-    results = []
-    for count in (1, 2, 5):
-        with threads(count):
-            results += [bald(x, region_size, size=size), bald(iter(x), region_size, size=size)]
-    for result in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_layout_changes_nothing(layout) -> None:
-    x = random_logits(2, 3, 5, 21, 66)
-    expected = bald(x, (10, 20), size=(40, 100))
-    for a, b in zip(bald(LAYOUTS[layout](x), (10, 20), size=(40, 100)), expected, strict=True):
-        assert torch.equal(a, b)
-
-
-def test_no_images_give_empty_outputs() -> None:
-    for passes in (torch.empty(4, 0, 3, 8, 8), [torch.empty(0, 3, 8, 8)] * 4):
-        result = bald(passes, (4, 4), size=(8, 16))
-        assert [tuple(t.shape) for t in result] == [(0, 8, 16), (0, 8), (0, 8, 3)]
-
-
 def test_compute_changes_nothing_and_update_may_follow() -> None:
-    x = random_logits(6, 2, 5, 9, 20)
+    x = random_logits(40, 1, 5, 9, 20)  # more than are summed at once
     accumulator = BaldAccumulator((4, 5), size=(18, 40), align_corners=True)
     for t, logits_of_pass in enumerate(x):
         accumulator.update(logits_of_pass)
         expected = bald(x[: t + 1], (4, 5), size=(18, 40), align_corners=True)
         first, again = accumulator.compute(), accumulator.compute()
-        for a, b, c in zip(first, again, expected, strict=True):
-            assert torch.equal(a, b) and torch.equal(a, c)
+        assert same(first, expected) and same(again, expected)
         first.bald_map.zero_()  # what compute() gave belongs to the caller
 
 
@@ -210,12 +189,6 @@ def test_passes_are_not_kept_nor_changed() -> None:
         buffer.copy_(other)
     accumulator.update(buffer)
     assert torch.equal(accumulator.compute().bald_map, expected)
-
-
-def test_outputs_never_require_grad() -> None:
-    x = random_logits(2, 1, 3, 8, 8).requires_grad_()
-    for result in (bald(x, (4, 4)), bald(iter(x), (4, 4)), bald((p * 2 for p in x), (4, 4))):
-        assert not any(t.requires_grad for t in result)
 
 
 def test_generators_are_taken_one_at_a_time() -> None:
@@ -234,6 +207,7 @@ def test_generators_are_taken_one_at_a_time() -> None:
 
 X = random_logits(2, 1, 3, 8, 8)
 LARGE = r"must have a product of at most 2147483647, got "
+EXCEEDS = r"region_size must not exceed the image, got "
 PAIR = r"must be two integers \(height, width\), each at least 1, got "
 REJECTED = [
     (TypeError, (X.numpy(),), {}, r"logits must be a torch.Tensor, got numpy.ndarray"),
@@ -252,19 +226,14 @@ REJECTED = [
         ValueError,
         ([X[0], X[0].double()],),
         {},
-        r"same shape, dtype .* got .* torch.float64 .* after .* torch.float32",
+        r"same shape, dtype .* torch.float64 .* after .* torch.float32",
     ),
     (ValueError, ([X[0], X[0].to("meta")],), {}, r"same shape, dtype and device, got .* meta after .* cpu"),
     (TypeError, (X, 4), {}, rf"region_size {PAIR}4"),
     (TypeError, (list(X), 4), {}, rf"region_size {PAIR}4"),
     (ValueError, (X, (0, 4)), {}, rf"region_size {PAIR}\(0, 4\)"),
-    (ValueError, (X, (9, 4)), {}, r"region_size must not exceed the image, got \(9, 4\) for .* \(8, 8\)"),
-    (
-        ValueError,
-        (list(X), (9, 4)),
-        {},
-        r"region_size must not exceed the image, got \(9, 4\) for .* \(8, 8\)",
-    ),
+    (ValueError, (X, (9, 4)), {"edge": "keep"}, rf"{EXCEEDS}\(9, 4\) for an image of \(8, 8\)"),
+    (ValueError, (list(X), (9, 4)), {}, rf"{EXCEEDS}\(9, 4\) for an image of \(8, 8\)"),
     (ValueError, (X,), {"size": (0, 8)}, rf"size {PAIR}\(0, 8\)"),
     (TypeError, (list(X),), {"size": 8}, rf"size {PAIR}8"),
     (TypeError, (X,), {"align_corners": None}, r"align_corners must be True or False, got None"),
@@ -304,13 +273,6 @@ def test_a_refused_pass_leaves_the_accumulator_as_it_was() -> None:
     assert torch.equal(accumulator.compute().region_sum, bald(X, (4, 4)).region_sum)
 
 
-def test_other_devices_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"logits must be on the CPU or a CUDA device, got xpu"):
-        bald(OnDevice(X, "xpu"))
-    with pytest.raises(ValueError, match=r"logits must be on the CPU or a CUDA device, got xpu"):
-        BaldAccumulator().update(OnDevice(X[0], "xpu"))
-
-
 def test_a_generators_own_error_is_left_alone() -> None:
     def passes():
         yield X[0]
@@ -318,28 +280,6 @@ def test_a_generators_own_error_is_left_alone() -> None:
 
     with pytest.raises(KeyError, match="no such file"):
         bald(passes())
-
-
-def accumulated(passes) -> BaldScores:
-    accumulator = BaldAccumulator((4, 4))
-    for one_pass in passes:
-        accumulator.update(one_pass)
-    return accumulator.compute()
-
-
-def test_passes_without_data_give_outputs_without_data() -> None:
-    expected = [t.shape for t in bald(X, (4, 4))]
-    for function in (accumulated, lambda x: bald(x, (4, 4))):
-        assert [(t.shape, t.device.type) for t in function(X.to("meta"))] == [(s, "meta") for s in expected]
-        with FakeTensorMode() as mode:
-            assert [t.shape for t in function(mode.from_tensor(X))] == expected
-
-
-def test_a_negated_view_is_read_as_negated() -> None:
-    negated = -X
-    for function in (accumulated, lambda x: bald(x, (4, 4))):
-        assert torch.equal(function(X.neg()._neg_view()).bald_map, bald(X, (4, 4)).bald_map)
-        assert torch.equal(function(X._neg_view()).bald_map, bald(negated, (4, 4)).bald_map)
 
 
 def test_passes_may_come_from_inside_and_outside_inference_mode(monkeypatch) -> None:
@@ -350,26 +290,6 @@ def test_passes_may_come_from_inside_and_outside_inference_mode(monkeypatch) -> 
             accumulator.update(X[0])
         accumulator.update(X[1])
         assert torch.allclose(accumulator.compute().bald_map, bald(X).bald_map, atol=1e-6)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_opcheck(dtype) -> None:
-    x = random_logits(3, 2, 5, 8, 9).to(dtype)
-    torch.library.opcheck(torch.ops.ralx.bald.default, (x, (4, 4), (11, 12), True, False))
-    sums = _zero_sums(x[0], (11, 12))
-    torch.library.opcheck(torch.ops.ralx.bald_update.default, (x[0], True, *sums))
-    sums = sums[0] + 0.6, sums[1] + 1.2  # three passes of five equal classes
-    torch.library.opcheck(torch.ops.ralx.bald_compute.default, (*sums, 3, (4, 4), True))
-
-
-@pytest.mark.parametrize("region_size", [None, (4, 4)])
-def test_compiles_into_one_graph(region_size) -> None:
-    def scores(x: Tensor) -> Tensor:
-        result = bald(x * 2, region_size, size=(16, 18))
-        return result.bald_map + (0 if result.region_sum is None else result.region_sum.sum())
-
-    x = random_logits(3, 2, 5, 8, 9).requires_grad_()
-    assert torch.equal(torch.compile(scores, fullgraph=True, backend="aot_eager")(x), scores(x))
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -384,32 +304,4 @@ def test_many_passes_lose_no_accuracy(passes, dtype, isa) -> None:
     for scores in (stacked, streamed):
         assert scores.bald_map.abs().max() <= tolerances.BALD
         assert scores.region_sum.abs().max() <= 18 * tolerances.BALD
-    for a, b in zip(stacked, streamed, strict=True):
-        assert torch.equal(a, b)
-
-
-def test_many_passes_that_differ_are_right() -> None:
-    x = random_logits(300, 1, 11, 3, 17)
-    expected = BaldScores(*bald_ref(x.double(), (3, 17), (3, 17), False))
-    for scores in (bald(x, (3, 17)), bald(iter(x), (3, 17))):
-        torch.testing.assert_close(scores.bald_map, expected.bald_map.float(), atol=tolerances.BALD, rtol=0)
-
-
-def test_scores_in_between_change_no_sum() -> None:
-    x = random_logits(70, 1, 5, 4, 4)
-    plain, watched = BaldAccumulator(), BaldAccumulator()
-    for one in x:
-        plain.update(one)
-        watched.update(one)
-        watched.compute()
-    assert torch.equal(plain.compute().bald_map, watched.compute().bald_map)
-
-
-@pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("classes", [33, 150, 1000])
-def test_many_classes_lose_no_accuracy(classes, isa) -> None:
-    x = random_logits(4, 1, classes, 2, 9)
-    expected = BaldScores(*bald_ref(x.double(), (2, 9), (2, 9), False))
-    with instruction_set(isa):
-        found = bald(x, (2, 9))
-    torch.testing.assert_close(found.bald_map, expected.bald_map.float(), atol=tolerances.BALD, rtol=0)
+    assert same(stacked, streamed)

@@ -6,10 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from logit_cases import (
-    DTYPES,
     INF,
     ISAS,
-    LAYOUTS,
+    LABEL_DTYPES,
     MAP_LAYOUTS,
     NAN,
     examples,
@@ -18,6 +17,7 @@ from logit_cases import (
     logits,
     map_layout,
     random_logits,
+    same,
     threads,
     undecided,
 )
@@ -25,8 +25,6 @@ from torch import Tensor
 
 from ralx.ops import confusion_matrix
 from ralx.ops.confusion_matrix import confusion_matrix_ref
-
-LABEL_DTYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
 
 
 def labels(*shape: int, classes: int, seed: int = 0, dtype=torch.uint8, ignore: int | None = None) -> Tensor:
@@ -88,12 +86,14 @@ def logit_cases(draw: st.DrawFn):
 @given(logit_cases())
 def test_counts_of_logits(case) -> None:
     x, target, size, align_corners, isa = case
+    before = x.clone(), target.clone()
+    call = {"num_classes": x.shape[1], "size": size, "align_corners": align_corners}
     with instruction_set(isa):
-        result = confusion_matrix(x, target, x.shape[1], size=size, align_corners=align_corners)
+        result = confusion_matrix(x, target, **call)
+        with threads(3):
+            assert same(confusion_matrix(x, target, **call), result)
+    assert same((x, target), before)
     expected = confusion_matrix_ref(x.double(), target, x.shape[1], align_corners=align_corners)
-    if size == tuple(x.shape[2:]):
-        assert torch.equal(result, expected)
-        return
     assert torch.equal(result.sum(1), expected.sum(1))
     assert (result - expected).abs().sum() <= 2 * undecided(x, size, align_corners).sum()
 
@@ -161,16 +161,6 @@ def test_the_reference_skips_labels_that_are_no_class() -> None:
     assert confusion_matrix_ref(prediction, target, 2).tolist() == [[1, 0], [0, 0]]
 
 
-@pytest.mark.parametrize("size", [(21, 66), (40, 100)])
-def test_threads_and_layout_change_nothing(size) -> None:
-    x, target = random_logits(2, 5, 21, 66), labels(2, *size, classes=5, ignore=255)
-    expected = confusion_matrix(x, target, 5, size=size)
-    for count in (1, 2, 5):
-        for layout in LAYOUTS.values():
-            with threads(count):
-                assert torch.equal(confusion_matrix(layout(x), target, 5, size=size), expected)
-
-
 def test_one_class_everywhere_is_counted_exactly() -> None:
     target = torch.zeros(3, 400, 500, dtype=torch.uint8)
     for count in (1, 2):
@@ -178,33 +168,15 @@ def test_one_class_everywhere_is_counted_exactly() -> None:
             assert confusion_matrix(target, target, 3).tolist() == [[600000, 0, 0], [0, 0, 0], [0, 0, 0]]
 
 
-def test_no_images_give_zeros() -> None:
-    target = torch.empty(0, 8, 8, dtype=torch.uint8)
-    assert torch.equal(
-        confusion_matrix(torch.empty(0, 3, 4, 4), target, 3, size=(8, 8)), torch.zeros(3, 3).long()
-    )
-    assert torch.equal(confusion_matrix(target, target, 3), torch.zeros(3, 3).long())
-
-
-def test_inputs_are_left_alone_and_the_result_has_no_grad() -> None:
-    x, target = random_logits(1, 3, 8, 8).requires_grad_(), labels(1, 8, 8, classes=3)
-    before = x.detach().clone(), target.clone()
-    assert not confusion_matrix(x, target, 3).requires_grad
-    assert torch.equal(x, before[0]) and torch.equal(target, before[1])
-
-
 X, T = random_logits(1, 3, 8, 8), labels(1, 8, 8, classes=3)
+SHAPE = r"target must have the shape of the prediction, "
 PAIR = r"must be two integers \(height, width\), each at least 1, got "
 REJECTED = [
     (TypeError, {"prediction": X.numpy()}, r"prediction must be a torch.Tensor, got numpy.ndarray"),
     (TypeError, {"target": T.numpy()}, r"target must be a torch.Tensor, got numpy.ndarray"),
     (ValueError, {"prediction": X[0]}, r"prediction must be \[N, C, h, w\], got shape \[3, 8, 8\]"),
     (ValueError, {"prediction": X.long()}, r"prediction must be \[N, H, W\], got shape \[1, 3, 8, 8\]"),
-    (
-        ValueError,
-        {"prediction": X[:, :0]},
-        r"prediction must have at least one class, got shape \[1, 0, 8, 8\]",
-    ),
+    (ValueError, {"prediction": X[:, :0]}, r"prediction must have at least one class, .* \[1, 0, 8, 8\]"),
     (TypeError, {"prediction": T.bool()}, r"prediction must be uint8, int16, int32 or int64, got torch.bool"),
     (TypeError, {"prediction": X.to(torch.complex64)}, r"prediction must be uint8, .* got torch.complex64"),
     (TypeError, {"target": T.float()}, r"target must be uint8, int16, int32 or int64, got torch.float32"),
@@ -212,23 +184,11 @@ REJECTED = [
     (TypeError, {"target": T.to(torch.int8)}, r"target must be uint8, int16, int32 or int64, got torch.int8"),
     (ValueError, {"target": T.to("meta")}, r"prediction and target must be on one device, got cpu and meta"),
     (ValueError, {"target": T[0]}, r"target must be \[N, H, W\], got shape \[8, 8\]"),
-    (
-        ValueError,
-        {"target": T[:, 1:]},
-        r"target must have the shape of the prediction, \[1, 8, 8\], got \[1, 7, 8\]",
-    ),
-    (
-        ValueError,
-        {"target": T[:0]},
-        r"target must have the shape of the prediction, \[1, 8, 8\], got \[0, 8, 8\]",
-    ),
-    (ValueError, {"size": (16, 16)}, r"target must have the shape .*, \[1, 16, 16\], got \[1, 8, 8\]"),
-    (ValueError, {"prediction": T[:, 1:]}, r"target must have the shape .*, \[1, 7, 8\], got \[1, 8, 8\]"),
-    (
-        ValueError,
-        {"num_classes": 4},
-        r"num_classes must be the number of classes of the logits, got 4 .* \[1, 3, 8, 8\]",
-    ),
+    (ValueError, {"target": T[:, 1:]}, rf"{SHAPE}\[1, 8, 8\], got \[1, 7, 8\]"),
+    (ValueError, {"target": T[:0]}, rf"{SHAPE}\[1, 8, 8\], got \[0, 8, 8\]"),
+    (ValueError, {"size": (16, 16)}, rf"{SHAPE}\[1, 16, 16\], got \[1, 8, 8\]"),
+    (ValueError, {"prediction": T[:, 1:]}, rf"{SHAPE}\[1, 7, 8\], got \[1, 8, 8\]"),
+    (ValueError, {"num_classes": 4}, r"num_classes must be the .* of the logits, got 4 .* \[1, 3, 8, 8\]"),
     (ValueError, {"num_classes": 0, "prediction": T}, r"num_classes must be in 1..46340, got 0"),
     (TypeError, {"num_classes": 3.0}, r"num_classes must be an integer, got 3.0"),
     (TypeError, {"num_classes": True}, r"num_classes must be an integer, got True"),
@@ -236,23 +196,11 @@ REJECTED = [
     (TypeError, {"size": 8}, rf"size {PAIR}8"),
     (ValueError, {"size": (8, 0)}, rf"size {PAIR}\(8, 0\)"),
     (TypeError, {"align_corners": "no"}, r"align_corners must be True or False, got 'no'"),
-    (
-        ValueError,
-        {"num_classes": 2**40, "prediction": T},
-        r"num_classes must be in 1..46340, got 1099511627776",
-    ),
+    (ValueError, {"num_classes": 2**40, "prediction": T}, r"num_classes must be in 1..46340, got 1099511627"),
     (ValueError, {"num_classes": 46341, "prediction": T}, r"num_classes must be in 1..46340, got 46341"),
     (ValueError, {"ignore_index": 2**63}, r"ignore_index must be in -\d+..\d+, got 9223372036854775808"),
-    (
-        ValueError,
-        {"ignore_index": -(10**30)},
-        r"ignore_index must be in -\d+..\d+, got -1000000000000000000000",
-    ),
-    (
-        ValueError,
-        {"size": (2**63, 1)},
-        r"size must have a product of at most 2147483647, got \(9223372036854775808",
-    ),
+    (ValueError, {"ignore_index": -(10**30)}, r"ignore_index must be in -\d+..\d+, got -100000000000000"),
+    (ValueError, {"size": (2**63, 1)}, r"size must have a product of at most 2147483647, got \(9223372036"),
     (
         ValueError,
         {"prediction": T[:1, :1, :1].expand(1, 2**16, 2**15)},
@@ -277,25 +225,6 @@ def test_integers_may_be_numpys_and_ignore_index_any_of_64_bits() -> None:
         )
         assert counts.shape == (200, 200) and counts[0, 0] == 2 and counts[199, 199] == 1
     assert confusion_matrix(prediction, prediction, 200, ignore_index=np.uint8(199)).sum() == 3
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_opcheck(dtype) -> None:
-    target = labels(2, 16, 20, classes=3, ignore=255)
-    op = torch.ops.ralx.confusion_matrix.default
-    torch.library.opcheck(op, (random_logits(2, 3, 8, 9).to(dtype), target, 3, 255, True))
-    torch.library.opcheck(op, (target.clamp(max=2), target, 3, 255, False))
-
-
-@pytest.mark.parametrize("dynamic", [False, True])
-def test_compiles_into_one_graph(dynamic) -> None:
-    def counts(x: Tensor, target: Tensor) -> Tensor:
-        return confusion_matrix(x * 2, target, 3, size=(target.shape[1], target.shape[2])) + 1
-
-    compiled = torch.compile(counts, fullgraph=True, dynamic=dynamic, backend="aot_eager")
-    for height in (8, 12):
-        x, target = random_logits(1, 3, height, 9).requires_grad_(), labels(1, 2 * height, 9, classes=3)
-        assert torch.equal(compiled(x, target), counts(x, target))
 
 
 @pytest.mark.parametrize("size", [(40, 400), (2, 4), (4, 2)])

@@ -13,18 +13,24 @@ from typing import Any, NamedTuple
 import pytest
 import tolerances
 import torch
-from conftest import HOST_GRID
+from calls import CALLS, COMPILED, SCORES, Call, opcheck
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from logit_cases import (
     DTYPES,
+    HOST_GRID,
     INF,
+    LABEL_DTYPES,
     LAYOUTS,
     MAP_LAYOUTS,
     NAN,
+    POOLED,
     VALUES,
+    distributions,
     map_layout,
     random_logits,
+    same,
+    tensors,
     undecided,
 )
 from torch import Tensor
@@ -32,15 +38,12 @@ from torch.nn import functional as F
 
 import ralx
 from ralx.ops import BaldAccumulator, bald, confusion_matrix, kl_histogram, region_features
-from ralx.ops._reference import Pooled, pool_by_id, upsample_ref
-from ralx.ops.arguments import tiles_along
+from ralx.ops._reference import Pooled, pool_by_id, region_ids, upsample_ref
 from ralx.ops.confusion_matrix import confusion_matrix_ref
 
 DEVICE = os.environ.get("RALX_TEST_DEVICE", "cuda")
 ON_CUDA = DEVICE.startswith("cuda")
 CUDA_KERNELS = ON_CUDA or HOST_GRID is not None
-LABEL_DTYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
-SCORES = ("margin", "least_confidence", "impurity")
 
 
 def missing() -> str:
@@ -100,12 +103,9 @@ class Image(NamedTuple):
 
     def ids(self, images: int) -> tuple[Tensor, int]:
         """The region of each pixel, int64 [N, H, W], -1 for none; and R."""
-        pairs = zip(self.size, self.region, strict=True)
-        rows, cols = (tiles_along(whole, part, self.keep_edge) for whole, part in pairs)
-        row = torch.arange(self.size[0])[:, None] // self.region[0]
-        col = torch.arange(self.size[1]) // self.region[1]
-        ids = (row * cols + col).masked_fill((row >= rows) | (col >= cols), -1)
-        return ids.expand(images, -1, -1), rows * cols
+        device = torch.device("cpu")
+        ids, _, regions = region_ids(images, self.size, self.region, (1, 1), self.keep_edge, device)
+        return ids, regions
 
 
 @st.composite
@@ -152,17 +152,6 @@ def twice(op: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     return first
 
 
-def tensors(result: Any) -> list[Tensor]:
-    each = [result] if isinstance(result, Tensor) else list(result)
-    return [value for value in each if value is not None]
-
-
-def same(a: Any, b: Any) -> bool:
-    """To the bit, NaN included."""
-    pairs = zip(tensors(a), tensors(b), strict=True)
-    return all(x.dtype == y.dtype and torch.equal(x.nan_to_num(-9), y.nan_to_num(-9)) for x, y in pairs)
-
-
 def assert_within(got: Tensor, wanted: Tensor, limit: Tensor | float, what: str) -> None:
     """NaN where NaN is wanted; `limit` broadcasts."""
     got, wanted = got.cpu().double(), wanted.double()
@@ -202,7 +191,7 @@ def assert_features(got: Any, wanted: Any, x: Tensor, upsampled: bool, near: Nea
     assert_within(
         got.class_hist, wanted.class_hist, share.unsqueeze(2) + 1e-6 * (share > 0).unsqueeze(2), "class_hist"
     )
-    for name in ("entropy_min", "entropy_avg", "entropy_max"):
+    for name in POOLED:
         assert_within(getattr(got, name), getattr(wanted, name), one, name)
         assert not (getattr(got, name) < -1e-6).any(), name
     sums = near.pixels * one + 2e-7 * wanted.entropy_sum.nan_to_num(0).abs()
@@ -222,13 +211,6 @@ def assert_features(got: Any, wanted: Any, x: Tensor, upsampled: bool, near: Nea
             assert_within(getattr(got, name), value, limit + 2e-7 * value.nan_to_num(0).abs(), name)
 
 
-def may_swap(x: Tensor, image: Image) -> Tensor:
-    """[N, H, W]: none at native size."""
-    if image.size == tuple(x.shape[2:]):
-        return torch.zeros(x.shape[0], *image.size, dtype=torch.bool)
-    return undecided(wide(x), image.size, image.align_corners)
-
-
 # --- region_features -------------------------------------------------------------------------------
 
 
@@ -239,7 +221,7 @@ def test_region_features(case) -> None:
     x = logits.make()
     result = twice(region_features, x, image.region, cells=image.cells, **image.options)
     expected = region_features(wide(x), image.region, cells=image.cells, **image.options)
-    near = Near.count(may_swap(x, image), *image.ids(len(x)))
+    near = Near.count(undecided(wide(x), image.size, image.align_corners), *image.ids(len(x)))
     assert_features(result, expected, x, image.size != tuple(x.shape[2:]), near)
 
 
@@ -250,7 +232,7 @@ def test_scores(case, window, names, count) -> None:
     x, asked = logits.make(), {"scores": names[:count], "neighbourhood": window}
     result = twice(region_features, x, image.region, cells=image.cells, **image.options, **asked)
     expected = region_features(wide(x), image.region, cells=image.cells, **image.options, **asked)
-    near = Near.count(may_swap(x, image), *image.ids(len(x)), window=window)
+    near = Near.count(undecided(wide(x), image.size, image.align_corners), *image.ids(len(x)), window=window)
     assert_features(result, expected, x, image.size != tuple(x.shape[2:]), near, window)
 
 
@@ -275,7 +257,7 @@ def test_regions_of_a_label_map(case, num_regions, dtype, layout, scored) -> Non
     result = twice(region_features, x, None, regions=ids, **options)
     known = ids.cpu().long()
     expected = region_features(wide(x), None, regions=known.where(known < num_regions, -1), **options)
-    near = Near.count(may_swap(x, image), known, num_regions, window=3)
+    near = Near.count(undecided(wide(x), image.size, image.align_corners), known, num_regions, window=3)
     assert_features(result, expected, x, image.size != tuple(x.shape[2:]), near)
 
 
@@ -366,7 +348,9 @@ def test_confusion_matrix_of_logits(case, dtype, layout) -> None:
     expected = confusion_matrix(wide(x), target.cpu(), classes, **options)
     assert result.device == x.device and result.dtype == torch.int64
     assert torch.equal(result.sum(1).cpu(), expected.sum(1))
-    assert (result.cpu() - expected).abs().sum() <= 2 * may_swap(x, image).sum()
+    assert (result.cpu() - expected).abs().sum() <= 2 * undecided(
+        wide(x), image.size, image.align_corners
+    ).sum()
 
 
 @hypothesis
@@ -406,13 +390,8 @@ def test_confusion_matrix_skips_targets_that_are_no_class() -> None:
 # --- kl_histogram ----------------------------------------------------------------------------------
 
 
-def rows(*shape: int, seed: int, dtype: torch.dtype = torch.float32, zeros: float = 0.0) -> Tensor:
-    """Skewed distributions, of which a share `zeros` of the numbers is 0, never a whole row."""
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(*shape, generator=generator, dtype=torch.float64).mul(2).softmax(-1)
-    masked = torch.rand(shape, generator=generator) < zeros
-    masked[..., 0] = False
-    return x.masked_fill(masked, 0).to(dtype).to(DEVICE)
+def rows(*shape: int, **options: Any) -> Tensor:
+    return distributions(*shape, **options).to(DEVICE)
 
 
 def assert_histograms(p: Tensor, q: Tensor, **options: Any) -> None:
@@ -473,39 +452,6 @@ def test_kl_histogram_tells_nearly_equal_rows_apart() -> None:
 # --- all ops: streams, syncs, graphs, torch.compile ------------------------------------------------
 
 
-class Call(NamedTuple):
-    """An op as a function of one float tensor."""
-
-    shape: tuple[int, ...]
-    run: Callable[[Tensor], Any]
-
-
-TARGET = labels(2, 40, 66, below=11, dtype=torch.uint8, seed=0) if not missing() else None
-IDS = labels(2, 40, 66, below=9, dtype=torch.int64, seed=1) if not missing() else None
-CALLS = {
-    "region_features": Call((2, 11, 40, 66), lambda x: region_features(x, (20, 30))),
-    "region_features upsampled": Call((2, 11, 20, 33), lambda x: region_features(x, (20, 30), size=(40, 66))),
-    "ragged edge": Call((2, 11, 40, 66), lambda x: region_features(x, (17, 30), edge="keep")),
-    "scores": Call((2, 11, 40, 66), lambda x: region_features(x, (20, 30), scores=SCORES)),
-    "label map": Call(
-        (2, 11, 40, 66), lambda x: region_features(x, None, regions=IDS.to(x.device), num_regions=9)
-    ),
-    "bald": Call((3, 2, 11, 40, 66), lambda x: bald(x, (20, 30))),
-    "bald upsampled": Call((3, 2, 11, 20, 33), lambda x: bald(x, (20, 30), size=(40, 66))),
-    "bald streamed": Call((3, 2, 11, 40, 66), lambda x: bald(list(x), (20, 30))),
-    "confusion_matrix": Call((2, 11, 40, 66), lambda x: confusion_matrix(x, TARGET.to(x.device), 11)),
-    "confusion_matrix upsampled": Call(
-        (2, 11, 20, 33), lambda x: confusion_matrix(x, TARGET.to(x.device), 11, size=(40, 66))
-    ),
-    "confusion_matrix of labels": Call(
-        (2, 11, 40, 66),
-        lambda x: confusion_matrix(x[:, 0].abs().clamp(max=10).byte(), TARGET.to(x.device), 11),
-    ),
-    "kl_histogram": Call((300, 19), lambda x: kl_histogram(x.abs(), x[:200].abs())),
-    "kl_histogram fixed range": Call(
-        (300, 19), lambda x: kl_histogram(x.abs(), x[:200].abs(), range=(0.0, 16.2))
-    ),
-}
 each_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
@@ -569,8 +515,7 @@ def test_another_device_than_the_current_one(call) -> None:
         assert value.device == torch.device("cuda:1") and same(value.to("cuda:0"), expected)
 
 
-# Iterables of passes stay eager: the contract asks for tensor forms alone.
-@pytest.mark.parametrize("name", [name for name in CALLS if name != "bald streamed"])
+@pytest.mark.parametrize("name", COMPILED)
 def test_compiles_into_one_graph(name) -> None:
     call = CALLS[name]
     x, _ = inputs_of(call, torch.float32)
@@ -585,24 +530,14 @@ def test_inductors_code_calls_the_ops() -> None:
         features = region_features(x * 2, (20, 30))
         return features.vector() + 1, confusion_matrix(x * 2, target, 11) + 1
 
-    x, target = random_logits(2, 11, 40, 66).to(DEVICE), TARGET
+    x = random_logits(2, 11, 40, 66).to(DEVICE)
+    target = labels(2, 40, 66, below=11, dtype=torch.uint8, seed=0)
     for a, b in zip(torch.compile(both, fullgraph=True)(x, target), both(x, target), strict=True):
         torch.testing.assert_close(a, b)
 
 
 def test_opcheck() -> None:
-    x, ops = random_logits(2, 3, 8, 9).to(DEVICE), torch.ops.ralx
-    target = labels(2, 16, 20, below=3, dtype=torch.uint8, seed=0)
-    check = torch.library.opcheck
-    check(ops.region_features.default, (x, [8, 10], [2, 2], [16, 20], True, False, [1, 1, 3]))
-    check(ops.label_map_features.default, (x, target, 3, True, [1, 1, 3]))
-    check(ops.confusion_matrix.default, (x, target, 3, 255, True))
-    check(ops.bald.default, (torch.stack([x, x]), [8, 10], [16, 20], True, False))
-    sums = torch.zeros(2, 3, 16, 20, device=DEVICE), torch.zeros(2, 16, 20, device=DEVICE)
-    check(ops.bald_update.default, (x, True, *sums))
-    check(ops.bald_compute.default, (sums[0] + 0.4, sums[1] + 1, 2, [8, 10], False))
-    for range in (None, [0.0, 16.2]):
-        check(ops.kl_histogram.default, (rows(6, 5, seed=0), rows(9, 5, seed=1), 8, range, 1e-7))
+    opcheck(random_logits(2, 2, 3, 16, 18).to(DEVICE))
 
 
 # --- empty and enormous ----------------------------------------------------------------------------

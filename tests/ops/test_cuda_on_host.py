@@ -45,7 +45,7 @@ def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_cuda_kernels_keep_what_the_cpus_keep(module: Path, op: str) -> None:
     files = [f"test_{op}.py"]
     if op == "region_features":
-        files += ["test_ragged_edges.py", "test_scores.py"]
+        files += ["test_ragged_edges.py", "test_scores.py", "test_every_op.py"]
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
     command += ["-k", " and ".join(f"not {other}" for other in OTHERS)]
     result = subprocess.run(

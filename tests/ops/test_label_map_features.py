@@ -15,30 +15,28 @@ from logit_cases import (
     DTYPES,
     INF,
     ISAS,
-    LAYOUTS,
+    LABEL_DTYPES,
     MAP_LAYOUTS,
     NAN,
+    POOLED,
     VALUES,
-    OnDevice,
     examples,
     image_sizes,
     instruction_set,
     logits,
     map_layout,
     random_logits,
+    same,
     threads,
     undecided,
 )
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ralx.ops import region_features
 from ralx.ops._reference import pool_by_id
 from ralx.ops.label_map_features import label_map_features_ref
 from ralx.ops.region_features import ScoredRegionFeatures
 
-POOLED = ("entropy_min", "entropy_avg", "entropy_max")
-LABEL_DTYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
 FIELDS = ("class_hist", *POOLED, "entropy_sum", "pixel_count")
 
 
@@ -50,14 +48,6 @@ def random_map(*shape: int, regions: int, dtype: torch.dtype = torch.int64, seed
         ids[torch.rand(shape, generator=generator) < 0.1] = -1
         ids[torch.rand(shape, generator=generator) < 0.05] = torch.iinfo(dtype).min
     return ids.to(dtype)
-
-
-def same(a: ScoredRegionFeatures, b: ScoredRegionFeatures) -> bool:
-    """To the bit, NaN included."""
-    return all(
-        x is y is None or (x.dtype == y.dtype and torch.equal(x.nan_to_num(-9), y.nan_to_num(-9)))
-        for x, y in zip(a, b, strict=True)
-    )
 
 
 def looped(x: Tensor, regions: Tensor, num_regions: int) -> dict[str, Tensor]:
@@ -118,8 +108,7 @@ def test_equals_plain_torch(case) -> None:
         result = region_features(x, None, **arguments)
         with threads(3):
             assert same(region_features(x, None, **arguments), result)
-    assert torch.equal(x.nan_to_num(0.5), before[0].nan_to_num(0.5)) and torch.equal(regions, before[1])
-
+    assert same(x, before[0]) and same(regions, before[1])
     expected = label_map_features_ref(x.double(), regions, num_regions, align_corners)
     assert torch.equal(result.pixel_count, expected[6])
     upsampled = size != tuple(x.shape[2:])
@@ -129,10 +118,9 @@ def test_equals_plain_torch(case) -> None:
     error = (result.entropy_sum - expected[4]).abs()
     assert torch.equal(result.entropy_sum.isnan(), expected[4].isnan())
     assert not (error > result.pixel_count * limit + 2e-7 * expected[4]).any()
-    slack = 0.0
-    if upsampled:
-        near = undecided(x, size, align_corners).double()
-        slack = pool_by_id(near, regions.long(), num_regions).mean.unsqueeze(2) + 1e-6
+    near = undecided(x, size, align_corners).double()
+    slack = pool_by_id(near, regions.long(), num_regions).mean.unsqueeze(2)
+    slack = slack + 1e-6 * (slack > 0)
     assert ((result.class_hist - expected[0]).abs() <= slack).all()
 
 
@@ -183,12 +171,6 @@ def test_no_pixel_in_any_region(isa, num_regions) -> None:
         field = getattr(result, name)
         assert field.shape == shapes.get(name, (2, num_regions)) and not field.any()
     assert result.vector().shape == (2, num_regions, 6)
-
-
-def test_no_images_give_empty_outputs() -> None:
-    regions = torch.empty(0, 4, 5, dtype=torch.uint8)
-    result = region_features(torch.empty(0, 7, 4, 5), None, regions=regions, num_regions=3)
-    assert [tuple(t.shape) for t in result[:6]] == [(0, 3, 7), *[(0, 3, 1, 1)] * 3, (0, 3), (0, 3)]
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
@@ -249,19 +231,6 @@ def test_one_class_has_no_entropy(isa) -> None:
     assert result.entropy_max.min() >= 0 and result.entropy_max.max() <= tolerances.entropy(1)
 
 
-@pytest.mark.parametrize("size", [(60, 64), (131, 190)])
-@pytest.mark.parametrize("num_regions", [1, 50, 8000])
-def test_number_of_threads_changes_nothing(num_regions, size) -> None:
-    x = random_logits(2, 5, 60, 64)
-    x[0, 1, 3, 4] = NAN
-    regions = random_map(2, *size, regions=num_regions)
-    results = []
-    for count in (1, 2, 5, 1):
-        with threads(count):
-            results.append(region_features(x, None, regions=regions, num_regions=num_regions, size=size))
-    assert all(same(result, results[0]) for result in results[1:])
-
-
 @pytest.mark.parametrize("limit", ["OMP_THREAD_LIMIT=1", "OMP_THREAD_LIMIT=2", "OMP_DYNAMIC=true"])
 def test_fewer_threads_than_asked_for(limit) -> None:
     code = (
@@ -283,14 +252,6 @@ def test_fewer_threads_than_asked_for(limit) -> None:
     assert (result.returncode, result.stdout) == (0, "True\n"), result.stderr
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_layout_of_the_logits_changes_nothing(layout) -> None:
-    x = random_logits(2, 7, 21, 66)
-    for size in ((21, 66), (40, 100)):
-        call = {"regions": random_map(2, *size, regions=30), "num_regions": 30, "size": size}
-        assert same(region_features(LAYOUTS[layout](x), None, **call), region_features(x, None, **call))
-
-
 def test_vector_joins_the_first_four_in_their_order() -> None:
     result = region_features(
         random_logits(2, 7, 9, 10), None, regions=random_map(2, 9, 10, regions=4), num_regions=4
@@ -300,27 +261,11 @@ def test_vector_joins_the_first_four_in_their_order() -> None:
     assert torch.equal(result.vector(), torch.cat([result.class_hist, *pooled], 2))
 
 
-def test_outputs_never_require_grad_nor_alias_the_input() -> None:
-    x = random_logits(1, 3, 8, 8).requires_grad_()
-    result = region_features(x, None, regions=random_map(1, 8, 8, regions=3), num_regions=3)
-    assert not any(t.requires_grad for t in result[:6]) and not result.vector().requires_grad
-    before = result.vector()
-    with torch.no_grad():
-        x.zero_()
-    assert torch.equal(result.vector(), before)
-
-
 def test_cells_may_be_said_to_be_one_and_num_regions_numpys() -> None:
     x, regions = random_logits(1, 3, 8, 8), random_map(1, 8, 8, regions=3)
     expected = region_features(x, None, regions=regions, num_regions=3)
     assert same(region_features(x, None, cells=[1, 1], regions=regions, num_regions=np.int64(3)), expected)
     assert same(region_features(x, None, cells=[8, 8], regions=regions, num_regions=3), expected)
-
-
-def test_a_negated_map_is_read_as_negated() -> None:
-    x, regions = random_logits(1, 3, 8, 8), -random_map(1, 8, 8, regions=3).clamp_min(0)
-    expected = region_features(x, None, regions=-regions, num_regions=3)
-    assert same(region_features(x, None, regions=regions._neg_view(), num_regions=3), expected)
 
 
 X, IDS = random_logits(1, 3, 16, 16), torch.zeros(1, 16, 16, dtype=torch.int64)
@@ -365,43 +310,3 @@ def test_bad_input_is_refused(error, changed, text) -> None:
     arguments = {"logits": X, "region_size": None, "regions": IDS, "num_regions": 1} | changed
     with pytest.raises(error, match=text):
         region_features(arguments.pop("logits"), arguments.pop("region_size"), **arguments)
-
-
-def test_other_devices_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"regions must be on the CPU or a CUDA device, got xpu"):
-        region_features(X, None, regions=OnDevice(IDS, "xpu"), num_regions=1)
-
-
-@pytest.mark.parametrize("layout", MAP_LAYOUTS)
-@pytest.mark.parametrize("size", [(16, 16), (33, 40)])
-def test_opcheck(layout, size) -> None:
-    x = LAYOUTS["channels_last"](random_logits(2, 3, 16, 16))
-    regions = map_layout(random_map(2, *size, regions=5), layout)
-    for scores in ((0, 0, 0), (1, 1, 3)):
-        arguments = (x, regions, 5, True, scores)
-        torch.library.opcheck(torch.ops.ralx.label_map_features.default, arguments)
-
-
-@pytest.mark.parametrize("dynamic", [False, True])
-def test_compiles_into_one_graph(dynamic) -> None:
-    def features(x: Tensor, regions: Tensor) -> tuple[Tensor, ...]:
-        result = region_features(
-            x * 2, None, regions=regions, num_regions=5, size=(x.shape[2] * 2, x.shape[3] * 2)
-        )
-        return result.vector() + 1, result.pixel_count
-
-    compiled = torch.compile(features, fullgraph=True, dynamic=dynamic, backend="aot_eager")
-    for shape in ((1, 3, 16, 16), (2, 3, 20, 12)):
-        x = random_logits(*shape).requires_grad_()
-        regions = random_map(shape[0], shape[2] * 2, shape[3] * 2, regions=5)
-        for a, b in zip(compiled(x, regions), features(x, regions), strict=True):
-            assert torch.equal(a, b)
-
-
-def test_tensors_without_data_give_outputs_without_data() -> None:
-    expected = [t.shape for t in region_features(X, None, regions=IDS, num_regions=4)[:6]]
-    result = region_features(X.to("meta"), None, regions=IDS.to("meta"), num_regions=4)
-    assert [(t.shape, t.device.type) for t in result[:6]] == [(shape, "meta") for shape in expected]
-    with FakeTensorMode() as mode:
-        fake = region_features(mode.from_tensor(X), None, regions=mode.from_tensor(IDS), num_regions=4)
-        assert [t.shape for t in fake[:6]] == expected
