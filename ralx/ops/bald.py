@@ -30,8 +30,6 @@ from ralx.ops.arguments import (
 )
 from ralx.ops.registration import cuda_kernels, on_gpu, register, scratch_of, stream_of
 
-Outputs = tuple[Tensor, Tensor, Tensor]  # those of BaldScores
-
 Outputs = tuple[Tensor, Tensor, Tensor]  # of BaldScores, in its order
 
 
@@ -83,11 +81,7 @@ def bald(
     return _scores(_op(logits.detach(), region, size, align_corners, keep_edge), region_size)
 
 
-<<<<<<< HEAD
-def _scores(outputs: Outputs, region_size: tuple[int, int] | None) -> BaldScores:
-=======
 def _scores(outputs: Outputs, region_size: Pair | None) -> BaldScores:
->>>>>>> lean-ops
     """Without regions the whole image was taken for one, which nobody asked for."""
     return BaldScores(*outputs) if region_size is not None else BaldScores(outputs[0])
 
@@ -251,78 +245,11 @@ def _update_ref(logits: Tensor, align_corners: bool, sum_p: Tensor, sum_entropy:
     sum_entropy += entropy_ref(logits)
 
 
-<<<<<<< HEAD
-def _compute_ref(
-    sum_p: Tensor, sum_entropy: Tensor, passes: int, region_size: tuple[int, int], keep_edge: bool = False
-) -> Outputs:
-    mean_p = sum_p / passes
-    bald_map = torch.special.entr(mean_p).sum(1) - sum_entropy / passes
-    if keep_edge:
-        ids, _, regions = region_ids((sum_p.shape[2], sum_p.shape[3]), region_size, (1, 1), sum_p.device)
-        ids = ids.expand_as(bald_map)
-        class_hist = class_hist_by_id(sum_p.argmax(1), ids, regions, sum_p.shape[1])
-        return bald_map.float(), pool_by_id(bald_map, ids, regions).total.float(), class_hist
-    region_sum = split_regions(bald_map, region_size).sum((2, 3))
-    return bald_map.float(), region_sum.float(), class_hist_ref(sum_p.argmax(1), region_size, sum_p.shape[1])
-
-
-def _empty(
-    logits: Tensor,
-    region_size: tuple[int, int],
-    size: tuple[int, int],
-    align_corners: bool = False,
-    keep_edge: bool = False,
-) -> Outputs:
-    images, classes = logits.shape[-4:-2]
-    rows, cols = (tiles_along(whole, part, keep_edge) for whole, part in zip(size, region_size, strict=True))
-    return (
-        logits.new_empty((images, *size), dtype=torch.float32),
-        logits.new_empty((images, rows * cols), dtype=torch.float32),
-        logits.new_empty((images, rows * cols, classes), dtype=torch.float32),
-    )
-
-
-def _cpu(
-    logits: Tensor, region_size: tuple[int, int], size: tuple[int, int], align_corners: bool, keep_edge: bool
-) -> Outputs:
-    outputs = _empty(logits, region_size, size, align_corners, keep_edge)
-    threads = threads_for(logits.shape[0] * logits.shape[2] * outputs[0].numel())
-    _C.bald(logits, region_size, keep_edge, align_corners, *outputs, threads)
-    return outputs
-
-
-def _cuda(
-    logits: Tensor, region_size: tuple[int, int], size: tuple[int, int], align_corners: bool, keep_edge: bool
-) -> Outputs:
-    if logits.dtype == torch.float64:
-        return bald_ref(logits, region_size, size, align_corners, keep_edge)
-    outputs = _empty(logits, region_size, size, align_corners, keep_edge)
-    scratch = _scratch(logits, size, region_size, keep_edge)
-    cuda_kernels.bald(logits, region_size, keep_edge, align_corners, *outputs, scratch, stream_of(logits))
-    return outputs
-
-
-def _scratch(logits: Tensor, size: tuple[int, int], region_size: tuple[int, int], keep_edge: bool) -> Tensor:
-    passes = logits.shape[0] if logits.dim() == 5 else 1
-    images, classes = logits.shape[-4:-2]
-    needed = cuda_kernels.bald_scratch(passes, images, classes, size, region_size, keep_edge)
-    return logits.new_empty(needed, dtype=torch.uint8)
-
-
-_op = register(
-    "bald(Tensor logits, SymInt[2] region_size, SymInt[2] size, bool align_corners, bool keep_edge) "
-    "-> (Tensor, Tensor, Tensor)",
-    cpu=_cpu,
-    cuda=_cuda,
-    ref=bald_ref,
-    fake=_empty,
-=======
 _update_op = register(
     "bald_update(Tensor logits, bool align_corners, Tensor(a!) sum_p, Tensor(b!) sum_entropy) -> ()",
     kernel=_update_kernel,
     ref=_update_ref,
     fake=lambda logits, align_corners, sum_p, sum_entropy: None,
->>>>>>> lean-ops
 )
 
 
@@ -339,49 +266,6 @@ def _carry_ref(sums: Tensor, totals: Tensor) -> None:
     sums -= totals - before
 
 
-<<<<<<< HEAD
-def _carry_fake(sums: Tensor, totals: Tensor) -> None:
-    """Only their numbers change."""
-
-
-def _compute_cpu(
-    sum_p: Tensor, sum_entropy: Tensor, passes: int, region_size: tuple[int, int], keep_edge: bool
-) -> Outputs:
-    outputs = _compute_empty(sum_p, sum_entropy, passes, region_size, keep_edge)
-    threads = threads_for(sum_p.numel())
-    _C.bald_compute(sum_p, sum_entropy, passes, region_size, keep_edge, *outputs, threads)
-    return outputs
-
-
-def _compute_cuda(
-    sum_p: Tensor, sum_entropy: Tensor, passes: int, region_size: tuple[int, int], keep_edge: bool
-) -> Outputs:
-    if sum_p.dtype == torch.float64:
-        return _compute_ref(sum_p, sum_entropy, passes, region_size, keep_edge)
-    outputs = _compute_empty(sum_p, sum_entropy, passes, region_size, keep_edge)
-    scratch = _scratch(sum_p, (sum_p.shape[2], sum_p.shape[3]), region_size, keep_edge)
-    cuda_kernels.bald_compute(
-        sum_p, sum_entropy, passes, region_size, keep_edge, *outputs, scratch, stream_of(sum_p)
-    )
-    return outputs
-
-
-def _compute_empty(
-    sum_p: Tensor, sum_entropy: Tensor, passes: int, region_size: tuple[int, int], keep_edge: bool
-) -> Outputs:
-    return _empty(sum_p, region_size, (sum_p.shape[2], sum_p.shape[3]), keep_edge=keep_edge)
-
-
-_update_op = register(
-    "bald_update(Tensor logits, bool align_corners, Tensor(a!) sum_p, Tensor(b!) sum_entropy) -> ()",
-    cpu=_update_cpu,
-    cuda=_update_cuda,
-    ref=_update_ref,
-    fake=_update_fake,
-)
-
-=======
->>>>>>> lean-ops
 _carry_op = register(
     "bald_carry(Tensor(a!) sums, Tensor(b!) totals) -> ()",
     kernel=_carry_kernel,

@@ -5,12 +5,8 @@ import sys
 from collections.abc import Callable, Iterator
 
 import pytest
-<<<<<<< HEAD
-from logit_cases import HOST_GRID, ISAS, OPS, instruction_set
-=======
 import torch
-from logit_cases import HOST_GRID, ISAS, instruction_set
->>>>>>> lean-ops
+from logit_cases import HOST_GRID, ISAS, OPS, instruction_set
 
 import ralx.ops
 from ralx import _C

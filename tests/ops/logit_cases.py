@@ -3,11 +3,8 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-<<<<<<< HEAD
 from pathlib import Path
-=======
 from typing import Any
->>>>>>> lean-ops
 
 import torch
 from hypothesis import settings
