@@ -4,11 +4,13 @@ import os
 import signal
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
 from tiny_runs import worker_in
 
+from ralx.runs import engine as engine_module
 from ralx.runs.engine import Processes, run_here
 from ralx.runs.stage import Artifact, Stage, in_order
 from ralx.runs.store import Store
@@ -38,6 +40,26 @@ class Sum(Stage):
             os.kill(os.getpid(), signal.SIGKILL)
         values = [place.artifact(stage).tensors["value"] for stage in self.inputs]
         return Artifact({"value": 1 + sum(values, torch.zeros(1))}, {"pid": os.getpid()})
+
+
+@dataclass(frozen=True)
+class Through(Stage):
+    """Takes what its stage's first input left, as a final training takes θ0′ through its selection."""
+
+    stage: Sum
+    kind = "through"
+
+    def run(self, place):
+        return place.artifact(self.stage.inputs[0])
+
+
+@dataclass(frozen=True)
+class Reads(Stage):
+    file: Path
+    kind = "reads"
+
+    def run(self, place):
+        return Artifact({}, {"text": self.file.read_text()})
 
 
 A, B = Sum(0), Sum(1)
@@ -73,6 +95,33 @@ def test_a_failed_stage_takes_only_those_with_it_that_need_it(tmp_path, engine):
     assert worker.finished(C) and not worker.finished(AFTER)
     with pytest.raises(RunError, match="unlucky"):
         engine(in_order([AFTER, C]), worker)
+
+
+def test_what_was_lost_below_a_finished_stage_is_done_again_first(tmp_path, engine):
+    worker, last = worker_in(tmp_path), Through(C)
+    run_here(in_order([C]), worker)
+    (lost,) = tmp_path.glob("store/sum-0-*")
+    lost.unlink()
+    engine(in_order([last]), worker)
+    assert value(worker, last) == value(worker, A)
+    assert engine(in_order([Through(Sum(3, (BAD,)))]), worker, keep_going=True) == {BAD: "unlucky"}
+
+
+def test_a_file_that_changes_during_a_run_is_never_taken_for_the_old_one(tmp_path, monkeypatch):
+    file = tmp_path / "weights"
+    file.write_text("old")
+    worker, stage = worker_in(tmp_path / "run"), Reads(file)
+    old = worker.key(stage)
+    file.write_text("new")
+    with pytest.raises(RunError, match="weights: was changed while the run uses it; begin again"):
+        worker.do(stage)
+    assert not worker.finished(stage)
+    later = worker_in(tmp_path / "run")
+    monkeypatch.setattr(engine_module, "_worker", later, raising=False)
+    with pytest.raises(RunError, match="reads: a file or image that it is given was changed"):
+        engine_module._do(stage, old)
+    later.do(stage)
+    assert later.found(stage) == {"text": "new"} and later.key(stage) != old
 
 
 def test_processes_share_the_work_and_end_with_the_plan(tmp_path):
