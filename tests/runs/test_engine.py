@@ -20,7 +20,7 @@ from ralx.support.folder import LostFolder
 
 @dataclass(frozen=True)
 class Sum(Stage):
-    """One more than the sum of its inputs; 13 fails, and 14 takes its process with it."""
+    """One more than the sum of its inputs; 13 fails, 14 takes its process with it, and 15 takes long."""
 
     place: int
     inputs: tuple["Sum", ...] = ()
@@ -38,6 +38,8 @@ class Sum(Stage):
             raise RunError("unlucky")
         if self.place == 14:
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.place == 15:
+            time.sleep(1.5)
         values = [place.artifact(stage).tensors["value"] for stage in self.inputs]
         return Artifact({"value": 1 + sum(values, torch.zeros(1))}, {"pid": os.getpid()})
 
@@ -98,12 +100,13 @@ def test_a_failed_stage_takes_only_those_with_it_that_need_it(tmp_path, engine):
 
 
 def test_what_was_lost_below_a_finished_stage_is_done_again_first(tmp_path, engine):
-    worker, last = worker_in(tmp_path), Through(C)
-    run_here(in_order([C]), worker)
-    (lost,) = tmp_path.glob("store/sum-0-*")
+    worker, slow = worker_in(tmp_path), Sum(15)
+    last = Through(Sum(16, (slow,)))
+    run_here(in_order(last.needs), worker)
+    (lost,) = tmp_path.glob("store/sum-15-*")
     lost.unlink()
     engine(in_order([last]), worker)
-    assert value(worker, last) == value(worker, A)
+    assert value(worker, last) == value(worker, slow)
     assert engine(in_order([Through(Sum(3, (BAD,)))]), worker, keep_going=True) == {BAD: "unlucky"}
 
 
