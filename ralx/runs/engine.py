@@ -136,9 +136,7 @@ class Worker:
         """RunError where a file is no longer what the keys say."""
         for given, content in self._contents.items():
             if isinstance(given, Path) and _hash_of(given) != content:
-                raise RunError(
-                    f"{given}: was changed while the run uses it; begin again with it"
-                )
+                raise RunError(f"{given}: was changed while the run uses it; begin again with it")
 
 
 def _hash_of(path: Path) -> str:
