@@ -235,7 +235,7 @@ class Processes:
     @contextlib.contextmanager
     def _pool(self, worker: Worker) -> Iterator[Callable[[Stage], Future[None]]]:
         """Yields what hands a stage to a process. The processes end with this one, however it ends."""
-        context = multiprocessing.get_context("spawn")
+        context, others = multiprocessing.get_context("spawn"), multiprocessing.active_children()
         setting = (worker.store, self.device, torch.get_num_threads(), context.Value("i", 0))
         pool = ProcessPoolExecutor(self.jobs, context, initializer=_start, initargs=setting)
 
@@ -252,7 +252,8 @@ class Processes:
             yield submit
         except BaseException as error:
             for process in multiprocessing.active_children():
-                process.terminate()  # a stage goes on from its checkpoint
+                if process not in others:
+                    process.terminate()  # a stage goes on from its checkpoint
             if isinstance(error, BrokenProcessPool):
                 raise RunError("--jobs: a process ended early; the same command goes on") from error
             raise

@@ -1,5 +1,6 @@
 """Plans of made-up stages, in this process and in several: order, failures, and what is kept."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -140,8 +141,12 @@ def test_processes_share_the_work_and_end_with_the_plan(tmp_path):
 
 
 def test_a_process_that_dies_is_an_error_and_not_a_hang(tmp_path):
+    anothers = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+    anothers.start()
     with pytest.raises(RunError, match="--jobs: a process ended early; the same command goes on"):
         Processes(jobs=2, device="cpu")([Sum(14)], worker_in(tmp_path), keep_going=True)
+    assert anothers.is_alive(), "only the engine's own processes end with it"
+    anothers.kill()
 
 
 def test_who_lost_the_folder_writes_nothing_more(tmp_path):
