@@ -80,10 +80,8 @@ class Outputs:
                 yield self.policy_name(seed), self._once(policy, self._policy)
         for select in self._selects:
             if worker.finished(select):
-                yield (
-                    f"selections/{select.method}-seed{select.seed}.json",
-                    self._once(select, self._selection),
-                )
+                name = f"selections/{select.method}-seed{select.seed}.json"
+                yield name, self._once(select, self._selection)
         if results := [found["record"] for final in self._finals if (found := worker.found(final))]:
             yield "results.json", json_bytes(results)
         if references := [found["record"] for found in references_of(self.config, worker)]:

@@ -103,8 +103,8 @@ def in_order(stages: Iterable[Stage]) -> list[Stage]:
 
 
 def all_needs(plan: Iterable[Stage]) -> dict[Stage, set[Stage]]:
-    """Of every stage of a plan, all that it needs: also what those need that it names, since it may take
-    artifacts through them."""
+    """Of every stage of a plan, all stages that it needs, directly or not: a final training takes θ0′ through
+    its selection."""
     found: dict[Stage, set[Stage]] = {}
     for stage in plan:
         found[stage] = {*stage.needs}.union(*(found.get(needed, ()) for needed in stage.needs))
