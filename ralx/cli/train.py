@@ -110,7 +110,7 @@ def _run(command: TrainCommand, out: Path, worker: Worker) -> int:
         run_here(
             _asked_for(command.stage, plan, config, outputs),
             worker,
-            on_finished=outputs.follow,
+            on_finished=lambda stage: outputs.write(),
         )
     if command.stage in ("all", "report"):
         _report(out, config, worker)

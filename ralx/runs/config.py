@@ -424,19 +424,15 @@ class RunConfig:
 
     def changed(self, **options: Any) -> "RunConfig":
         """This config with other values of these options."""
-        changes: dict[str, Any] = {}
-        for place in dataclasses.fields(self):
-            value = getattr(self, place.name)
-            if not isinstance(value, Concern):
-                changes |= {name: options[name] for name in options if name == place.name}
-                continue
-            names = [each.name for each in dataclasses.fields(value)]
-            mine = {name: options[name] for name in names if name in options}
-            if mine:
-                changes[place.name] = dataclasses.replace(value, **mine)
         unknown = options.keys() - self.options().keys()
         if unknown:
             raise ValueError(f"no option is called {', '.join(sorted(unknown))}")
+        changes: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if not isinstance(value, Concern):
+                changes[name] = options.get(name, value)
+            elif mine := {each: options[each] for each in vars(value) if each in options}:
+                changes[name] = dataclasses.replace(value, **mine)
         return dataclasses.replace(self, **changes)
 
     def to_json(self) -> dict[str, Any]:
@@ -444,9 +440,8 @@ class RunConfig:
         return json.loads(json.dumps(self.options(), default=str))
 
     def _places(self) -> Iterator[tuple[Any, str]]:
-        for place in dataclasses.fields(self):
-            value = getattr(self, place.name)
+        for name, value in vars(self).items():
             if isinstance(value, Concern):
-                yield from ((value, each.name) for each in dataclasses.fields(value))
+                yield from ((value, each) for each in vars(value))
             else:
-                yield self, place.name
+                yield self, name

@@ -24,7 +24,7 @@ from rich.console import Console
 from ralx.datasets import SegmentationDataset, Splits, load_splits
 from ralx.runs.config import DataConfig
 from ralx.runs.machine import machine
-from ralx.runs.stage import Artifact, Images, Stage, in_order, key_of
+from ralx.runs.stage import Artifact, Images, Stage, all_needs, key_of
 from ralx.runs.store import Store
 from ralx.support.checkpoint import Checkpoint
 from ralx.support.devices import find_device
@@ -46,8 +46,9 @@ class Worker:
         self.monitor = monitor
         self.show_steps: Callable[[Stage, list[dict[str, Any]]], None] = lambda stage, lines: None
         self._splits: dict[DataConfig, Splits] = {}
+        self._contents: dict[Images | Path, str] = {}
         self._keys: dict[Stage, str] = {}
-        self._found: dict[Stage, tuple[dict[str, Any], dict[str, Any]]] = {}
+        self._notes: dict[Path, tuple[dict[str, Any], dict[str, Any]]] = {}
 
     @property
     def numerics(self) -> dict[str, Any]:
@@ -86,26 +87,28 @@ class Worker:
     # As engines see it
 
     def key(self, stage: Stage) -> str:
-        if stage not in self._keys:
-            self._keys[stage] = key_of(
-                stage, numerics=self.known_numerics, key=self.key, content=self._content
-            )
-        return self._keys[stage]
+        key = self._keys.get(stage)  # one look-up: the hash of a stage is that of all its fields
+        if key is None:
+            key = key_of(stage, numerics=self.known_numerics, key=self.key, content=self._content)
+            self._keys[stage] = key
+        return key
 
     def finished(self, stage: Stage) -> bool:
         return self._path(stage).exists()
 
     def found(self, stage: Stage) -> dict[str, Any] | None:
         """The JSON values that the stage left, or None while it isn't finished."""
-        return self._notes(stage)[0] if self.finished(stage) else None
+        path = self._path(stage)
+        return self._notes_in(path)[0] if path.exists() else None
 
     def made(self, stage: Stage) -> dict[str, Any]:
         """How a finished stage was done: its kind, seconds and machine."""
-        return self._notes(stage)[1]
+        return self._notes_in(self._path(stage))[1]
 
     def do(self, stage: Stage) -> None:
         """Do the stage, going on where an earlier attempt was interrupted, and keep its artifact."""
         start = time.monotonic()
+        self._refuse_changed_files()
         artifact = stage.run(self)
         seconds = round(time.monotonic() - start, 3)
         made = {"kind": stage.kind, "seconds": seconds, "machine": machine(self.device)}
@@ -115,19 +118,27 @@ class Worker:
     def _path(self, stage: Stage) -> Path:
         return self.store.path(self.key(stage), shared=stage.is_pretraining)
 
-    def _notes(self, stage: Stage) -> tuple[dict[str, Any], dict[str, Any]]:
-        if stage not in self._found:
-            artifact, made = self.store.read(self._path(stage))
-            self._found[stage] = artifact.found, made
-        return self._found[stage]
+    def _notes_in(self, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+        if path not in self._notes:
+            artifact, made = self.store.read(path)
+            self._notes[path] = artifact.found, made
+        return self._notes[path]
 
     def _content(self, given: Images | Path) -> str:
-        if isinstance(given, Images):
-            return self.images(given).fingerprint()
-        return _hash_of(given)
+        if given not in self._contents:
+            if isinstance(given, Images):
+                self._contents[given] = self.images(given).fingerprint()
+            else:
+                self._contents[given] = _hash_of(given)
+        return self._contents[given]
+
+    def _refuse_changed_files(self) -> None:
+        """RunError where a file is no longer what the keys say."""
+        for given, content in self._contents.items():
+            if isinstance(given, Path) and _hash_of(given) != content:
+                raise RunError(f"{given}: was changed while the run uses it; begin again with it")
 
 
-@functools.cache
 def _hash_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -141,7 +152,7 @@ class Engine(Protocol):
         plan: Sequence[Stage],
         worker: Worker,
         *,
-        on_finished: Callable[[Stage], None] = lambda stage: None,
+        on_finished: Callable[[Stage], object] = lambda stage: None,
         keep_going: bool = False,
     ) -> Failures:
         """Do the stages of a plan that aren't finished.
@@ -158,13 +169,14 @@ def run_here(
     plan: Sequence[Stage],
     worker: Worker,
     *,
-    on_finished: Callable[[Stage], None] = lambda stage: None,
+    on_finished: Callable[[Stage], object] = lambda stage: None,
     keep_going: bool = False,
 ) -> Failures:
     """An `Engine`: one stage after the other, in this process."""
     failed: Failures = {}
+    needs = all_needs(plan)
     for stage in plan:
-        if worker.finished(stage) or not _can_be_done(stage, failed):
+        if worker.finished(stage) or needs[stage] & failed.keys():
             continue
         try:
             worker.do(stage)
@@ -176,10 +188,6 @@ def run_here(
         else:
             on_finished(stage)
     return failed
-
-
-def _can_be_done(stage: Stage, failed: Failures) -> bool:
-    return not any(needed in failed for needed in in_order([stage]))
 
 
 @dataclass(frozen=True)
@@ -194,16 +202,18 @@ class Processes:
         plan: Sequence[Stage],
         worker: Worker,
         *,
-        on_finished: Callable[[Stage], None] = lambda stage: None,
+        on_finished: Callable[[Stage], object] = lambda stage: None,
         keep_going: bool = False,
     ) -> Failures:
         failed: Failures = {}
+        needs = all_needs(plan)
         waiting = [stage for stage in plan if not worker.finished(stage)]
         running: dict[Future[None], Stage] = {}
         with self._pool(worker) as submit:
             while waiting or running:
-                waiting = [stage for stage in waiting if _can_be_done(stage, failed)]
-                ready = [stage for stage in waiting if all(map(worker.finished, stage.needs))]
+                waiting = [stage for stage in waiting if not needs[stage] & failed.keys()]
+                pending = {*waiting, *running.values()}
+                ready = [stage for stage in waiting if not needs[stage] & pending]
                 for stage in ready[: self.jobs - len(running)]:
                     waiting.remove(stage)
                     running[submit(stage)] = stage
@@ -213,8 +223,6 @@ class Processes:
                     stage = running.pop(future)
                     try:
                         future.result()
-                    except BrokenProcessPool as error:
-                        raise RunError("--jobs: a process ended early; the same command goes on") from error
                     except FAILURES as error:
                         if not keep_going or isinstance(error, LostFolder):
                             raise
@@ -227,7 +235,7 @@ class Processes:
     @contextlib.contextmanager
     def _pool(self, worker: Worker) -> Iterator[Callable[[Stage], Future[None]]]:
         """Yields what hands a stage to a process. The processes end with this one, however it ends."""
-        context = multiprocessing.get_context("spawn")
+        context, others = multiprocessing.get_context("spawn"), multiprocessing.active_children()
         setting = (worker.store, self.device, torch.get_num_threads(), context.Value("i", 0))
         pool = ProcessPoolExecutor(self.jobs, context, initializer=_start, initargs=setting)
 
@@ -236,15 +244,18 @@ class Processes:
             # import of torch it would be a page of traceback.
             before = signal.signal(signal.SIGINT, signal.SIG_IGN)
             try:
-                return pool.submit(_do, stage)
+                return pool.submit(_do, stage, worker.key(stage))
             finally:
                 signal.signal(signal.SIGINT, before)
 
         try:
             yield submit
-        except BaseException:
+        except BaseException as error:
             for process in multiprocessing.active_children():
-                process.terminate()  # a stage goes on from its checkpoint
+                if process not in others:
+                    process.terminate()  # a stage goes on from its checkpoint
+            if isinstance(error, BrokenProcessPool):
+                raise RunError("--jobs: a process ended early; the same command goes on") from error
             raise
         finally:
             pool.shutdown(cancel_futures=True)
@@ -272,5 +283,8 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _do(stage: Stage) -> None:
+def _do(stage: Stage, key: str) -> None:
+    """Do a stage that the process which started this one calls `key`, and looks for by that."""
+    if _worker.key(stage) != key:
+        raise RunError(f"{stage.name}: a file or image that it is given was changed while a run uses it")
     _worker.do(stage)

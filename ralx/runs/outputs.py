@@ -26,6 +26,14 @@ class Outputs:
         self.config = config
         self.worker = worker
         self.policies = policies_of(compared_methods(config), config)
+        # Made here once: after every stage of a run all of them are looked at.
+        stages, methods = Stages(config), config.evaluation.methods
+        self._selects = [stages.select(method, seed) for seed in config.seeds for method in methods]
+        self._finals = [
+            stages.final(select.method, select.seed, budget)
+            for select in self._selects
+            for budget in select.budgets
+        ]
         self._shown: Sequence[dict[str, Any]] = ()  # of the policy that is being learned
         self._content: dict[Stage, bytes | bytearray] = {}  # of the files that hold one artifact
         worker.show_steps = self.show_steps
@@ -42,10 +50,6 @@ class Outputs:
                 changed.append(name)
         return changed
 
-    def follow(self, stage: Stage) -> None:
-        """Write the files anew that a finished stage changes."""
-        self.write()
-
     def are_complete(self) -> bool:
         return all(self._is(self.folder / name, content) for name, content in self._files())
 
@@ -56,7 +60,7 @@ class Outputs:
         """Add the last line of the policy that `stage` learns to steps.jsonl."""
         path = self.folder / "steps.jsonl"
         self.worker.store.lock.hold()
-        if len(lines) > 1 and self._shown is lines:
+        if self._shown is lines:
             append_line(path, _json_line(lines[-1]))
         else:  # the first line of this process
             write_whole(path, _lines([*self._steps(), *lines]))
@@ -68,21 +72,17 @@ class Outputs:
         ]
 
     def _files(self) -> Iterator[tuple[str, bytes | bytearray]]:
-        worker, stages = self.worker, Stages(self.config)
+        worker = self.worker
         if steps := self._steps():
             yield "steps.jsonl", _lines(steps)
         for seed, policy in zip(self.config.seeds, self.policies, strict=False):
             if worker.finished(policy):
                 yield self.policy_name(seed), self._once(policy, self._policy)
-        results, evaluation = [], self.config.evaluation
-        for seed in self.config.seeds:
-            for method in evaluation.methods:
-                select = stages.select(method, seed)
-                if worker.finished(select):
-                    yield f"selections/{method}-seed{seed}.json", self._once(select, self._selection)
-                finals = (stages.final(method, seed, budget) for budget in evaluation.budgets)
-                results += [found["record"] for final in finals if (found := worker.found(final))]
-        if results:
+        for select in self._selects:
+            if worker.finished(select):
+                name = f"selections/{select.method}-seed{select.seed}.json"
+                yield name, self._once(select, self._selection)
+        if results := [found["record"] for final in self._finals if (found := worker.found(final))]:
             yield "results.json", json_bytes(results)
         if references := [found["record"] for found in references_of(self.config, worker)]:
             yield "reference.json", json_bytes(references)

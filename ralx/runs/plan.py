@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from functools import cached_property
 
 from ralx.acquisition.methods import method_of
 from ralx.datasets import scaled_region, scaled_size
@@ -20,7 +21,7 @@ class Stages:
 
     # Pretraining
 
-    @property
+    @cached_property
     def theta0(self) -> Pretrain:
         """Trained on GTA5; without GTA5, on the synthetic scenes, if any, and then D_S. θ0 has seen no label
         of D_T."""
@@ -29,7 +30,7 @@ class Stages:
         start = self._on_source("synthetic") if self.config.data.pretrain_images else None
         return self._on_target("theta0", "state_set", start)
 
-    @property
+    @cached_property
     def theta0_prime(self) -> Pretrain:
         """θ0, trained on D_T as well: what every method starts from."""
         return self._on_target("theta0_prime", "train_set", self.theta0)
@@ -128,14 +129,14 @@ class Stages:
             test_set=self._images("test_set"),
         )
 
-    @property
+    @cached_property
     def sees(self) -> PolicyInput:
         """What a policy sees of the regions, at the scale of the images."""
         config = self.config
         size = scaled_region(config.regions.region_size, config.data.scale)
         return PolicyInput(config.features, dataclasses.replace(config.regions, region_size=size))
 
-    @property
+    @cached_property
     def segmenter(self) -> SegmenterRecipe:
         config = self.config
         crop_size = scaled_size(config.training.crop_size, config.data.scale)

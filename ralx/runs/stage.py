@@ -90,11 +90,25 @@ def _values(owner: Any) -> Iterator[Any]:
 def in_order(stages: Iterable[Stage]) -> list[Stage]:
     """The stages and all that they need, each once, what is needed first."""
     ordered: dict[Stage, None] = {}
+
+    def add(stage: Stage) -> None:
+        if stage not in ordered:
+            for needed in stage.needs:
+                add(needed)
+            ordered[stage] = None
+
     for stage in stages:
-        for needed in in_order(stage.needs):
-            ordered.setdefault(needed)
-        ordered.setdefault(stage)
+        add(stage)
     return list(ordered)
+
+
+def all_needs(plan: Iterable[Stage]) -> dict[Stage, set[Stage]]:
+    """Of every stage of a plan, all stages that it needs, directly or not: a final training takes θ0′ through
+    its selection."""
+    found: dict[Stage, set[Stage]] = {}
+    for stage in plan:
+        found[stage] = {*stage.needs}.union(*(found.get(needed, ()) for needed in stage.needs))
+    return found
 
 
 def key_of(

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,10 +41,10 @@ class RunError(RuntimeError):
 def write_whole(path: Path, content: bytes | bytearray) -> None:
     """Fill a new sibling with `content` and move it onto `path`: readers see the old file or the new one, and
     so do they after a power cut. RunError where that fails; the old file stays."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # A number of its own: two containers that share a folder may have a process of the same id.
+    temporary = path.with_name(f".{path.name}.{secrets.randbits(64)}.tmp")
     try:
         make_folder(path.parent)
-        temporary.unlink(missing_ok=True)  # a dead process of the same number may have left one
         with temporary.open("xb") as file:  # x: a link that lies there is not followed
             fcntl.flock(file, fcntl.LOCK_EX)  # `clear_torn` leaves it alone while this process lives
             file.write(content)

@@ -1,14 +1,17 @@
 """Plans of made-up stages, in this process and in several: order, failures, and what is kept."""
 
+import multiprocessing
 import os
 import signal
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
 from tiny_runs import worker_in
 
+from ralx.runs import engine as engine_module
 from ralx.runs.engine import Processes, run_here
 from ralx.runs.stage import Artifact, Stage, in_order
 from ralx.runs.store import Store
@@ -18,7 +21,7 @@ from ralx.support.folder import LostFolder
 
 @dataclass(frozen=True)
 class Sum(Stage):
-    """One more than the sum of its inputs; 13 fails, and 14 takes its process with it."""
+    """One more than the sum of its inputs; 13 fails, 14 takes its process with it, and 15 takes long."""
 
     place: int
     inputs: tuple["Sum", ...] = ()
@@ -36,8 +39,30 @@ class Sum(Stage):
             raise RunError("unlucky")
         if self.place == 14:
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.place == 15:
+            time.sleep(1.5)
         values = [place.artifact(stage).tensors["value"] for stage in self.inputs]
         return Artifact({"value": 1 + sum(values, torch.zeros(1))}, {"pid": os.getpid()})
+
+
+@dataclass(frozen=True)
+class Through(Stage):
+    """Takes what its stage's first input left, as a final training takes θ0′ through its selection."""
+
+    stage: Sum
+    kind = "through"
+
+    def run(self, place):
+        return place.artifact(self.stage.inputs[0])
+
+
+@dataclass(frozen=True)
+class Reads(Stage):
+    file: Path
+    kind = "reads"
+
+    def run(self, place):
+        return Artifact({}, {"text": self.file.read_text()})
 
 
 A, B = Sum(0), Sum(1)
@@ -75,6 +100,34 @@ def test_a_failed_stage_takes_only_those_with_it_that_need_it(tmp_path, engine):
         engine(in_order([AFTER, C]), worker)
 
 
+def test_what_was_lost_below_a_finished_stage_is_done_again_first(tmp_path, engine):
+    worker, slow = worker_in(tmp_path), Sum(15)
+    last = Through(Sum(16, (slow,)))
+    run_here(in_order(last.needs), worker)
+    (lost,) = tmp_path.glob("store/sum-15-*")
+    lost.unlink()
+    engine(in_order([last]), worker)
+    assert value(worker, last) == value(worker, slow)
+    assert engine(in_order([Through(Sum(3, (BAD,)))]), worker, keep_going=True) == {BAD: "unlucky"}
+
+
+def test_a_file_that_changes_during_a_run_is_never_taken_for_the_old_one(tmp_path, monkeypatch):
+    file = tmp_path / "weights"
+    file.write_text("old")
+    worker, stage = worker_in(tmp_path / "run"), Reads(file)
+    old = worker.key(stage)
+    file.write_text("new")
+    with pytest.raises(RunError, match="weights: was changed while the run uses it; begin again"):
+        worker.do(stage)
+    assert not worker.finished(stage)
+    later = worker_in(tmp_path / "run")
+    monkeypatch.setattr(engine_module, "_worker", later, raising=False)
+    with pytest.raises(RunError, match="reads: a file or image that it is given was changed"):
+        engine_module._do(stage, old)
+    later.do(stage)
+    assert later.found(stage) == {"text": "new"} and later.key(stage) != old
+
+
 def test_processes_share_the_work_and_end_with_the_plan(tmp_path):
     worker = worker_in(tmp_path)
     Processes(jobs=2, device="cpu")([Sum(n) for n in range(40, 50)], worker)
@@ -88,8 +141,12 @@ def test_processes_share_the_work_and_end_with_the_plan(tmp_path):
 
 
 def test_a_process_that_dies_is_an_error_and_not_a_hang(tmp_path):
+    anothers = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+    anothers.start()
     with pytest.raises(RunError, match="--jobs: a process ended early; the same command goes on"):
         Processes(jobs=2, device="cpu")([Sum(14)], worker_in(tmp_path), keep_going=True)
+    assert anothers.is_alive(), "only the engine's own processes end with it"
+    anothers.kill()
 
 
 def test_who_lost_the_folder_writes_nothing_more(tmp_path):

@@ -24,39 +24,6 @@ def test_a_new_folder_gets_its_config_when_the_run_begins(tmp_path):
     assert json.loads((tmp_path / "run" / "config.json").read_text()) == CONFIG
 
 
-def test_a_run_that_never_begins_leaves_nothing(tmp_path):
-    there = tmp_path / "there"
-    there.mkdir()
-    for path in (tmp_path / "a" / "b" / "run", there):
-        with pytest.raises(KeyError), open_run(path, CONFIG, resume=False):
-            assert (path / ".lock").exists()
-            raise KeyError
-    assert [path.name for path in tmp_path.rglob("*")] == ["there"]
-
-
-def test_foreign_folders_are_refused_and_untouched(tmp_path):
-    (tmp_path / "thesis.tex").write_text("x")
-    with (
-        pytest.raises(RunError, match=r"must be empty or hold a run, got thesis.tex"),
-        open_run(tmp_path, CONFIG, resume=True),
-    ):
-        pass
-    with (
-        pytest.raises(RunError, match="must be a folder, got a file"),
-        open_run(tmp_path / "thesis.tex", CONFIG, resume=False),
-    ):
-        pass
-    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
-
-
-def test_another_run_is_refused(tmp_path):
-    start(tmp_path / "run")
-    with pytest.raises(RunError, match="holds a run already; go on with --resume"):
-        start(tmp_path / "run")
-    with pytest.raises(RunError, match=r"holds another run .seed: 0 there, 1 here"):
-        start(tmp_path / "run", {**CONFIG, "seed": 1}, resume=True)
-
-
 @pytest.mark.parametrize("stored", [{}, [], {"seed": 0}, {"seed": 0, "budgets": [2, 4], "old": 1}])
 def test_a_config_with_other_fields_is_refused_in_one_short_line(tmp_path, stored):
     start(tmp_path / "run")
