@@ -1,4 +1,4 @@
-"""`ralx-train`: one command from a data set to the comparison of the four methods.
+"""`ralx-train`: one command from a data set to the comparison of methods.
 
 Exit codes: 0 done, 1 the run failed, 2 wrong options or data, 130 interrupted (go on with --resume).
 """
@@ -52,8 +52,8 @@ class TrainCommand(Command):
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
     """Go on with the run that `--out` holds."""
     stage: Literal["all", "pretrain", "learn", "evaluate", "report"] = "all"
-    """Run one stage alone, on a run that is there with `--resume`. It needs what the stages before it leave;
-    only pretraining is made up for."""
+    """Run one group of stages alone, on a run that is there with `--resume`. A missing pretraining is run
+    first; other missing stages are an error."""
     check_data: tyro.conf.FlagCreatePairsOff[bool] = False
     """Scan the data set, report what it holds and what is wrong, and stop."""
     tensorboard: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -106,7 +106,7 @@ def _run(command: TrainCommand, out: Path, worker: Worker) -> int:
             worker.store.refuse_other_numerics(worker.numerics)
         for name in outputs.write():
             if not is_new:
-                say(f"{out / name}: was lost or changed; written again")
+                say(f"{out / name}: was not as the store has it; written again")
         run_here(
             _asked_for(command.stage, plan, config, outputs),
             worker,
@@ -131,7 +131,7 @@ def _refuse_early_stage(stage: str, out: Path, outputs: Outputs, worker: Worker)
     if stage == "report" and not any((out / name).exists() for name in REPORTED):
         raise WrongInput(f"--stage report: needs results, {out} has none of {', '.join(REPORTED)}")
     if stage == "evaluate" and outputs.config.evaluation.policy is None:
-        for seed, policy in zip(outputs.config.seeds, outputs.policies, strict=False):
+        for seed, policy in zip(outputs.config.seeds, outputs.policies, strict=False):  # none may need one
             if not worker.finished(policy):
                 path = out / outputs.policy_name(seed)
                 raise WrongInput(

@@ -205,7 +205,7 @@ class GameConfig(Concern):
 
 @dataclass(frozen=True)
 class LearningConfig(Concern):
-    """The episodes that the query network learns from."""
+    """How the policy is learned on D_T."""
 
     episodes: int = 100
     """Episodes that the query network learns from."""
@@ -282,8 +282,8 @@ class AgentConfig(Concern):
     dqn_batch_size: int = 16
     """Sub-transitions per update of the query network."""
     dqn_lr_schedule: Literal["constant", "episode", "run"] = "constant"
-    """constant; episode: falls by `dqn_lr_decay` per step and starts anew each episode; run: never does
-    (published)."""
+    """constant; episode: falls by `dqn_lr_decay` per step and starts anew each episode; run: falls per step
+    and never starts anew (published)."""
     dqn_lr_decay: float = 0.97
     """Factor of the query network's learning rate per step, unless it is constant."""
     updates_per_step: int = 1
@@ -420,7 +420,7 @@ class RunConfig:
 
     def options(self) -> dict[str, Any]:
         """Every option by its name."""
-        return {name: getattr(owner, name) for owner, name in self._places()}
+        return {name: getattr(owner, name) for owner, name in self._owners()}
 
     def changed(self, **options: Any) -> "RunConfig":
         """This config with other values of these options."""
@@ -439,7 +439,7 @@ class RunConfig:
         """Every option as a JSON value."""
         return json.loads(json.dumps(self.options(), default=str))
 
-    def _places(self) -> Iterator[tuple[Any, str]]:
+    def _owners(self) -> Iterator[tuple[Any, str]]:
         for name, value in vars(self).items():
             if isinstance(value, Concern):
                 yield from ((value, each) for each in vars(value))

@@ -62,7 +62,8 @@ class Worker:
 
     @functools.cached_property
     def known_numerics(self) -> dict[str, Any]:
-        """Those of the artifacts in the store, which are found again on any machine."""
+        """The numerics that the store's artifacts were made with, so that these are found again on any
+        machine; this process's numerics where the store is empty."""
         return self.store.numerics or self.numerics
 
     # As stages see it

@@ -39,8 +39,8 @@ class Outputs:
         worker.show_steps = self.show_steps
 
     def write(self) -> list[str]:
-        """Write the files that aren't as they should be; the names of those that were there, or should have
-        been."""
+        """Write the files that are missing or differ from what the store has; the names of the files that
+        were written."""
         changed = []
         for name, content in self._files():
             path = self.folder / name
@@ -75,7 +75,7 @@ class Outputs:
         worker = self.worker
         if steps := self._steps():
             yield "steps.jsonl", _lines(steps)
-        for seed, policy in zip(self.config.seeds, self.policies, strict=False):
+        for seed, policy in zip(self.config.seeds, self.policies, strict=False):  # no method may need one
             if worker.finished(policy):
                 yield self.policy_name(seed), self._once(policy, self._policy)
         for select in self._selects:

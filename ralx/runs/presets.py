@@ -18,7 +18,7 @@ def _paper(*names: str) -> dict[str, Any]:
 PAPER_AGENT = _paper("reward", "reward_scale", "gamma", "keep_learning", "dqn_weight_decay")
 PAPER_RULES = PAPER_AGENT | _paper("loss_weights", "rehearsal")
 
-# Every `S` departure of the published code (PAPER.md section 3) in one place.
+# Every departure of the published code from the paper that an option can turn on, in one place.
 PUBLISHED_SWITCHES: dict[str, Any] = dict(
     first_reward="whole",
     dqn_lr_schedule="run",

@@ -116,7 +116,7 @@ def timing(work: Sequence[Record]) -> Record:
 
 def as_csv(results: StudyResults) -> str:
     """A row per record: mIoU, IoU of each class, and what was selected."""
-    mistaken = {_place_of(part): part["mistaken_share"] for part in results.selected}
+    mistaken = {_record_key(part): part["mistaken_share"] for part in results.selected}
     text = io.StringIO()
     names = ["method", "budget", "seed", "miou", *results.classes, "selected_entropy", "labelled_pixels"]
     names += ["share_of_pool_pixels", "total_labelled_pixels", "mistaken_share"]
@@ -126,9 +126,9 @@ def as_csv(results: StudyResults) -> str:
         pixels = record["labelled_pixels"]
         row = [*(record[name] for name in names[:4]), *record["iou"].values(), record["selected_entropy"]]
         row += [pixels, pixels / results.pool_pixels, results.known_pixels + pixels]
-        writer.writerow([*row, mistaken.get(_place_of(record)), *record["selected_class_fraction"]])
+        writer.writerow([*row, mistaken.get(_record_key(record)), *record["selected_class_fraction"]])
     return text.getvalue()
 
 
-def _place_of(record: Record) -> tuple[str, int, int]:
+def _record_key(record: Record) -> tuple[str, int, int]:
     return record["method"], record["budget"], record["seed"]

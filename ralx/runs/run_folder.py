@@ -13,8 +13,8 @@ SHOWN = 4  # differing options that a message names
 
 @contextlib.contextmanager
 def open_run(path: Path, config: dict[str, Any], *, resume: bool) -> Iterator[FolderLock]:
-    """Lock the folder for the run of `config`, made if it isn't there; `begin` makes it the run's, and
-    without `begin` nothing of it stays.
+    """Lock the folder for the run of `config`, made if it isn't there. `begin` makes it the run's; a folder
+    that was made here is removed again unless `begin` was called.
 
     Raises RunError, and touches nothing, where the folder holds anything else: a file, foreign files, a run
     of another config, a run while `resume` is off, or a run that another process is at.

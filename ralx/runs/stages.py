@@ -1,4 +1,4 @@
-"""The stages of a run (PAPER section 1): pretrain, learn, select, and the final training."""
+"""The stages of a run (RALIS, section 3 and 4): pretrain, learn, select, and the final training."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -302,7 +302,7 @@ class Final(Stage):
     patience: int | None
     max_epochs: int
     rehearsal: int  # crops of every image of D_T per epoch
-    full_set: Images | None  # D_T and D_V, where D_T is rehearsed
+    full_set: Images | None  # of which D_T and D_V are parts; only where D_T is rehearsed
     reward_set: Images
     test_set: Images
 
@@ -353,25 +353,25 @@ class Final(Stage):
     def to_train_on(
         self, regions: Tensor, place: Place
     ) -> tuple[SegmentationDataset, RegionPool, Tensor | None]:
-        """A data set and its pool: `regions` of D_V. Where D_T is rehearsed: the images of both, D_T's
-        regions labelled as well, and the crops of each image per epoch; in one batch with D_T's, a pixel of a
-        chosen region counts as much as any other."""
+        """A data set and its pool: D_V, in which `regions` are labelled. Where D_T is rehearsed: the training
+        images, in which D_T's regions are labelled as well, and the crops of each image per epoch. In one
+        batch with D_T's crops, a pixel of a chosen region counts as much as any other."""
         chosen_from, known = place.images(self.select.eval_set), place.images(self.select.train_set)
         if not self.full_set:
             pool = RegionPool(grid_of(self.select.regions, chosen_from))
             pool.label(regions)
             return chosen_from, pool, None
-        both = place.images(self.full_set)
-        pool = RegionPool(grid_of(self.select.regions, both))
+        training_images = place.images(self.full_set)
+        pool = RegionPool(grid_of(self.select.regions, training_images))
         per_image = pool.grid.regions_per_image
-        position = {name: index for index, name in enumerate(both.names)}
+        position = {name: index for index, name in enumerate(training_images.names)}
         known_images = torch.tensor([position[name] for name in known.names], device="cpu")
         pool.label((known_images[:, None] * per_image + torch.arange(per_image, device="cpu")).flatten())
         image_of = torch.tensor([position[name] for name in chosen_from.names], device="cpu")
         pool.label(image_of[regions // per_image] * per_image + regions % per_image)
-        crops = torch.ones(len(both), dtype=torch.int64, device="cpu")
+        crops = torch.ones(len(training_images), dtype=torch.int64, device="cpu")
         crops[known_images] = self.rehearsal
-        return both, pool, crops
+        return training_images, pool, crops
 
 
 def policy_artifact(network: QueryNetwork, metadata: dict[str, Any], lines: list[dict[str, Any]]) -> Artifact:

@@ -248,7 +248,7 @@ def test_what_was_lost_or_changed_of_a_finished_run_is_written_again(trained, co
             (copied / name).write_bytes(content)
     assert train(copied, "--resume") == 0
     output = told(capsys)
-    assert all(f"{name}: was lost or changed; written again" in output for name in changes)
+    assert all(f"{name}: was not as the store has it; written again" in output for name in changes)
     for name, content in contents(trained[0]).items():
         if not name.startswith("report/"):
             assert (copied / name).read_bytes() == content, name

@@ -124,7 +124,7 @@ def test_options_are_changed_by_name():
 
 
 def test_no_two_concerns_have_an_option_of_one_name():
-    names = [name for _, name in RunConfig()._places()]
+    names = [name for _, name in RunConfig()._owners()]
     assert len(set(names)) == len(names)
 
 
