@@ -98,7 +98,8 @@ def run(recipe: Recipe, tree: Path) -> None:
     scripts = sysconfig.get_path("scripts")
     environment = os.environ | {"PATH": os.pathsep.join([scripts, os.environ["PATH"]])}
     environment |= {"CMAKE_BUILD_PARALLEL_LEVEL": "2", "OMP_WAIT_POLICY": "passive"}
-    environment.pop("PYTHONPATH", None)  # python -m finds what lies in the folder where it runs
+    # python -m finds what lies in the folder where it runs, and pytest is nobody's worker there.
+    environment = {name: value for name, value in environment.items() if not name.startswith("PYT")}
     assert recipe.commands
     for line, prints in recipe.commands:
         result = subprocess.run(
