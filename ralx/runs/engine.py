@@ -241,13 +241,14 @@ class Processes:
         pool = ProcessPoolExecutor(self.jobs, context, initializer=_start, initargs=setting)
 
         def submit(stage: Stage) -> Future[None]:
-            # Processes are started here. Ctrl-C is for this one, which ends them: in the middle of their
-            # import of torch it would be a page of traceback.
-            before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            # Processes are started here, and inherit that Ctrl-C is blocked: it is for this process, which
+            # ends them, and in the middle of their import of torch it would be a page of traceback. Ctrl-C
+            # that is pressed meanwhile is not lost: it comes as soon as it is no longer blocked.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:
                 return pool.submit(_do, stage, worker.key(stage))
             finally:
-                signal.signal(signal.SIGINT, before)
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
         try:
             yield submit

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,6 +139,22 @@ def test_processes_share_the_work_and_end_with_the_plan(tmp_path):
         while os.path.exists(f"/proc/{pid}"):
             assert time.monotonic() < deadline
             time.sleep(0.05)
+
+
+def test_ctrl_c_is_not_lost_while_a_process_is_started(tmp_path, monkeypatch):
+    submit = ProcessPoolExecutor.submit
+
+    def press_and_submit(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        return submit(*arguments)
+
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", press_and_submit)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Processes(jobs=1, device="cpu")([A], worker_in(tmp_path))
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_process_that_dies_is_an_error_and_not_a_hang(tmp_path):
