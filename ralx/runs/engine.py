@@ -179,16 +179,23 @@ def run_here(
     for stage in plan:
         if worker.finished(stage) or needs[stage] & failed.keys():
             continue
-        try:
+        with _noting_failure(stage, failed, worker, keep_going):
             worker.do(stage)
-        except FAILURES as error:
-            if not keep_going or isinstance(error, LostFolder):
-                raise
-            failed[stage] = str(error)
-            worker.monitor.say(f"{stage.name}: failed: {error}")
-        else:
+        if stage not in failed:
             on_finished(stage)
     return failed
+
+
+@contextlib.contextmanager
+def _noting_failure(stage: Stage, failed: Failures, worker: Worker, keep_going: bool) -> Iterator[None]:
+    """A stage that fails inside is noted in `failed` and on the screen where the plan goes on without it."""
+    try:
+        yield
+    except FAILURES as error:
+        if not keep_going or isinstance(error, LostFolder):
+            raise
+        failed[stage] = str(error)
+        worker.monitor.say(f"{stage.name}: failed: {error}")
 
 
 @dataclass(frozen=True)
@@ -222,14 +229,9 @@ class Processes:
                     worker.monitor.say(f"{stage.name} ({left})")
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     stage = running.pop(future)
-                    try:
+                    with _noting_failure(stage, failed, worker, keep_going):
                         future.result()
-                    except FAILURES as error:
-                        if not keep_going or isinstance(error, LostFolder):
-                            raise
-                        failed[stage] = str(error)
-                        worker.monitor.say(f"{stage.name}: failed: {error}")
-                    else:
+                    if stage not in failed:
                         on_finished(stage)
         return failed
 
