@@ -64,7 +64,7 @@ def draw_tree(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
         trunk, _, _ = canvas.sprite(lateral, depth, thick, clear + tall / 3)
         canvas.fill(trunk, TREE, canvas.hazy((70, 60, 50), depth))
     where, across, above = canvas.sprite(lateral, depth, 2 * radius, tall, clear)
-    if where is None:
+    if not (across.size and above.size):
         return
     rows, columns = (axis.stop - axis.start for axis in where)
     blob = canvas.size[0] * canvas.camera.focal * radius / depth / 2.5
@@ -102,22 +102,18 @@ def draw_sign(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
         wide, tall, base = dice.between(1.2, 2.4), dice.between(1.5, 3.0), dice.between(0.8, 2.0)
         where, across, above = canvas.sprite(lateral, depth, wide, tall, base)
         canvas.fill(where, SIGN, face)
-        if where is not None:
-            stripes = (fraction(above * np.float32(2.3)) < 0.35) & (np.abs(across) < np.float32(wide * 0.36))
-            canvas.fill(where, SIGN, pale, stripes)
+        stripes = (fraction(above * np.float32(2.3)) < 0.35) & (np.abs(across) < np.float32(wide * 0.36))
+        canvas.fill(where, SIGN, pale, stripes)
         return
     if kind == 3:  # a traffic light
         where, across, above = canvas.sprite(lateral, depth, 0.5, 1.1, 2.2)
         canvas.fill(where, SIGN, canvas.hazy((34, 36, 36), depth))
-        if where is not None:
-            light = ((190, 50, 44), (200, 150, 50), (60, 190, 130))[dice.below(3)]
-            lamp = _ellipse(across, above, 0.0, dice.between(2.4, 3.0), 0.15, 0.15) < 1
-            canvas.fill(where, SIGN, light, lamp)
+        light = ((190, 50, 44), (200, 150, 50), (60, 190, 130))[dice.below(3)]
+        lamp = _ellipse(across, above, 0.0, dice.between(2.4, 3.0), 0.15, 0.15) < 1
+        canvas.fill(where, SIGN, light, lamp)
         return
     size, base = dice.between(0.85, 1.3), dice.between(1.6, 2.2)
     where, across, above = canvas.sprite(lateral, depth, size, size, base)
-    if where is None:
-        return
     if kind == 0:
         distance = _ellipse(across, above, 0.0, base + size / 2, size / 2, size / 2)
         shape, inner = distance < np.float32(1.1), distance < np.float32(0.45)
@@ -143,8 +139,6 @@ def draw_car(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
     canvas.fill(shadow, ROAD, (34, 34, 36))
     _draw_car_side(canvas, lateral, depth, wide, length, waist, tall, van, colour, glass)
     where, across, above = canvas.sprite(lateral, depth, wide, tall)
-    if where is None:
-        return
     half = np.float32(wide / 2)
     slope = np.maximum(above - np.float32(waist), 0) * np.float32(0.08 if van else 0.28)
     body = (np.abs(across) < half - slope) & (above > np.float32(0.17)) & (above < np.float32(tall))
@@ -164,8 +158,6 @@ def _draw_car_side(canvas, lateral, depth, wide, length, waist, tall, van, colou
     if inner * lateral <= 0 or abs(inner) < 0.2:  # straight ahead: no side is seen
         return
     where, distance, above = canvas.plane(inner, depth, depth + length)
-    if where is None:
-        return
     where, above = canvas.up_to(tall, depth, where, above)
     along = (distance - np.float32(depth)) / np.float32(length)  # 0 at the near end
     cabin = (along < np.float32(0.95 if van else 0.72)) & (along > np.float32(-1 if van else 0.05))
@@ -184,8 +176,6 @@ def draw_pedestrian(canvas: Canvas, lateral: float, depth: float, dice: Dice) ->
     tall = dice.between(1.5, 1.88)
     part = tall / 1.75
     where, across, above = canvas.sprite(lateral, depth, 0.62 * part, tall)
-    if where is None:
-        return
     coat, trousers = dice.choice(canvas.world.clothes), dice.choice(canvas.world.clothes)
     across, above = across / np.float32(part), above / np.float32(part)
     step, broad = dice.between(0.02, 0.2), dice.between(0.2, 0.29)
@@ -206,8 +196,6 @@ def draw_bicyclist(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> 
     tyre = canvas.hazy((36, 36, 38), depth)
     aside = dice.chance(0.6)
     where, across, above = canvas.sprite(lateral, depth, 1.8 if aside else 0.62, 1.8)
-    if where is None:
-        return
     if dice.chance(0.5):
         across = -across
     if aside:

@@ -57,10 +57,9 @@ class Canvas:
         self.x = (np.arange(width, dtype=np.float32) + np.float32(0.5)) / np.float32(height)
         self.y = (np.arange(height, dtype=np.float32) + np.float32(0.5)) / np.float32(height)
 
-    def box(self, left: float, right: float, top: float, bottom: float) -> Slices | None:
-        """The pixels inside screen coordinates, at least one each way; None outside the image."""
-        rows, columns = self._span(top, bottom, self.size[0]), self._span(left, right, self.size[1])
-        return (rows, columns) if rows.start < rows.stop and columns.start < columns.stop else None
+    def box(self, left: float, right: float, top: float, bottom: float) -> Slices:
+        """The pixels inside screen coordinates, at least one each way; empty outside the image."""
+        return self._span(top, bottom, self.size[0]), self._span(left, right, self.size[1])
 
     def _span(self, low: float, high: float, count: int) -> slice:
         pixels = self.size[0]
@@ -68,7 +67,7 @@ class Canvas:
         if first >= last:
             first = math.floor((low + high) / 2 * pixels)
             last = first + 1
-        return slice(max(first, 0), min(last, count))
+        return slice(min(max(first, 0), count), min(max(last, 0), count))
 
     def hazy(self, colour: Colour, depth: float) -> Colour:
         """A colour seen from `depth`."""
@@ -76,24 +75,17 @@ class Canvas:
         red, green, blue = (near + (sky - near) * far for near, sky in zip(colour, self.sky, strict=True))
         return red, green, blue
 
-    def fill(self, where: Slices | None, klass: int, colour: Colour, mask=None, shade=None) -> None:
-        """Paint a class in `colour`, times `shade` [h, w], on the pixels of `mask` [h, w] (all if None)."""
-        if where is None:
-            return
-        paint = np.array(colour, np.float32)[:, None, None]
-        if shade is not None:
-            paint = paint * shade
-        everywhere = True if mask is None else mask
-        np.copyto(self.image[:, *where], paint, where=everywhere)
-        np.copyto(self.label[where], np.uint8(klass), where=everywhere)
+    def fill(self, where: Slices, klass: int, colour: Colour, mask=True, shade=1) -> None:
+        """Paint a class in `colour`, times `shade` [h, w], on the pixels of `mask` [h, w]."""
+        paint = np.array(colour, np.float32)[:, None, None] * shade
+        np.copyto(self.image[:, *where], paint, where=mask)
+        np.copyto(self.label[where], np.uint8(klass), where=mask)
 
     def sprite(self, lateral: float, depth: float, width: float, height: float, base: float = 0.0):
         """An upright rectangle's pixels, and their metres right of its middle [w] and above ground [h, 1]."""
         camera = self.camera
         middle, half = camera.x(lateral, depth), camera.focal * width / 2 / depth
         where = self.box(middle - half, middle + half, camera.y(base + height, depth), camera.y(base, depth))
-        if where is None:
-            return None, None, None
         metre = depth / camera.focal
         across = (self.x[where[1]] - np.float32(middle)) * np.float32(metre)
         above = (np.float32(camera.horizon) - self.y[where[0]])[:, None] * np.float32(metre)
@@ -104,8 +96,6 @@ class Canvas:
         camera = self.camera
         ends = sorted((camera.x(lateral, near), camera.x(lateral, far)))
         where = self.box(ends[0], ends[1], 0.0, 1.0)
-        if where is None:
-            return None, None, None
         offset = (self.x[where[1]] - np.float32(camera.vanish)) * np.float32(1 if lateral > 0 else -1)
         depth = np.float32(camera.focal * abs(lateral)) / np.maximum(offset, 1e-4)
         above = (np.float32(camera.horizon) - self.y)[:, None] * (depth / np.float32(camera.focal))
@@ -268,8 +258,6 @@ def draw_end_walls(canvas: Canvas, side: Side, lots: list[Lot]) -> None:
             continue
         ends = sorted(camera.x(side.sign * lateral, lot.near) for lateral in (side.front, side.front + 9))
         where = canvas.box(ends[0], ends[1], camera.y(lot.height, lot.near), camera.y(0.0, lot.near))
-        if where is None:
-            continue
         colour = canvas.hazy(scaled(lot.colour, 0.72), lot.near)
         rows, columns = (axis.stop - axis.start for axis in where)
         shade = np.float32(0.93) + np.float32(0.14) * pixel_noise(rows, columns, lot.seed)
@@ -285,8 +273,6 @@ def draw_fronts(canvas: Canvas, side: Side, lots: list[Lot]) -> None:
 
 def _draw_front(canvas: Canvas, side: Side, lot: Lot, near: float) -> None:
     where, depth, above = canvas.plane(side.sign * side.front, near, lot.far)
-    if where is None:
-        return
     where, above = canvas.up_to(lot.height, near, where, above)
     dice, relief = Dice(lot.seed), np.float32(canvas.world.relief)
     middle = max(lot.near + lot.far, 4.0) / 2
@@ -323,7 +309,7 @@ def draw_fences(canvas: Canvas, side: Side, lots: list[Lot]) -> None:
 def draw_barrier(canvas: Canvas, lateral: float, near: float, far: float, dice: Dice) -> None:
     """A barrier along the street: bars, boards, a low wall (all FENCE), or a hedge (TREE) much like them."""
     where, depth, above = canvas.plane(lateral, near, far)
-    if where is None:
+    if not depth.size:
         return
     kind, height = dice.below(4), dice.between(0.9, 1.9)
     where, above = canvas.up_to(height, near, where, above)
