@@ -10,20 +10,20 @@ import numpy as np
 
 from ralx.datasets.dataset import SegmentationDataset, in_threads
 from ralx.datasets.errors import DataError
-from ralx.datasets.geometry import Size, scaled_region
+from ralx.datasets.geometry import Size, scaled_size
+from ralx.datasets.gta5 import gta5_folder
 from ralx.datasets.splits import (
     LAYOUTS,
     SyntheticSizes,
     check_name,
     data_folder,
+    list_problems,
     load_splits,
-    missing_message,
-    open_gta5,
-    overlap_message,
-    overlaps,
     read_split_lists,
     size_message,
 )
+
+Counts = dict[str, np.ndarray]  # by image name: pixels of each class, int64 [C + 1] with void last
 
 
 @dataclass(frozen=True)
@@ -58,23 +58,6 @@ class DataReport:
         return "\n".join(lines)
 
 
-@dataclass(frozen=True)
-class _Scan:
-    """Class counts by image name, int64 [C + 1] with void last, of the images that can be read."""
-
-    dataset: SegmentationDataset
-    counts: dict[str, np.ndarray]
-
-    def report(self, name: str, names: list[str]) -> SplitReport | None:
-        rows = [self.counts[each] for each in names if each in self.counts]
-        if not rows:
-            return None
-        total = np.sum(rows, axis=0)
-        shares = (total / total.sum()).tolist()
-        classes, size = self.dataset.classes, self.dataset.image_size
-        return SplitReport(name, len(rows), size, classes, tuple(shares[:-1]), shares[-1])
-
-
 def check_data(
     name: str,
     root: Path | str | None = None,
@@ -97,15 +80,14 @@ def check_data(
         splits = load_splits(name, scale=scale, seed=seed, sizes=sizes)
         for title, dataset in splits._asdict().items():
             if dataset and dataset is not splits.full_set:
-                _add(report, title, _scan(dataset, report), list(dataset.names))
+                _add(report, title, dataset, _scan(report, dataset))
         target: SegmentationDataset | None = splits.train_set
     else:
         target = _check_on_disk(report, name, root, scale, split_lists)
     if gta5 is not None and target is not None:
-        pretrain = _scan_part(report, partial(open_gta5, gta5, target))
-        _add(report, "gta5", pretrain, list(pretrain.counts) if pretrain else [])
+        _add_part(report, "gta5", partial(gta5_folder, Path(gta5), target.classes, target.image_size))
     if region_size is not None and target is not None:
-        sides = zip(target.image_size, scaled_region(region_size, scale), strict=True)
+        sides = zip(target.image_size, scaled_size(region_size, scale), strict=True)
         held = math.prod(whole // part * part for whole, part in sides)
         report.dropped_share = 1 - held / math.prod(target.image_size)
     return report
@@ -120,34 +102,36 @@ def _check_on_disk(
     except DataError as error:
         report.problems.append(str(error))
         return None
-    train = _scan_part(report, partial(layout.open, folder, "train", scale=scale))
-    for key, names in lists.items():
-        if train is not None:
-            if missing := sorted(set(names) - set(train.dataset.names)):
-                report.problems.append(missing_message(folder, key, missing))
-            _add(report, key, train, names)
-    for pair, names in overlaps(lists).items():
-        (report.notes if "d_s" in pair else report.problems).append(overlap_message(pair, names))
+    open_part = partial(layout.open, folder, scale=scale)
+    train = _opened(report, partial(open_part, "train"))
+    there = set(train.names) if train else set().union(*lists.values())
+    problems, notes = list_problems(name, folder, lists, there)
+    report.problems += problems
+    report.notes += notes
+    if train is not None:
+        counts = _scan(report, train)
+        for key, names in lists.items():
+            _add(report, key, train, {each: counts[each] for each in names if each in counts})
     if "d_s" not in lists:
         report.notes.append("no list d_s: a state set will be drawn")
     parts = [layout.test] if layout.reward is None or "d_r" in lists else [layout.reward, layout.test]
     for part in parts:
-        scan = _scan_part(report, partial(layout.open, folder, part, scale=scale))
-        _add(report, part, scan, list(scan.dataset.names) if scan else [])
-        if scan and train and scan.dataset.image_size != train.dataset.image_size:
-            report.problems.append(size_message(train.dataset, scan.dataset))
-    return None if train is None else train.dataset
+        dataset = _add_part(report, part, partial(open_part, part))
+        if dataset and train and dataset.image_size != train.image_size:
+            report.problems.append(size_message(train, dataset))
+    return train
 
 
-def _scan_part(report: DataReport, open_part: Callable[[], SegmentationDataset]) -> _Scan | None:
+def _opened(report: DataReport, open_part: Callable[[], SegmentationDataset]) -> SegmentationDataset | None:
     try:
-        return _scan(open_part(), report)
+        return open_part()
     except DataError as error:
         report.problems.append(str(error))
         return None
 
 
-def _scan(dataset: SegmentationDataset, report: DataReport) -> _Scan:
+def _scan(report: DataReport, dataset: SegmentationDataset) -> Counts:
+    """Reads every image and label; what can't be read is a problem and left out."""
     source = dataset.source
     row_of = {name: row for row, name in enumerate(source.names)}
 
@@ -162,17 +146,26 @@ def _scan(dataset: SegmentationDataset, report: DataReport) -> _Scan:
 
     counts = dict(zip(dataset.names, in_threads(count, dataset.names), strict=True))
     report.problems += [found for found in counts.values() if isinstance(found, str)]
-    return _Scan(dataset, {name: found for name, found in counts.items() if not isinstance(found, str)})
+    return {name: found for name, found in counts.items() if not isinstance(found, str)}
 
 
-def _add(report: DataReport, title: str, scan: _Scan | None, names: list[str]) -> None:
-    split = None if scan is None else scan.report(title, names)
-    if split is None:
+def _add_part(
+    report: DataReport, title: str, open_part: Callable[[], SegmentationDataset]
+) -> SegmentationDataset | None:
+    dataset = _opened(report, open_part)
+    _add(report, title, dataset, _scan(report, dataset) if dataset else {})
+    return dataset
+
+
+def _add(report: DataReport, title: str, dataset: SegmentationDataset | None, counts: Counts) -> None:
+    if dataset is None or not counts:
         report.problems.append(f"{title}: expected at least one image that can be read, found none")
         return
-    report.splits.append(split)
-    absent = [name for name, share in zip(split.classes, split.class_shares, strict=True) if share == 0]
-    if absent:
+    total = np.sum(list(counts.values()), axis=0)
+    *shares, void = (total / total.sum()).tolist()
+    classes = dataset.classes
+    report.splits.append(SplitReport(title, len(counts), dataset.image_size, classes, tuple(shares), void))
+    if absent := [name for name, share in zip(classes, shares, strict=True) if share == 0]:
         report.notes.append(f"{title} has no pixel of {', '.join(absent)}")
 
 

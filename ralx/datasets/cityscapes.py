@@ -53,8 +53,8 @@ def cityscapes_folder(
     `*_gtFine_labelTrainIds.png`, in grey ids or in their colours. Names are "city_000000_000019". DataError
     for missing and empty folders.
     """
-    images = existing_folder(root / "leftImg8bit" / part, f"Cityscapes' {part} images by city")
-    labels = existing_folder(root / "gtFine" / part, f"Cityscapes' fine {part} labels by city")
+    images = existing_folder(root / "leftImg8bit" / part, f"a folder with Cityscapes' {part} images by city")
+    labels = existing_folder(root / "gtFine" / part, f"a folder with Cityscapes' fine {part} labels by city")
     files = [
         file for city in entries(images) if city.is_dir() for file in _city_files(city, labels / city.name)
     ]

@@ -35,12 +35,10 @@ class ImageFile:
     label: Path
 
 
-def existing_folder(path: Path, meaning: str) -> Path:
+def existing_folder(path: Path, expected: str) -> Path:
     """`path`, or DataError."""
     if not path.is_dir():
-        raise DataError(
-            f"{path}: expected a folder with {meaning}, found {'a file' if path.exists() else 'nothing'}"
-        )
+        raise DataError(f"{path}: expected {expected}, found {'a file' if path.exists() else 'nothing'}")
     return path
 
 
@@ -69,7 +67,7 @@ def _files(folder: Path, suffixes: tuple[str, ...], what: str) -> dict[str, Path
 
 def image_files(folder: Path, meaning: str) -> dict[str, Path]:
     """Image files of `folder` by name without suffix, sorted by name. DataError: none, or one name twice."""
-    files = _files(existing_folder(folder, meaning), IMAGE_SUFFIXES, "image")
+    files = _files(existing_folder(folder, f"a folder with {meaning}"), IMAGE_SUFFIXES, "image")
     if not files:
         raise DataError(f"{folder}: expected {meaning} (PNG or JPEG), found none")
     return dict(sorted(files.items()))
@@ -83,7 +81,7 @@ def label_files(folder: Path) -> dict[str, Path]:
 def files_with_labels(images: Path, meaning: str, labels: Path, label_meaning: str) -> list[ImageFile]:
     """Image files with label files of the same name; a PNG where there is none. DataError as from both."""
     named = image_files(images, meaning)
-    label_of = label_files(existing_folder(labels, label_meaning))
+    label_of = label_files(existing_folder(labels, f"a folder with {label_meaning}"))
     return [ImageFile(name, path, label_of.get(name, labels / f"{name}.png")) for name, path in named.items()]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from ralx.datasets.classes import GTA5_IDS, IGNORE_INDEX, LABEL_COLOURS
 from ralx.datasets.dataset import SegmentationDataset
 from ralx.datasets.errors import DataError
-from ralx.datasets.files import FittedFolderSource, files_with_labels
+from ralx.datasets.files import FittedFolderSource, existing_folder, files_with_labels
 from ralx.datasets.geometry import Size
 from ralx.datasets.labels import LabelCode, ids_of_colours
 
@@ -37,6 +37,7 @@ def gta5_folder(
     Every image is brought to `image_size`, the target's: its largest central part of that shape, resized. The
     62 images whose labels have another size are left out. DataError for missing folders and an empty one.
     """
+    existing_folder(root, "the folder of gta5")
     found = files_with_labels(root / "images", "GTA5's images", root / "labels", "GTA5's labels")
     files = [file for file in found if file.name not in DROPPED_IMAGES]
     if not files:

@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
@@ -16,6 +16,7 @@ from ralx.datasets.camvid import camvid_folder
 from ralx.datasets.cityscapes import cityscapes_folder
 from ralx.datasets.dataset import SegmentationDataset
 from ralx.datasets.errors import DataError
+from ralx.datasets.files import existing_folder
 from ralx.datasets.geometry import Size, scaled_size, size_text
 from ralx.datasets.gta5 import gta5_folder
 from ralx.datasets.scenes.synthetic import scene_names, synthetic_dataset
@@ -109,13 +110,24 @@ def load_splits(
         splits = _synthetic(scale, seed, sizes, memory_limit)
     else:
         lists = read_split_lists(name, split_lists)
-        splits = _on_disk(name, data_folder(name, root), lists, scale, seed, sizes, memory_limit)
+        splits = _on_disk(name, data_folder(name, root), lists, scale, seed, memory_limit)
+    target = splits.train_set
     if gta5 is not None:
-        splits = splits._replace(pretrain_set=open_gta5(gta5, splits.train_set, memory_limit).check())
+        pretrain = gta5_folder(Path(gta5), target.classes, target.image_size, memory_limit=memory_limit)
+        splits = splits._replace(pretrain_set=pretrain.check())
+    elif sizes.pretrain_set:
+        pretrain = synthetic_dataset(
+            scene_names("pretrain", sizes.pretrain_set),
+            target.image_size,
+            world=sizes.pretrain_world,
+            seed=seed,
+            classes=target.classes,
+            memory_limit=memory_limit,
+        )
+        splits = splits._replace(pretrain_set=pretrain)
     if name != "synthetic":
-        for dataset in splits:
-            if dataset and dataset is not splits.pretrain_set:
-                dataset.load()
+        for dataset in (splits.full_set, splits.reward_set, splits.test_set):
+            dataset.load()
     return splits.to(device)
 
 
@@ -129,11 +141,7 @@ def data_folder(name: str, root: Path | str | None) -> Path:
     """The folder of a data set on disk, or DataError."""
     if root is None:
         raise DataError(f"{name}: expected the data set's folder, got none")
-    if not Path(root).is_dir():
-        raise DataError(
-            f"{root}: expected the folder of {name}, found {'a file' if Path(root).exists() else 'nothing'}"
-        )
-    return Path(root)
+    return existing_folder(Path(root), f"the folder of {name}")
 
 
 def read_split_lists(name: str, path: Path | str | None = None) -> SplitLists:
@@ -154,35 +162,30 @@ def read_split_lists(name: str, path: Path | str | None = None) -> SplitLists:
     return lists
 
 
-def overlaps(lists: SplitLists) -> dict[tuple[str, str], list[str]]:
-    """Names that two lists share, by the pair of lists."""
-    shared = {
-        (one, other): sorted(set(lists[one]) & set(lists[other]))
-        for one, other in combinations(sorted(lists), 2)
-    }
-    return {pair: names for pair, names in shared.items() if names}
-
-
-def overlap_message(pair: tuple[str, str], names: list[str]) -> str:
-    return f"{pair[0]} and {pair[1]} share {len(names)} images, {names[0]} for one"
-
-
-def missing_message(root: Path, key: str, names: list[str]) -> str:
-    others = f" ({len(names)} of that list are missing)" if len(names) > 1 else ""
-    return f"{root}: expected the training image {names[0]}, listed in {key}, found none{others}"
+def list_problems(
+    name: str, root: Path, lists: SplitLists, there: Collection[str]
+) -> tuple[list[str], list[str]]:
+    """What is wrong with split lists where the images `there` exist, and what is only worth a note."""
+    problems, notes = [], []
+    for key, names in lists.items():
+        if missing := sorted(set(names) - set(there)):
+            others = f" ({len(missing)} of that list are missing)" if len(missing) > 1 else ""
+            image = f"the training image {missing[0]}, listed in {key}"
+            problems.append(f"{root}: expected {image}, found none{others}")
+    for one, other in combinations(sorted(lists), 2):
+        if shared := sorted(set(lists[one]) & set(lists[other])):
+            overlap = f"{one} and {other} share {len(shared)} images, {shared[0]} for one"
+            # The agent sees D_S's images, not their labels: inside another split it gives nothing away.
+            if "d_s" in (one, other):
+                notes.append(overlap)
+            else:
+                problems.append(f"{name}: expected disjoint splits, found that {overlap}")
+    return problems, notes
 
 
 def size_message(train: SegmentationDataset, other: SegmentationDataset) -> str:
     expected, (height, width) = size_text(train.image_size), other.image_size
     return f"{other.name}: expected images of {expected} as in {train.name}, found {height}x{width}"
-
-
-def open_gta5(
-    root: Path | str, target: SegmentationDataset, memory_limit: int | None = None
-) -> SegmentationDataset:
-    """GTA5 in the classes and at the size of `target`."""
-    folder = data_folder("gta5", root)
-    return gta5_folder(folder, target.classes, target.image_size, memory_limit=memory_limit)
 
 
 def _synthetic(scale: float, seed: int, sizes: SyntheticSizes, memory_limit: int | None) -> Splits:
@@ -203,40 +206,22 @@ def _synthetic(scale: float, seed: int, sizes: SyntheticSizes, memory_limit: int
         eval_set=full.subset(eval_names, "synthetic D_V"),
         reward_set=scenes(scene_names("reward", sizes.reward_set), "D_R"),
         test_set=scenes(scene_names("test", sizes.test_set), "test"),
-        pretrain_set=_other_world(full, seed, sizes, memory_limit),
+        pretrain_set=None,
         full_set=full,
     )
 
 
-def _other_world(
-    target: SegmentationDataset, seed: int, sizes: SyntheticSizes, memory_limit: int | None
-) -> SegmentationDataset | None:
-    """Synthetic scenes to pretrain on, if any, in the classes and at the size of `target`."""
-    if not sizes.pretrain_set:
-        return None
-    return synthetic_dataset(
-        scene_names("pretrain", sizes.pretrain_set),
-        target.image_size,
-        world=sizes.pretrain_world,
-        seed=seed,
-        classes=target.classes,
-        memory_limit=memory_limit,
-    )
-
-
 def _on_disk(
-    name: str,
-    root: Path,
-    lists: SplitLists,
-    scale: float,
-    seed: int,
-    sizes: SyntheticSizes,
-    memory_limit: int | None,
+    name: str, root: Path, lists: SplitLists, scale: float, seed: int, memory_limit: int | None
 ) -> Splits:
     layout = LAYOUTS[name]
     open_part = partial(layout.open, root, scale=scale, memory_limit=memory_limit)
     train, test = open_part("train"), open_part(layout.test)
-    _check_lists(name, root, lists, set(train.names))
+    problems, notes = list_problems(name, root, lists, train.names)
+    if problems:
+        raise DataError(problems[0])
+    for note in notes:
+        warnings.warn(f"{name}: {note}; going on", stacklevel=3)
 
     def listed(key: str, names: list[str] | None = None) -> SegmentationDataset:
         title = f"{name} {key[0].upper()}_{key[2:].upper()}"
@@ -258,20 +243,9 @@ def _on_disk(
         eval_set=listed("d_v", eval_names),
         reward_set=reward,
         test_set=test,
-        pretrain_set=_other_world(train, seed, sizes, memory_limit),
+        pretrain_set=None,
         full_set=train.subset(sorted(set(train.names) - set(reward.names)), f"{name} train"),
     )
-
-
-def _check_lists(name: str, root: Path, lists: SplitLists, there: set[str]) -> None:
-    for key, names in lists.items():
-        if missing := sorted(set(names) - there):
-            raise DataError(missing_message(root, key, missing))
-    for pair, names in overlaps(lists).items():
-        # The agent sees D_S's images, not their labels: inside another split it gives nothing away.
-        if "d_s" not in pair:
-            raise DataError(f"{name}: expected disjoint splits, found that {overlap_message(pair, names)}")
-        warnings.warn(f"{name}: {overlap_message(pair, names)}; going on", stacklevel=4)
 
 
 def _drawn_from_train(
