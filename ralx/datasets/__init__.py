@@ -11,7 +11,7 @@ from ralx.datasets.classes import (
 )
 from ralx.datasets.dataset import SegmentationDataset
 from ralx.datasets.errors import DataError
-from ralx.datasets.geometry import choose_cells, scaled_crop, scaled_region, scaled_size
+from ralx.datasets.geometry import choose_cells, scaled_size
 from ralx.datasets.scenes.synthetic import synthetic_dataset
 from ralx.datasets.scenes.worlds import WORLDS
 from ralx.datasets.splits import DATASETS, LAYOUTS, Splits, SyntheticSizes, load_splits
@@ -35,8 +35,6 @@ __all__ = [
     "choose_cells",
     "load_splits",
     "palette",
-    "scaled_crop",
-    "scaled_region",
     "scaled_size",
     "synthetic_dataset",
 ]

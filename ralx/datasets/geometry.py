@@ -23,17 +23,6 @@ def scaled_size(image_size: Size, scale: float) -> Size:
     return height, width
 
 
-def scaled_region(region_size: Size, scale: float) -> Size:
-    """A region's (height, width) at `scale`, rounded down so that none is lost: 90x80 at 0.25 is 22x20."""
-    return scaled_size(region_size, scale)
-
-
-def scaled_crop(crop_size: Size, scale: float, image_size: Size) -> Size:
-    """A training crop at `scale`, never larger than the (already scaled) image."""
-    height, width = scaled_size(crop_size, scale)
-    return min(height, image_size[0]), min(width, image_size[1])
-
-
 def _pooled_share(region_size: Size, cells: Size) -> Fraction:
     """The share of a region's pixels in cells of (rh // ch, rw // cw) pixels; the remainder is not pooled."""
     (rh, rw), (ch, cw) = region_size, cells

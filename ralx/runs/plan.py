@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ralx.acquisition.methods import method_of
-from ralx.datasets import scaled_region, scaled_size
+from ralx.datasets import scaled_size
 from ralx.runs.config import RunConfig, TrainingConfig
 from ralx.runs.policies import PolicyInput
 from ralx.runs.segmenters import SegmenterRecipe
@@ -133,7 +133,7 @@ class Stages:
     def sees(self) -> PolicyInput:
         """What a policy sees of the regions, at the scale of the images."""
         config = self.config
-        size = scaled_region(config.regions.region_size, config.data.scale)
+        size = scaled_size(config.regions.region_size, config.data.scale)
         return PolicyInput(config.features, dataclasses.replace(config.regions, region_size=size))
 
     @cached_property

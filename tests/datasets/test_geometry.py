@@ -4,14 +4,14 @@ import itertools
 
 import pytest
 
-from ralx.datasets import choose_cells, scaled_crop, scaled_region, scaled_size
+from ralx.datasets import choose_cells, scaled_size
 
 
 @pytest.mark.parametrize(
     ("scale", "expected"), [(1.0, (90, 80)), (0.5, (45, 40)), (0.25, (22, 20)), (0.1, (9, 8))]
 )
 def test_a_region_is_scaled_down_to_whole_pixels(scale, expected):
-    assert scaled_region((90, 80), scale) == expected
+    assert scaled_size((90, 80), scale) == expected
 
 
 def test_scaling_means_the_decimal_that_was_written():
@@ -21,7 +21,7 @@ def test_scaling_means_the_decimal_that_was_written():
 @pytest.mark.parametrize("scale", [1.0, 0.5, 0.25, 0.3, 0.7])
 def test_no_region_is_lost_at_any_scale(scale):
     height, width = scaled_size((360, 480), scale)
-    rh, rw = scaled_region((90, 80), scale)
+    rh, rw = scaled_size((90, 80), scale)
     assert (height // rh, width // rw) == (4, 6)
 
 
@@ -34,15 +34,7 @@ OUTSIDE = "scale: expected a number above 0 and at most 1, got"
 )
 def test_a_scale_that_is_none_or_leaves_no_pixel_is_refused(scale, message):
     with pytest.raises(ValueError, match=message):
-        scaled_region((90, 80), scale)
-
-
-@pytest.mark.parametrize(
-    ("scale", "image", "expected"),
-    [(1.0, (360, 480), (224, 224)), (0.5, (180, 240), (112, 112)), (1.0, (96, 300), (96, 224))],
-)
-def test_a_crop_scales_too_and_never_exceeds_the_image(scale, image, expected):
-    assert scaled_crop((224, 224), scale, image) == expected
+        scaled_size((90, 80), scale)
 
 
 @pytest.mark.parametrize(
