@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ralx.datasets.dataset import in_threads
 from ralx.datasets.decoding import PNG, decode, image_header
@@ -155,15 +155,9 @@ class FolderSource:
     def _accepts(self, size: Size) -> bool:
         return size == self.native_size
 
-    def _frame(self, size: Size) -> tuple[float, float, float, float]:
-        """The part of an image of `size` that is kept, as Pillow's (left, top, right, bottom)."""
-        return 0, 0, size[1], size[0]
-
     def _resized(self, image: Image.Image, method: Image.Resampling) -> Image.Image:
         height, width = self.image_size
-        if image.size == (width, height):
-            return image
-        return image.resize((width, height), method, box=self._frame((image.height, image.width)))
+        return image.resize((width, height), method)
 
 
 class FittedFolderSource(FolderSource):
@@ -176,11 +170,9 @@ class FittedFolderSource(FolderSource):
     def _accepts(self, size: Size) -> bool:
         return True
 
-    def _frame(self, size: Size) -> tuple[float, float, float, float]:
-        zoom = min(size[0] / self.image_size[0], size[1] / self.image_size[1])
-        height, width = zoom * self.image_size[0], zoom * self.image_size[1]
-        top, left = (size[0] - height) / 2, (size[1] - width) / 2
-        return left, top, left + width, top + height
+    def _resized(self, image: Image.Image, method: Image.Resampling) -> Image.Image:
+        height, width = self.image_size
+        return ImageOps.fit(image, (width, height), method)
 
 
 def _content(file: ImageFile) -> str:

@@ -83,6 +83,13 @@ def test_images_of_any_size_take_the_targets_shape_from_their_middle(root):
     assert labels[1].unique().tolist() == [CAMVID_CLASSES.index("road")]
 
 
+def test_a_share_that_is_rounded_up_stays_within_the_image(root):
+    """117 / 57 * 57 is a little more than 117."""
+    write_image(root / "images" / "00001.png", 0, (117, 159))
+    write_label(root / "labels" / "00001.png", 7, (117, 159))
+    assert gta5_folder(root, CAMVID_CLASSES, (57, 71)).labels(torch.tensor([0])).unique().tolist() == [3]
+
+
 def test_it_pretrains_for_camvid(root, camvid_tree):
     splits = load_splits("camvid", camvid_tree[0], split_lists=camvid_tree[1], gta5=root, scale=0.5)
     pretrain = splits.pretrain_set
