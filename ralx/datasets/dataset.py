@@ -1,5 +1,6 @@
 """A labelled data set in memory: decoded once as uint8 where it fits, else decoded again for every batch."""
 
+import copy
 import hashlib
 import math
 import os
@@ -361,21 +362,16 @@ class SegmentationDataset:
             raise DataError(f"{name}: image {unknown[0]} is listed, but is none of {self.name}")
         if not names:
             raise DataError(f"{name}: expected at least one image, found none")
-        part = self._copy()
+        part = copy.copy(self)
         part.name, part.names = name, tuple(names)
         part._rows = torch.tensor([row_of[each] for each in names], device="cpu")
         return part
 
     def to(self, device: torch.device | str) -> "SegmentationDataset":
         """The same images with batches on `device`, kept there if they fit."""
-        moved = self._copy()
+        moved = copy.copy(self)
         device = torch.device(device)
         if device.type == "cuda" and device.index is None:
             device = torch.device("cuda", torch.cuda.current_device())
         moved._storage = self._storage.to(device)
         return moved
-
-    def _copy(self) -> "SegmentationDataset":
-        copy = object.__new__(SegmentationDataset)
-        copy.__dict__.update(self.__dict__)
-        return copy

@@ -127,13 +127,8 @@ def _refuse_transparent(path: Path, image: Image.Image, samples: np.ndarray) -> 
         mask = samples[..., -1] == 0
     elif clear is None:
         return
-    elif image.mode == "P":
-        entries = (
-            [clear] if isinstance(clear, int) else [entry for entry, alpha in enumerate(clear) if not alpha]
-        )
-        mask = np.isin(samples, entries)
-    elif image.mode == "RGB":
-        mask = (samples == clear).all(-1)
+    elif image.mode in ("P", "RGB"):
+        mask = np.asarray(image.convert("RGBA"))[..., 3] == 0
     else:
         mask = samples == (bool(clear) if image.mode == "1" else clear)
     if mask.any():

@@ -29,9 +29,9 @@ def draw_state_set(counts: np.ndarray, wanted: np.ndarray, size: int, seed: int)
 
 def _improve(chosen: list[int], shares: np.ndarray, target: np.ndarray) -> tuple[float, list[int]]:
     size = len(chosen)
-    cost = float(_costs(_sum_rows(shares[chosen])[None], target, size)[0])
+    cost = float(_costs(shares[chosen].cumsum(0)[-1][None], target, size)[0])
     while True:
-        total = _sum_rows(shares[chosen])
+        total = shares[chosen].cumsum(0)[-1]
         swapped = total - shares[chosen][:, None] + shares[None]  # [size, N, C]
         swapped[:, chosen] = total  # an image that is chosen already can't come in again
         costs = _costs(swapped.reshape(-1, shares.shape[1]), target, size)
@@ -40,13 +40,6 @@ def _improve(chosen: list[int], shares: np.ndarray, target: np.ndarray) -> tuple
             return cost, sorted(chosen)
         cost = float(costs[best])
         chosen[best // len(shares)] = best % len(shares)
-
-
-def _sum_rows(rows: np.ndarray) -> np.ndarray:
-    total = np.zeros(rows.shape[1])
-    for row in rows:
-        total = total + row
-    return total
 
 
 def _costs(totals: np.ndarray, target: np.ndarray, size: int) -> np.ndarray:
