@@ -84,16 +84,7 @@ class DataConfig(Concern):
 
     def source(self) -> dict[str, Any]:
         """The arguments of `load_splits` and `check_data`."""
-        state_set, train_set, eval_set, reward_set, test_set = self.synthetic_images
-        sizes = SyntheticSizes(
-            image_size=self.synthetic_image_size,
-            state_set=state_set,
-            train_set=train_set,
-            eval_set=eval_set,
-            reward_set=reward_set,
-            test_set=test_set,
-            pretrain_set=self.pretrain_images,
-        )
+        sizes = SyntheticSizes(self.synthetic_image_size, *self.synthetic_images, self.pretrain_images)
         named = {"name": self.dataset, "root": self.data, "scale": self.scale, "gta5": self.gta5}
         return named | {"split_lists": self.split_lists, "sizes": sizes}
 
