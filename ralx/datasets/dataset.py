@@ -25,7 +25,10 @@ _COUNTED_AT_ONCE = 16  # images
 
 
 class Source(Protocol):
-    """Where pixels come from: files or a generator. Reading one index twice gives the same bytes."""
+    """Where pixels come from: files or a generator. Reading one index twice gives the same bytes.
+
+    A subclass has `read_image` and `read_label` from here if it makes both at once.
+    """
 
     names: tuple[str, ...]
     image_size: Size
@@ -33,9 +36,11 @@ class Source(Protocol):
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Image uint8 [H, W, 3] and label uint8 [H, W] in train ids. DataError if the files are bad."""
 
-    def read_image(self, index: int) -> np.ndarray: ...
+    def read_image(self, index: int) -> np.ndarray:
+        return self.read(index)[0]
 
-    def read_label(self, index: int) -> np.ndarray: ...
+    def read_label(self, index: int) -> np.ndarray:
+        return self.read(index)[1]
 
     def check(self, index: int) -> None:
         """Raise DataError for what can be found without decoding the image."""

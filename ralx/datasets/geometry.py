@@ -1,5 +1,6 @@
 """Sizes at a reduced scale: image, region, crop, and the cells that a region's entropies are pooled in."""
 
+import math
 from fractions import Fraction
 
 Size = tuple[int, int]
@@ -23,12 +24,6 @@ def scaled_size(image_size: Size, scale: float) -> Size:
     return height, width
 
 
-def _pooled_share(region_size: Size, cells: Size) -> Fraction:
-    """The share of a region's pixels in cells of (rh // ch, rw // cw) pixels; the remainder is not pooled."""
-    (rh, rw), (ch, cw) = region_size, cells
-    return Fraction(ch * (rh // ch) * cw * (rw // cw), rh * rw)
-
-
 def choose_cells(region_size: Size, wanted: Size = (8, 8)) -> Size:
     """The largest grid of cells, `wanted` shrunk evenly, that pools 85 % of a region: 22x20 gives 5x5.
 
@@ -39,6 +34,8 @@ def choose_cells(region_size: Size, wanted: Size = (8, 8)) -> Size:
         raise ValueError(f"region_size, wanted: expected sizes of at least 1, got {region_size} and {wanted}")
     most = max(wanted)
     for cells in ((max(1, wanted[0] * n // most), max(1, wanted[1] * n // most)) for n in range(most, 0, -1)):
-        if _pooled_share(region_size, cells) >= SMALLEST_POOLED_SHARE:
+        # Cells have rh // ch times rw // cw pixels; the remainder is not pooled.
+        pooled = [side // count * count for side, count in zip(region_size, cells, strict=True)]
+        if Fraction(math.prod(pooled), math.prod(region_size)) >= SMALLEST_POOLED_SHARE:
             return cells
     return 1, 1

@@ -19,6 +19,7 @@ from ralx.datasets.scenes.street import (
 from ralx.datasets.scenes.worlds import Colour
 
 _SKIN: Colour = (150, 116, 98)
+_TYRE: Colour = (36, 36, 38)
 _BODYWORK: tuple[Colour, ...] = (
     (150, 152, 156),
     (44, 46, 50),
@@ -181,11 +182,10 @@ def draw_pedestrian(canvas: Canvas, lateral: float, depth: float, dice: Dice) ->
     step, broad = dice.between(0.02, 0.2), dice.between(0.2, 0.29)
     left_leg = _bar(across, above, -step - 0.09, -step + 0.1, 0.0, 0.9)
     right_leg = _bar(across, above, step - 0.1, step + 0.09, 0.0, 0.9)
-    canvas.fill(where, PEDESTRIAN, canvas.hazy(trousers, depth), left_leg | right_leg)
     torso = _ellipse(across, above, 0.0, 1.12, broad, 0.44) < 1
-    canvas.fill(where, PEDESTRIAN, canvas.hazy(coat, depth), torso)
     head = _ellipse(across, above, 0.0, 1.6, 0.13, 0.16) < 1
-    canvas.fill(where, PEDESTRIAN, canvas.hazy(_SKIN, depth), head)
+    for colour, mask in ((trousers, left_leg | right_leg), (coat, torso), (_SKIN, head)):
+        canvas.fill(where, PEDESTRIAN, canvas.hazy(colour, depth), mask)
 
 
 def draw_bicyclist(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
@@ -193,7 +193,6 @@ def draw_bicyclist(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> 
     coat, trousers = dice.choice(canvas.world.clothes), dice.choice(canvas.world.clothes)
     if dice.chance(0.5):
         coat = dice.choice(_REFLECTIVE)
-    tyre = canvas.hazy((36, 36, 38), depth)
     aside = dice.chance(0.6)
     where, across, above = canvas.sprite(lateral, depth, 1.8 if aside else 0.62, 1.8)
     if dice.chance(0.5):
@@ -212,10 +211,8 @@ def draw_bicyclist(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> 
         torso = _ellipse(across, above, 0.0, 1.2, 0.25, 0.38) < 1
         legs = _bar(across, above, -0.19, 0.19, 0.35, 0.95)
         head = _ellipse(across, above, 0.0, 1.63, 0.13, 0.16) < 1
-    canvas.fill(where, BICYCLIST, tyre, wheels | frame)
-    canvas.fill(where, BICYCLIST, canvas.hazy(trousers, depth), legs)
-    canvas.fill(where, BICYCLIST, canvas.hazy(coat, depth), torso)
-    canvas.fill(where, BICYCLIST, canvas.hazy(_SKIN, depth), head)
+    for colour, mask in ((_TYRE, wheels | frame), (trousers, legs), (coat, torso), (_SKIN, head)):
+        canvas.fill(where, BICYCLIST, canvas.hazy(colour, depth), mask)
 
 
 def draw_bin(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:

@@ -5,6 +5,7 @@ right of the camera, `depth` ahead, `height` above the ground.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -229,9 +230,8 @@ class Lot:
     seed: int
 
 
-def plan_lots(dice: Dice, world: World) -> list[Lot]:
+def plan_lots(dice: Dice, world: World) -> Iterator[Lot]:
     """The lots of one side, near to far."""
-    lots: list[Lot] = []
     depth = dice.between(-8, 0)
     open_side = dice.chance(0.16)  # a side without houses: a park or a yard
     built_share = 0.12 if open_side else world.built
@@ -245,9 +245,8 @@ def plan_lots(dice: Dice, world: World) -> list[Lot]:
         height = storeys * _STOREY + dice.between(0.6, 2.6)
         colour = scaled(dice.choice(world.facades), dice.between(0.65, 1.2))
         fenced = not built and dice.chance(fences)
-        lots.append(Lot(depth, depth + length, built, height, colour, fenced, dice.integer()))
+        yield Lot(depth, depth + length, built, height, colour, fenced, dice.integer())
         depth += length
-    return lots
 
 
 def draw_end_walls(canvas: Canvas, side: Side, lots: list[Lot]) -> None:

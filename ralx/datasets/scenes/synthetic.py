@@ -7,12 +7,12 @@ bicyclists come in groups in few scenes; shop boards, hedges and bins resemble s
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
 from ralx.datasets.classes import CAMVID_CLASSES, CAMVID_IDS, IGNORE_INDEX
-from ralx.datasets.dataset import SegmentationDataset
+from ralx.datasets.dataset import SegmentationDataset, Source
 from ralx.datasets.geometry import Size
 from ralx.datasets.scenes import objects, street
 from ralx.datasets.scenes.noise import Dice, hash_seed, pixel_noise, smooth_noise
@@ -35,7 +35,7 @@ def render_scene(image_size: Size, *, world: str, seed: int) -> tuple[np.ndarray
     style, dice = WORLDS[world], Dice(seed)
     canvas = _canvas(image_size, style, dice)
     left, right = _sides(style, dice)
-    lots = {side: street.plan_lots(dice, style) for side in (left, right)}
+    lots = {side: list(street.plan_lots(dice, style)) for side in (left, right)}
     street.draw_sky(canvas, dice)
     street.draw_skyline(canvas, dice)
     street.draw_ground(canvas, left, right, dice)
@@ -44,7 +44,7 @@ def render_scene(image_size: Size, *, world: str, seed: int) -> tuple[np.ndarray
         _draw_placed(canvas, _garden_trees(side, lots[side], dice), dice)
         street.draw_fronts(canvas, side, lots[side])
         street.draw_fences(canvas, side, lots[side])
-    on_pavement, on_road = _furniture(left, right, dice), _traffic(left, right, dice)
+    on_pavement, on_road = list(_furniture(left, right, dice)), list(_traffic(left, right, dice))
     _people(left, right, dice, on_pavement, on_road)
     _draw_placed(canvas, on_pavement, dice)
     for side in (left, right):
@@ -75,48 +75,42 @@ def _sides(world: World, dice: Dice) -> tuple[Side, Side]:
     return sides[0], sides[1]
 
 
-def _garden_trees(side: Side, lots: list[Lot], dice: Dice) -> list[_Placed]:
+def _garden_trees(side: Side, lots: list[Lot], dice: Dice) -> Iterator[_Placed]:
     """Trees behind the building line, on lots without a building."""
-    placed: list[_Placed] = []
     for lot in lots:
         if not lot.built and lot.far > 6:
             for _ in range(1 + dice.below(3)):
                 depth = max(lot.near, 4.0) + dice.between(0, 8)
-                placed.append((depth, objects.draw_tree, side.sign * (side.front + dice.between(0.8, 7))))
-    return placed
+                yield depth, objects.draw_tree, side.sign * (side.front + dice.between(0.8, 7))
 
 
-def _furniture(left: Side, right: Side, dice: Dice) -> list[_Placed]:
+def _furniture(left: Side, right: Side, dice: Dice) -> Iterator[_Placed]:
     """Trees, poles and bins on the pavements."""
-    placed: list[_Placed] = []
     for side in (left, right):
         planted = dice.chance(0.42)
         depth = dice.between(4, 9)
         while depth < 55:
             edge = side.sign * (side.kerb + dice.between(0.35, 0.7))
             if planted and dice.chance(0.6):
-                placed.append((depth + 1.5, objects.draw_tree, edge))
+                yield depth + 1.5, objects.draw_tree, edge
             if dice.chance(0.3):
-                placed.append((depth, objects.draw_pole, edge))
+                yield depth, objects.draw_pole, edge
             if dice.chance(0.12):
-                placed.append((depth, objects.draw_bin, edge))
+                yield depth, objects.draw_bin, edge
             depth += dice.between(5, 11)
-    return placed
 
 
-def _traffic(left: Side, right: Side, dice: Dice) -> list[_Placed]:
+def _traffic(left: Side, right: Side, dice: Dice) -> Iterator[_Placed]:
     """Parked cars along the kerbs, moving ones in the lanes."""
-    placed: list[_Placed] = []
     for side in (left, right):
         depth = dice.between(5, 14)
         parking = dice.chance(0.75)
         while depth < 60:
             if parking and dice.chance(0.6):
-                placed.append((depth, objects.draw_car, side.sign * (side.kerb - dice.between(0.95, 1.1))))
+                yield depth, objects.draw_car, side.sign * (side.kerb - dice.between(0.95, 1.1))
             elif dice.chance(0.18):
-                placed.append((depth + 3, objects.draw_car, side.sign * dice.between(0.4, 1.4)))
+                yield depth + 3, objects.draw_car, side.sign * dice.between(0.4, 1.4)
             depth += dice.between(5.5, 9)
-    return placed
 
 
 def _people(left: Side, right: Side, dice: Dice, on_pavement: list, on_road: list) -> None:
@@ -142,7 +136,7 @@ def _people(left: Side, right: Side, dice: Dice, on_pavement: list, on_road: lis
             on_road.append((depth + dice.between(0, 3), objects.draw_bicyclist, lateral))
 
 
-def _draw_placed(canvas: Canvas, placed: list[_Placed], dice: Dice) -> None:
+def _draw_placed(canvas: Canvas, placed: Iterable[_Placed], dice: Dice) -> None:
     for depth, draw, lateral in sorted(placed, key=lambda item: -item[0]):
         draw(canvas, lateral, depth, Dice(dice.integer()))
 
@@ -188,7 +182,7 @@ def _developed(canvas: Canvas, dice: Dice) -> np.ndarray:
     return np.ascontiguousarray(photograph.transpose(1, 2, 0))
 
 
-class SceneSource:
+class SceneSource(Source):
     """Scenes of one world, made when they are read; each depends on its name, size, world and seed only."""
 
     def __init__(
@@ -202,12 +196,6 @@ class SceneSource:
         seed = hash_seed(self.seed, *self.names[index].encode())
         image, label = render_scene(self.image_size, world=self.world, seed=seed)
         return image, self._table[label]
-
-    def read_image(self, index: int) -> np.ndarray:
-        return self.read(index)[0]
-
-    def read_label(self, index: int) -> np.ndarray:
-        return self.read(index)[1]
 
     def check(self, index: int) -> None:
         """Nothing can be wrong with scenes that the package makes."""
