@@ -43,14 +43,14 @@ def _ellipse(
     across, above, middle: float, height: float, half_width: float, half_height: float
 ) -> np.ndarray:
     """Squared distance from an ellipse's middle, 1 on its edge, [h, w]."""
-    x = (across - np.float32(middle)) / np.float32(half_width)
-    y = (above - np.float32(height)) / np.float32(half_height)
+    x = (across - middle) / half_width
+    y = (above - height) / half_height
     return x * x + y * y
 
 
 def _bar(across, above, left: float, right: float, low: float, high: float) -> np.ndarray:
-    inside = (across >= np.float32(left)) & (across < np.float32(right))
-    return inside & (above >= np.float32(low)) & (above < np.float32(high))
+    inside = (across >= left) & (across < right)
+    return inside & (above >= low) & (above < high)
 
 
 def draw_tree(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
@@ -74,8 +74,8 @@ def draw_tree(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
     leaves = pixel_noise(rows, columns, seed + 1)
     edge = _ellipse(across, above, 0.0, clear + tall / 2, radius, tall / 2)
     bare = dice.between(0.0, 0.55)  # how much sky shows through
-    mask = edge + np.float32(0.9) * lumps + np.float32(bare) * leaves < np.float32(1.35)
-    shade = np.float32(0.55) + np.float32(0.5) * lumps + np.float32(0.6 * canvas.world.relief) * leaves
+    mask = edge + 0.9 * lumps + bare * leaves < 1.35
+    shade = 0.55 + 0.5 * lumps + 0.6 * canvas.world.relief * leaves
     canvas.fill(where, TREE, canvas.hazy(leaf, depth), mask, shade)
 
 
@@ -103,7 +103,7 @@ def draw_sign(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
         wide, tall, base = dice.between(1.2, 2.4), dice.between(1.5, 3.0), dice.between(0.8, 2.0)
         where, across, above = canvas.sprite(lateral, depth, wide, tall, base)
         canvas.fill(where, SIGN, face)
-        stripes = (fraction(above * np.float32(2.3)) < 0.35) & (np.abs(across) < np.float32(wide * 0.36))
+        stripes = (fraction(above * 2.3) < 0.35) & (np.abs(across) < wide * 0.36)
         canvas.fill(where, SIGN, pale, stripes)
         return
     if kind == 3:  # a traffic light
@@ -117,13 +117,13 @@ def draw_sign(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
     where, across, above = canvas.sprite(lateral, depth, size, size, base)
     if kind == 0:
         distance = _ellipse(across, above, 0.0, base + size / 2, size / 2, size / 2)
-        shape, inner = distance < np.float32(1.1), distance < np.float32(0.45)
+        shape, inner = distance < 1.1, distance < 0.45
     elif kind == 1:
-        left = (np.float32(base + size) - above) * np.float32(0.55) - np.abs(across)
-        shape, inner = left > np.float32(-0.05), left > np.float32(0.14)
+        left = (base + size - above) * 0.55 - np.abs(across)
+        shape, inner = left > -0.05, left > 0.14
     else:
         shape = np.ones(np.broadcast(across, above).shape, bool)
-        inner = (np.abs(across) < np.float32(size * 0.2)) & (above > np.float32(base + size * 0.2))
+        inner = (np.abs(across) < size * 0.2) & (above > base + size * 0.2)
     canvas.fill(where, SIGN, face, shape)
     canvas.fill(where, SIGN, pale, shape & inner)
 
@@ -141,16 +141,16 @@ def draw_car(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
     _draw_car_side(canvas, lateral, depth, wide, length, waist, tall, van, colour, glass)
     where, across, above = canvas.sprite(lateral, depth, wide, tall)
     half = np.float32(wide / 2)
-    slope = np.maximum(above - np.float32(waist), 0) * np.float32(0.08 if van else 0.28)
-    body = (np.abs(across) < half - slope) & (above > np.float32(0.17)) & (above < np.float32(tall))
-    shade = np.float32(1.12) - np.float32(0.3) * (above < np.float32(waist)) + 0 * across
+    slope = np.maximum(above - waist, 0) * (0.08 if van else 0.28)
+    body = (np.abs(across) < half - slope) & (above > 0.17) & (above < tall)
+    shade = np.float32(1.12) - np.float32(0.3) * (above < waist) + 0 * across
     canvas.fill(where, CAR, colour, body, shade)
-    window = (np.abs(across) < half * np.float32(0.86) - slope) & (above > np.float32(waist + 0.05))
-    canvas.fill(where, CAR, glass, window & (above < np.float32(tall - 0.1)))
-    wheels = (np.abs(across) > half * np.float32(0.66)) & (np.abs(across) < half) & (above < np.float32(0.34))
+    window = (np.abs(across) < half * np.float32(0.86) - slope) & (above > waist + 0.05)
+    canvas.fill(where, CAR, glass, window & (above < tall - 0.1))
+    wheels = (np.abs(across) > half * np.float32(0.66)) & (np.abs(across) < half) & (above < 0.34)
     canvas.fill(where, CAR, (30, 30, 32), wheels)
     lamps = (np.abs(across) > half * np.float32(0.68)) & (np.abs(across) < half)
-    lamps = lamps & (above > np.float32(waist - 0.28)) & (above < np.float32(waist - 0.08))
+    lamps = lamps & (above > waist - 0.28) & (above < waist - 0.08)
     canvas.fill(where, CAR, (168, 40, 38) if dice.chance(0.6) else (226, 224, 208), lamps)
 
 
@@ -160,16 +160,16 @@ def _draw_car_side(canvas, lateral, depth, wide, length, waist, tall, van, colou
         return
     where, distance, above = canvas.plane(inner, depth, depth + length)
     where, above = canvas.up_to(tall, depth, where, above)
-    along = (distance - np.float32(depth)) / np.float32(length)  # 0 at the near end
-    cabin = (along < np.float32(0.95 if van else 0.72)) & (along > np.float32(-1 if van else 0.05))
+    along = (distance - depth) / length  # 0 at the near end
+    cabin = (along < (0.95 if van else 0.72)) & (along > (-1 if van else 0.05))
     top = np.float32(waist) + np.float32(tall - waist) * cabin
-    body = (above > np.float32(0.2)) & (above < top)
+    body = (above > 0.2) & (above < top)
     canvas.fill(where, CAR, scaled(colour, 0.72), body)
-    pillars = fraction(along * 3) > np.float32(0.14)
-    window = body & cabin & pillars & (above > np.float32(waist + 0.05)) & (above < np.float32(tall - 0.12))
+    pillars = fraction(along * 3) > 0.14
+    window = body & cabin & pillars & (above > waist + 0.05) & (above < tall - 0.12)
     canvas.fill(where, CAR, glass, window)
-    hub = np.minimum(np.abs(along - np.float32(0.18)), np.abs(along - np.float32(0.8))) * np.float32(length)
-    wheels = (hub < np.float32(0.32)) & (above >= 0) & (above < np.float32(0.6))
+    hub = np.minimum(np.abs(along - 0.18), np.abs(along - 0.8)) * length
+    wheels = (hub < 0.32) & (above >= 0) & (above < 0.6)
     canvas.fill(where, CAR, (28, 28, 30), wheels)
 
 
@@ -178,7 +178,7 @@ def draw_pedestrian(canvas: Canvas, lateral: float, depth: float, dice: Dice) ->
     part = tall / 1.75
     where, across, above = canvas.sprite(lateral, depth, 0.62 * part, tall)
     coat, trousers = dice.choice(canvas.world.clothes), dice.choice(canvas.world.clothes)
-    across, above = across / np.float32(part), above / np.float32(part)
+    across, above = across / part, above / part
     step, broad = dice.between(0.02, 0.2), dice.between(0.2, 0.29)
     left_leg = _bar(across, above, -step - 0.09, -step + 0.1, 0.0, 0.9)
     right_leg = _bar(across, above, step - 0.1, step + 0.09, 0.0, 0.9)
@@ -199,9 +199,9 @@ def draw_bicyclist(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> 
         across = -across
     if aside:
         front, back = (_ellipse(across, above, middle, 0.35, 0.36, 0.36) for middle in (0.52, -0.52))
-        wheels = ((front < 1) & (front > np.float32(0.5))) | ((back < 1) & (back > np.float32(0.5)))
+        wheels = ((front < 1) & (front > 0.5)) | ((back < 1) & (back > 0.5))
         frame = _bar(across, above, -0.5, 0.45, 0.5, 0.62) | _bar(across, above, -0.1, 0.05, 0.3, 0.9)
-        lean = across - (above - np.float32(0.9)) * np.float32(0.45)
+        lean = across - (above - 0.9) * 0.45
         torso = _bar(lean, above, -0.26, 0.14, 0.85, 1.48)
         legs = _bar(across, above, -0.16, 0.14, 0.3, 0.95)
         head = _ellipse(across, above, 0.3, 1.62, 0.14, 0.16) < 1

@@ -55,8 +55,8 @@ class Canvas:
         self.camera, self.world, self.sky = camera, world, sky
         self.image = np.zeros((3, height, width), np.float32)
         self.label = np.full((height, width), SKY, np.uint8)
-        self.x = (np.arange(width, dtype=np.float32) + np.float32(0.5)) / np.float32(height)
-        self.y = (np.arange(height, dtype=np.float32) + np.float32(0.5)) / np.float32(height)
+        self.x = (np.arange(width, dtype=np.float32) + 0.5) / height
+        self.y = (np.arange(height, dtype=np.float32) + 0.5) / height
 
     def box(self, left: float, right: float, top: float, bottom: float) -> Slices:
         """The pixels inside screen coordinates, at least one each way; empty outside the image."""
@@ -88,19 +88,19 @@ class Canvas:
         middle, half = camera.x(lateral, depth), camera.focal * width / 2 / depth
         where = self.box(middle - half, middle + half, camera.y(base + height, depth), camera.y(base, depth))
         metre = depth / camera.focal
-        across = (self.x[where[1]] - np.float32(middle)) * np.float32(metre)
-        above = (np.float32(camera.horizon) - self.y[where[0]])[:, None] * np.float32(metre)
-        return where, across, above + np.float32(camera.height)
+        across = (self.x[where[1]] - middle) * metre
+        above = (camera.horizon - self.y[where[0]])[:, None] * metre
+        return where, across, above + camera.height
 
     def plane(self, lateral: float, near: float, far: float):
         """Columns where a wall along the street is seen, their depths [w] and all pixels' heights [H, w]."""
         camera = self.camera
         ends = sorted((camera.x(lateral, near), camera.x(lateral, far)))
         where = self.box(ends[0], ends[1], 0.0, 1.0)
-        offset = (self.x[where[1]] - np.float32(camera.vanish)) * np.float32(1 if lateral > 0 else -1)
-        depth = np.float32(camera.focal * abs(lateral)) / np.maximum(offset, 1e-4)
-        above = (np.float32(camera.horizon) - self.y)[:, None] * (depth / np.float32(camera.focal))
-        return where, depth, above + np.float32(camera.height)
+        offset = (self.x[where[1]] - camera.vanish) * (1 if lateral > 0 else -1)
+        depth = camera.focal * abs(lateral) / np.maximum(offset, 1e-4)
+        above = (camera.horizon - self.y)[:, None] * (depth / camera.focal)
+        return where, depth, above + camera.height
 
     def up_to(self, height: float, depth: float, where: Slices, above: np.ndarray):
         """`where` and `above` of `plane`, cut to the rows that show something of that height at `depth`."""
@@ -127,14 +127,14 @@ def cells(first: np.ndarray, second: np.ndarray, seed: int) -> np.ndarray:
 def draw_sky(canvas: Canvas, dice: Dice) -> None:
     height, width = canvas.size
     world = canvas.world
-    down = np.minimum(canvas.y / np.float32(canvas.camera.horizon), 1)[:, None]  # 0 top .. 1 horizon
+    down = np.minimum(canvas.y / canvas.camera.horizon, 1)[:, None]  # 0 top .. 1 horizon
     top, low = (np.array(colour, np.float32)[:, None, None] for colour in (world.sky_top, world.sky_low))
     canvas.image[:] = top + (low - top) * down
     cover = dice.between(*world.clouds)
     seed = dice.integer()
     cloud = smooth_noise(height, width, height * 0.11, height * 0.33, seed)
-    cloud = cloud + np.float32(0.5) * smooth_noise(height, width, height * 0.04, height * 0.1, seed + 1)
-    amount = np.minimum(np.maximum(cloud - np.float32(1.15 - cover), 0) * 2, 1)
+    cloud = cloud + 0.5 * smooth_noise(height, width, height * 0.04, height * 0.1, seed + 1)
+    amount = np.minimum(np.maximum(cloud - (1.15 - cover), 0) * 2, 1)
     white = np.array(scaled((232, 232, 236), dice.between(0.72, 1.05)), np.float32)[:, None, None]
     canvas.image += (white - canvas.image) * amount
 
@@ -149,14 +149,14 @@ def draw_skyline(canvas: Canvas, dice: Dice) -> None:
     ):
         seed = dice.integer()
         if klass == BUILDING:
-            tops = cells(canvas.x * np.float32(dice.between(9, 16)), np.zeros(width, np.float32), seed)
+            tops = cells(canvas.x * dice.between(9, 16), np.zeros(width, np.float32), seed)
         else:
             tops = smooth_noise(1, width, 1.0, height * 0.06, seed)[0]
-            tops = tops + np.float32(0.25) * pixel_noise(1, width, seed + 1)[0]
-        tops = np.float32(low) + tops * np.float32(high - low)
-        rise = (np.float32(horizon) - canvas.y)[:, None]
-        mask = (rise < tops) & (rise > np.float32(-0.03))
-        shade = np.float32(0.8) + np.float32(0.4) * pixel_noise(height, width, seed + 2)
+            tops = tops + 0.25 * pixel_noise(1, width, seed + 1)[0]
+        tops = low + tops * (high - low)
+        rise = (horizon - canvas.y)[:, None]
+        mask = (rise < tops) & (rise > -0.03)
+        shade = 0.8 + 0.4 * pixel_noise(height, width, seed + 2)
         canvas.fill((slice(0, height), slice(0, width)), klass, canvas.hazy(colour, 110.0), mask, shade)
 
 
@@ -168,52 +168,52 @@ def draw_ground(canvas: Canvas, left: Side, right: Side, dice: Dice) -> None:
     if first >= height:
         return
     where = (slice(first, height), slice(0, width))
-    depth = np.float32(camera.focal * camera.height) / (canvas.y[first:] - np.float32(camera.horizon))
+    depth = camera.focal * camera.height / (canvas.y[first:] - camera.horizon)
     depth = depth[:, None]
-    lateral = (canvas.x - np.float32(camera.vanish)) * (depth / np.float32(camera.focal))  # [h, W]
+    lateral = (canvas.x - camera.vanish) * (depth / camera.focal)  # [h, W]
     seed, rows = dice.integer(), height - first
-    grit = pixel_noise(rows, width, seed) - np.float32(0.5)
-    patches = smooth_noise(rows, width, height * 0.05, height * 0.3, seed + 1) - np.float32(0.5)
+    grit = pixel_noise(rows, width, seed) - 0.5
+    patches = smooth_noise(rows, width, height * 0.05, height * 0.3, seed + 1) - 0.5
     relief = np.float32(world.relief)
-    rough = 1 + relief * (np.float32(0.16) * grit + np.float32(0.22) * patches)
+    rough = 1 + relief * (0.16 * grit + 0.22 * patches)
 
     grass = dice.choice(world.leaves)
     grass = (grass[0] * 1.15, grass[1] * 1.15, grass[2])
     canvas.fill(where, TREE, grass, shade=1 + relief * np.float32(0.7) * grit)
-    slab = fraction(lateral * np.float32(1.4)) < np.float32(0.08)
-    slab |= fraction(depth * np.float32(1.4)) < np.float32(0.08)
+    slab = fraction(lateral * 1.4) < 0.08
+    slab |= fraction(depth * 1.4) < 0.08
     near = depth < 14
     paved = rough - np.float32(0.16) * (slab & near)
     pale = dice.between(0.78, 1.18)
     pavement = scaled(world.slabs, pale)
-    before_fronts = (lateral > np.float32(-left.front)) & (lateral < np.float32(right.front))
+    before_fronts = (lateral > -left.front) & (lateral < right.front)
     canvas.fill(where, PAVEMENT, pavement, before_fronts, paved)
     kerb = np.float32(0.16)
     inside = (lateral > np.float32(-left.kerb) - kerb) & (lateral < np.float32(right.kerb) + kerb)
     canvas.fill(where, PAVEMENT, scaled(pavement, 1.15), inside, rough)
 
     asphalt = scaled(world.asphalt, dice.between(0.8, 1.15))
-    road = (lateral > np.float32(-left.kerb)) & (lateral < np.float32(right.kerb))
+    road = (lateral > -left.kerb) & (lateral < right.kerb)
     if dice.chance(0.5):  # the shadow of the darker side
         shaded = left if left.sunlit < right.sunlit else right
-        edge = np.float32(dice.between(0.3, 0.9) * shaded.kerb) + 2 * patches
-        rough = rough * (1 - np.float32(0.38) * (lateral * np.float32(shaded.sign) > edge))
+        edge = dice.between(0.3, 0.9) * shaded.kerb + 2 * patches
+        rough = rough * (1 - np.float32(0.38) * (lateral * shaded.sign > edge))
     canvas.fill(where, ROAD, asphalt, road, rough)
     _draw_markings(canvas, where, road, lateral, depth, rough, left, right, dice)
 
 
 def _draw_markings(canvas, where, road, lateral, depth, rough, left: Side, right: Side, dice: Dice) -> None:
     middle = (right.kerb - left.kerb) / 2 + dice.between(-0.8, 0.8)
-    thick = np.maximum(np.float32(0.07), depth * np.float32(0.25 / canvas.size[0]))
-    dashes = fraction(depth / np.float32(7)) < np.float32(0.55)
-    lines = (np.abs(lateral - np.float32(middle)) < thick) & dashes
+    thick = np.maximum(0.07, depth * (0.25 / canvas.size[0]))
+    dashes = fraction(depth / 7) < 0.55
+    lines = (np.abs(lateral - middle) < thick) & dashes
     if dice.chance(0.5):
-        lines |= np.abs(lateral + np.float32(left.kerb - 0.35)) < thick
-        lines |= np.abs(lateral - np.float32(right.kerb - 0.35)) < thick
+        lines |= np.abs(lateral + (left.kerb - 0.35)) < thick
+        lines |= np.abs(lateral - (right.kerb - 0.35)) < thick
     if dice.chance(0.3):  # a zebra crossing
         start = dice.between(6, 16)
-        band = (depth > np.float32(start)) & (depth < np.float32(start + 3))
-        lines |= band & (fraction(lateral * np.float32(0.9)) < np.float32(0.5))
+        band = (depth > start) & (depth < start + 3)
+        lines |= band & (fraction(lateral * 0.9) < 0.5)
     canvas.fill(where, ROAD, scaled((92, 91, 84), dice.between(1.5, 2.1)), lines & road, rough)
 
 
@@ -259,7 +259,7 @@ def draw_end_walls(canvas: Canvas, side: Side, lots: list[Lot]) -> None:
         where = canvas.box(ends[0], ends[1], camera.y(lot.height, lot.near), camera.y(0.0, lot.near))
         colour = canvas.hazy(scaled(lot.colour, 0.72), lot.near)
         rows, columns = (axis.stop - axis.start for axis in where)
-        shade = np.float32(0.93) + np.float32(0.14) * pixel_noise(rows, columns, lot.seed)
+        shade = 0.93 + 0.14 * pixel_noise(rows, columns, lot.seed)
         canvas.fill(where, BUILDING, colour, shade=shade)
 
 
@@ -276,22 +276,22 @@ def _draw_front(canvas: Canvas, side: Side, lot: Lot, near: float) -> None:
     dice, relief = Dice(lot.seed), np.float32(canvas.world.relief)
     middle = max(lot.near + lot.far, 4.0) / 2
     clear = np.float32(12 / (12 + middle))  # textures blur with distance
-    brick = cells(depth * 3, above * 6, lot.seed) - np.float32(0.5)
+    brick = cells(depth * 3, above * 6, lot.seed) - 0.5
     shade = side.sunlit * (1 + relief * clear * np.float32(0.22) * brick)
-    mask = (above >= 0) & (above < np.float32(lot.height))
+    mask = (above >= 0) & (above < lot.height)
     canvas.fill(where, BUILDING, canvas.hazy(lot.colour, middle), mask, shade)
 
     shop = dice.chance(0.45)
     bay, wide, tall = dice.between(1.6, 3.0), dice.between(0.3, 0.6), dice.between(0.4, 0.65)
-    along, up = fraction(depth / np.float32(bay)), fraction(above / np.float32(_STOREY))
-    glass = (along > 0.2) & (along < np.float32(0.2 + wide)) & (up > 0.28) & (up < np.float32(0.28 + tall))
-    glass &= above < np.float32(lot.height - 0.9)
+    along, up = fraction(depth / bay), fraction(above / _STOREY)
+    glass = (along > 0.2) & (along < 0.2 + wide) & (up > 0.28) & (up < 0.28 + tall)
+    glass &= above < lot.height - 0.9
     if shop:
         glass = (glass & (above > _STOREY)) | ((above > 0.5) & (above < 2.4) & (along > 0.08))
-    lit = cells(depth / np.float32(bay), above / np.float32(_STOREY), lot.seed + 1)
-    pane = side.sunlit * (np.float32(0.55) + np.float32(0.9) * lit * lit)
+    lit = cells(depth / bay, above / _STOREY, lot.seed + 1)
+    pane = side.sunlit * (0.55 + 0.9 * lit * lit)
     canvas.fill(where, BUILDING, canvas.hazy((66, 72, 80), middle), mask & glass, pane)
-    roof = mask & (above > np.float32(lot.height - dice.between(0.3, 1.6)))
+    roof = mask & (above > lot.height - dice.between(0.3, 1.6))
     canvas.fill(where, BUILDING, canvas.hazy((84, 74, 70), middle), roof, shade)
     if shop:  # boards over shop windows look like signs, and are none
         board = (170 * dice.unit() + 30, 130 * dice.unit() + 30, 130 * dice.unit() + 30)
@@ -312,23 +312,23 @@ def draw_barrier(canvas: Canvas, lateral: float, near: float, far: float, dice: 
         return
     kind, height = dice.below(4), dice.between(0.9, 1.9)
     where, above = canvas.up_to(height, near, where, above)
-    mask = (above >= 0) & (above < np.float32(height))
+    mask = (above >= 0) & (above < height)
     if not mask.size:
         return
-    rough = cells(depth * 4, above * 4, dice.integer()) - np.float32(0.5)
+    rough = cells(depth * 4, above * 4, dice.integer()) - 0.5
     if kind == 3:
         leaf = dice.choice(canvas.world.leaves)
-        canvas.fill(where, TREE, canvas.hazy(leaf, near), mask, 1 + np.float32(0.8) * rough)
+        canvas.fill(where, TREE, canvas.hazy(leaf, near), mask, 1 + 0.8 * rough)
         return
     if kind == 0:  # bars: what is behind shows between them
-        behind = canvas.image[:, *where] * np.float32(0.8)
-        bars = fraction(depth * np.float32(2.2)) < np.float32(0.42)
-        bars = bars | (above > np.float32(height - 0.15)) | (above < np.float32(0.12))
+        behind = canvas.image[:, *where] * 0.8
+        bars = fraction(depth * 2.2) < 0.42
+        bars = bars | (above > height - 0.15) | (above < 0.12)
         tone = dice.between(45, 110)
         colour = canvas.hazy((tone, tone * 1.02, tone), near)
-        canvas.fill(where, FENCE, colour, mask, 1 + np.float32(0.2) * rough)
+        canvas.fill(where, FENCE, colour, mask, 1 + 0.2 * rough)
         np.copyto(canvas.image[:, *where], behind, where=mask & ~bars)
         return
     colour = canvas.hazy(scaled(dice.choice(canvas.world.facades), dice.between(0.6, 1.0)), near)
-    boards = np.float32(0.14) * (fraction(depth * np.float32(1.6 if kind == 1 else 0.4)) < np.float32(0.16))
-    canvas.fill(where, FENCE, colour, mask, 1 + np.float32(0.25) * rough - boards)
+    boards = np.float32(0.14) * (fraction(depth * (1.6 if kind == 1 else 0.4)) < 0.16)
+    canvas.fill(where, FENCE, colour, mask, 1 + 0.25 * rough - boards)

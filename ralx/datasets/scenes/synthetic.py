@@ -2,7 +2,8 @@
 
 The camera looks down a street; everything has a place in metres and is painted from back to front. Only
 integer hashes and + - x / of IEEE floats make the numbers (no sin, no exp, no sums whose order could vary),
-so that a seed stands for the same bytes everywhere. Class shares are as skewed as CamVid's: pedestrians and
+so that a seed stands for the same bytes everywhere. A float32 array stays float32 beside a number of Python;
+`np.float32` stands where two numbers, or a number and a mask, would give more bits. Class shares are as skewed as CamVid's: pedestrians and
 bicyclists come in groups in few scenes; shop boards, hedges and bins resemble signs, fences and people.
 """
 
@@ -150,12 +151,12 @@ def _draw_void(canvas: Canvas, dice: Dice) -> None:
     border = np.zeros_like(large)
     border[:, reach:] |= label[:, reach:] != label[:, :-reach]
     border[reach:] |= label[reach:] != label[:-reach]
-    careless = smooth_noise(height, width, height * 0.12, height * 0.12, dice.integer()) > np.float32(0.52)
+    careless = smooth_noise(height, width, height * 0.12, height * 0.12, dice.integer()) > 0.52
     canvas.label[border & large & careless] = street.VOID
     if dice.chance(canvas.world.bonnet):
         rise = dice.between(0.02, 0.07)
-        offset = canvas.x * np.float32(height / width) - np.float32(0.5)
-        edge = np.float32(1 - rise) + offset * offset * np.float32(0.1)
+        offset = canvas.x * (height / width) - 0.5
+        edge = 1 - rise + offset * offset * 0.1
         mask = canvas.y[:, None] > edge
         canvas.fill((slice(0, height), slice(0, width)), street.VOID, (38, 38, 42), mask)
 
@@ -165,19 +166,19 @@ def _developed(canvas: Canvas, dice: Dice) -> np.ndarray:
     height, width = canvas.size
     world, image = canvas.world, canvas.image
     soft = image.copy()
-    soft[:, 1:-1] = (image[:, :-2] + image[:, 1:-1] * 2 + image[:, 2:]) * np.float32(0.25)
+    soft[:, 1:-1] = (image[:, :-2] + image[:, 1:-1] * 2 + image[:, 2:]) * 0.25
     image = soft.copy()
-    image[..., 1:-1] = (soft[..., :-2] + soft[..., 1:-1] * 2 + soft[..., 2:]) * np.float32(0.25)
-    grey = (image[0] + image[1] + image[2]) * np.float32(1 / 3)
-    image = grey + (image - grey) * np.float32(world.saturation)
+    image[..., 1:-1] = (soft[..., :-2] + soft[..., 1:-1] * 2 + soft[..., 2:]) * 0.25
+    grey = (image[0] + image[1] + image[2]) * (1 / 3)
+    image = grey + (image - grey) * world.saturation
     exposure, seed = dice.between(*world.exposure), dice.integer()
     contrast = world.contrast * dice.between(0.85, 1.1)
-    image = (image - np.float32(110)) * np.float32(contrast) + np.float32(110)
+    image = (image - 110) * contrast + 110
     tint = np.array([channel * exposure * dice.between(0.96, 1.04) for channel in world.tint], np.float32)
-    glow = smooth_noise(height, width, height * 0.4, height * 0.5, seed) * np.float32(0.24) + np.float32(0.88)
+    glow = smooth_noise(height, width, height * 0.4, height * 0.5, seed) * 0.24 + 0.88
     image *= glow * tint[:, None, None]
     grain = pixel_noise(3 * height, width, seed + 1).reshape(3, height, width)
-    image += (grain - np.float32(0.5)) * np.float32(2 * world.grain)
+    image += (grain - 0.5) * (2 * world.grain)
     photograph = np.minimum(np.maximum(image, 0), 255).astype(np.uint8)
     return np.ascontiguousarray(photograph.transpose(1, 2, 0))
 
