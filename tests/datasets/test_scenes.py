@@ -116,7 +116,7 @@ def test_the_road_narrows_towards_the_horizon(scenes):
 
 def _canvas(size=(120, 160)) -> Canvas:
     camera = Camera(focal=1.2, height=1.5, horizon=0.45, vanish=0.66)
-    return Canvas(*size, camera, WORLDS["town"], WORLDS["town"].sky_low)
+    return Canvas(*size, camera, WORLDS["town"])
 
 
 def test_far_things_are_small():

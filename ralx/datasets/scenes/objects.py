@@ -140,17 +140,16 @@ def draw_car(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
     canvas.fill(shadow, ROAD, (34, 34, 36))
     _draw_car_side(canvas, lateral, depth, wide, length, waist, tall, van, colour, glass)
     where, across, above = canvas.sprite(lateral, depth, wide, tall)
-    half = np.float32(wide / 2)
+    half, off = np.float32(wide / 2), np.abs(across)
     slope = np.maximum(above - waist, 0) * (0.08 if van else 0.28)
-    body = (np.abs(across) < half - slope) & (above > 0.17) & (above < tall)
+    body = (off < half - slope) & (above > 0.17) & (above < tall)
     shade = np.float32(1.12) - np.float32(0.3) * (above < waist) + 0 * across
     canvas.fill(where, CAR, colour, body, shade)
-    window = (np.abs(across) < half * np.float32(0.86) - slope) & (above > waist + 0.05)
+    window = (off < half * np.float32(0.86) - slope) & (above > waist + 0.05)
     canvas.fill(where, CAR, glass, window & (above < tall - 0.1))
-    wheels = (np.abs(across) > half * np.float32(0.66)) & (np.abs(across) < half) & (above < 0.34)
+    wheels = (off > half * np.float32(0.66)) & (off < half) & (above < 0.34)
     canvas.fill(where, CAR, (30, 30, 32), wheels)
-    lamps = (np.abs(across) > half * np.float32(0.68)) & (np.abs(across) < half)
-    lamps = lamps & (above > waist - 0.28) & (above < waist - 0.08)
+    lamps = (off > half * np.float32(0.68)) & (off < half) & (above > waist - 0.28) & (above < waist - 0.08)
     canvas.fill(where, CAR, (168, 40, 38) if dice.chance(0.6) else (226, 224, 208), lamps)
 
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ralx.datasets.scenes.noise import Dice, hash_integers, pixel_noise, smooth_noise, unit
-from ralx.datasets.scenes.worlds import Colour, World
+from ralx.datasets.scenes.worlds import World
 
 SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLIST, VOID = range(12)
 STREET_LENGTH = 110.0
@@ -50,9 +51,8 @@ class Side:
 class Canvas:
     """An image and its label map, painted from back to front."""
 
-    def __init__(self, height: int, width: int, camera: Camera, world: World, sky: Colour):
-        self.size = (height, width)
-        self.camera, self.world, self.sky = camera, world, sky
+    def __init__(self, height: int, width: int, camera: Camera, world: World):
+        self.size, self.camera, self.world = (height, width), camera, world
         self.image = np.zeros((3, height, width), np.float32)
         self.label = np.full((height, width), SKY, np.uint8)
         self.x = (np.arange(width, dtype=np.float32) + 0.5) / height
@@ -70,13 +70,12 @@ class Canvas:
             last = first + 1
         return slice(min(max(first, 0), count), min(max(last, 0), count))
 
-    def hazy(self, colour: Colour, depth: float) -> Colour:
+    def hazy(self, colour: ArrayLike, depth: float) -> np.ndarray:
         """A colour seen from `depth`."""
         far = depth / (depth + self.world.haze)
-        red, green, blue = (near + (sky - near) * far for near, sky in zip(colour, self.sky, strict=True))
-        return red, green, blue
+        return np.asarray(colour) + (np.asarray(self.world.sky_low) - colour) * far
 
-    def fill(self, where: Slices, klass: int, colour: Colour, mask=True, shade=1) -> None:
+    def fill(self, where: Slices, klass: int, colour: ArrayLike, mask=True, shade=1) -> None:
         """Paint a class in `colour`, times `shade` [h, w], on the pixels of `mask` [h, w]."""
         paint = np.array(colour, np.float32)[:, None, None] * shade
         np.copyto(self.image[:, *where], paint, where=mask)
@@ -108,9 +107,8 @@ class Canvas:
         return (rows, where[1]), above[rows]
 
 
-def scaled(colour: Colour, factor: float) -> Colour:
-    red, green, blue = colour
-    return red * factor, green * factor, blue * factor
+def scaled(colour: ArrayLike, factor: float) -> np.ndarray:
+    return np.asarray(colour) * factor
 
 
 def fraction(values: np.ndarray) -> np.ndarray:
@@ -142,7 +140,6 @@ def draw_sky(canvas: Canvas, dice: Dice) -> None:
 def draw_skyline(canvas: Canvas, dice: Dice) -> None:
     """Far trees and houses along the horizon."""
     height, width = canvas.size
-    horizon = canvas.camera.horizon
     for klass, colour, low, high in (
         (BUILDING, dice.choice(canvas.world.facades), 0.0, 0.07),
         (TREE, dice.choice(canvas.world.leaves), -0.02, 0.06),
@@ -154,7 +151,7 @@ def draw_skyline(canvas: Canvas, dice: Dice) -> None:
             tops = smooth_noise(1, width, 1.0, height * 0.06, seed)[0]
             tops = tops + 0.25 * pixel_noise(1, width, seed + 1)[0]
         tops = low + tops * (high - low)
-        rise = (horizon - canvas.y)[:, None]
+        rise = (canvas.camera.horizon - canvas.y)[:, None]
         mask = (rise < tops) & (rise > -0.03)
         shade = 0.8 + 0.4 * pixel_noise(height, width, seed + 2)
         canvas.fill((slice(0, height), slice(0, width)), klass, canvas.hazy(colour, 110.0), mask, shade)
@@ -165,11 +162,8 @@ def draw_ground(canvas: Canvas, left: Side, right: Side, dice: Dice) -> None:
     height, width = canvas.size
     camera, world = canvas.camera, canvas.world
     first = math.ceil(camera.horizon * height + 0.5)
-    if first >= height:
-        return
     where = (slice(first, height), slice(0, width))
-    depth = camera.focal * camera.height / (canvas.y[first:] - camera.horizon)
-    depth = depth[:, None]
+    depth = camera.focal * camera.height / (canvas.y[first:, None] - camera.horizon)  # [h, 1]
     lateral = (canvas.x - camera.vanish) * (depth / camera.focal)  # [h, W]
     seed, rows = dice.integer(), height - first
     grit = pixel_noise(rows, width, seed) - 0.5
@@ -177,15 +171,11 @@ def draw_ground(canvas: Canvas, left: Side, right: Side, dice: Dice) -> None:
     relief = np.float32(world.relief)
     rough = 1 + relief * (0.16 * grit + 0.22 * patches)
 
-    grass = dice.choice(world.leaves)
-    grass = (grass[0] * 1.15, grass[1] * 1.15, grass[2])
+    grass = np.asarray(dice.choice(world.leaves)) * (1.15, 1.15, 1)
     canvas.fill(where, TREE, grass, shade=1 + relief * np.float32(0.7) * grit)
-    slab = fraction(lateral * 1.4) < 0.08
-    slab |= fraction(depth * 1.4) < 0.08
-    near = depth < 14
-    paved = rough - np.float32(0.16) * (slab & near)
-    pale = dice.between(0.78, 1.18)
-    pavement = scaled(world.slabs, pale)
+    slab = (fraction(lateral * 1.4) < 0.08) | (fraction(depth * 1.4) < 0.08)
+    paved = rough - np.float32(0.16) * (slab & (depth < 14))
+    pavement = scaled(world.slabs, dice.between(0.78, 1.18))
     before_fronts = (lateral > -left.front) & (lateral < right.front)
     canvas.fill(where, PAVEMENT, pavement, before_fronts, paved)
     kerb = np.float32(0.16)
@@ -225,7 +215,7 @@ class Lot:
     far: float
     built: bool
     height: float
-    colour: Colour
+    colour: ArrayLike
     fenced: bool
     seed: int
 
@@ -257,10 +247,9 @@ def draw_end_walls(canvas: Canvas, side: Side, lots: list[Lot]) -> None:
             continue
         ends = sorted(camera.x(side.sign * lateral, lot.near) for lateral in (side.front, side.front + 9))
         where = canvas.box(ends[0], ends[1], camera.y(lot.height, lot.near), camera.y(0.0, lot.near))
-        colour = canvas.hazy(scaled(lot.colour, 0.72), lot.near)
         rows, columns = (axis.stop - axis.start for axis in where)
         shade = 0.93 + 0.14 * pixel_noise(rows, columns, lot.seed)
-        canvas.fill(where, BUILDING, colour, shade=shade)
+        canvas.fill(where, BUILDING, canvas.hazy(scaled(lot.colour, 0.72), lot.near), shade=shade)
 
 
 def draw_fronts(canvas: Canvas, side: Side, lots: list[Lot]) -> None:
@@ -322,8 +311,7 @@ def draw_barrier(canvas: Canvas, lateral: float, near: float, far: float, dice: 
         return
     if kind == 0:  # bars: what is behind shows between them
         behind = canvas.image[:, *where] * 0.8
-        bars = fraction(depth * 2.2) < 0.42
-        bars = bars | (above > height - 0.15) | (above < 0.12)
+        bars = (fraction(depth * 2.2) < 0.42) | (above > height - 0.15) | (above < 0.12)
         tone = dice.between(45, 110)
         colour = canvas.hazy((tone, tone * 1.02, tone), near)
         canvas.fill(where, FENCE, colour, mask, 1 + 0.2 * rough)

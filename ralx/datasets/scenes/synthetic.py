@@ -3,8 +3,9 @@
 The camera looks down a street; everything has a place in metres and is painted from back to front. Only
 integer hashes and + - x / of IEEE floats make the numbers (no sin, no exp, no sums whose order could vary),
 so that a seed stands for the same bytes everywhere. A float32 array stays float32 beside a number of Python;
-`np.float32` stands where two numbers, or a number and a mask, would give more bits. Class shares are as skewed as CamVid's: pedestrians and
-bicyclists come in groups in few scenes; shop boards, hedges and bins resemble signs, fences and people.
+`np.float32` stands where two numbers, or a number and a mask, would give more bits. Class shares are as
+skewed as CamVid's: pedestrians and bicyclists come in groups in few scenes; shop boards, hedges and bins
+resemble signs, fences and people.
 """
 
 import hashlib
@@ -65,15 +66,13 @@ def _canvas(image_size: Size, world: World, dice: Dice) -> Canvas:
         horizon=dice.between(0.46, 0.55),  # share of the image above it
         vanish=width / height * dice.between(0.36, 0.64),
     )
-    return Canvas(height, width, camera, world, world.sky_low)
+    return Canvas(height, width, camera, world)
 
 
-def _sides(world: World, dice: Dice) -> tuple[Side, Side]:
-    sides = []
+def _sides(world: World, dice: Dice) -> Iterator[Side]:
     for sign in (-1, 1):
         kerb = dice.between(*world.road)
-        sides.append(Side(sign, kerb, kerb + dice.between(2.0, 3.8), dice.between(0.62, 1.12)))
-    return sides[0], sides[1]
+        yield Side(sign, kerb, kerb + dice.between(2.0, 3.8), dice.between(0.62, 1.12))
 
 
 def _garden_trees(side: Side, lots: list[Lot], dice: Dice) -> Iterator[_Placed]:
