@@ -80,12 +80,13 @@ def check_data(
         splits = load_splits(name, scale=scale, seed=seed, sizes=sizes)
         for title, dataset in splits._asdict().items():
             if dataset and dataset is not splits.full_set:
-                _add(report, title, dataset, _scan(report, dataset))
+                _add(report, title, dataset)
         target: SegmentationDataset | None = splits.train_set
     else:
         target = _check_on_disk(report, name, root, scale, split_lists)
     if gta5 is not None and target is not None:
-        _add_part(report, "gta5", partial(gta5_folder, Path(gta5), target.classes, target.image_size))
+        open_gta5 = partial(gta5_folder, Path(gta5), target.classes, target.image_size)
+        _add(report, "gta5", _opened(report, open_gta5))
     if region_size is not None and target is not None:
         sides = zip(target.image_size, scaled_size(region_size, scale), strict=True)
         held = math.prod(whole // part * part for whole, part in sides)
@@ -116,7 +117,8 @@ def _check_on_disk(
         report.notes.append("no list d_s: a state set will be drawn")
     parts = [layout.test] if layout.reward is None or "d_r" in lists else [layout.reward, layout.test]
     for part in parts:
-        dataset = _add_part(report, part, partial(open_part, part))
+        dataset = _opened(report, partial(open_part, part))
+        _add(report, part, dataset)
         if dataset and train and dataset.image_size != train.image_size:
             report.problems.append(size_message(train, dataset))
     return train
@@ -149,15 +151,12 @@ def _scan(report: DataReport, dataset: SegmentationDataset) -> Counts:
     return {name: found for name, found in counts.items() if not isinstance(found, str)}
 
 
-def _add_part(
-    report: DataReport, title: str, open_part: Callable[[], SegmentationDataset]
-) -> SegmentationDataset | None:
-    dataset = _opened(report, open_part)
-    _add(report, title, dataset, _scan(report, dataset) if dataset else {})
-    return dataset
-
-
-def _add(report: DataReport, title: str, dataset: SegmentationDataset | None, counts: Counts) -> None:
+def _add(
+    report: DataReport, title: str, dataset: SegmentationDataset | None, counts: Counts | None = None
+) -> None:
+    """Report a data set, or the part of it whose `counts` are given."""
+    if counts is None:
+        counts = _scan(report, dataset) if dataset else {}
     if dataset is None or not counts:
         report.problems.append(f"{title}: expected at least one image that can be read, found none")
         return

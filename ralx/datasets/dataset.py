@@ -130,7 +130,6 @@ class _Storage:
 
     def __init__(self, source: Source, device: torch.device, memory_limit: int | None):
         self.source, self.device, self.memory_limit = source, device, memory_limit
-        self.size_in_bytes = len(source.names) * source.image_size[0] * source.image_size[1] * BYTES_PER_PIXEL
         self.images: Tensor | None = None  # uint8 [N, 3, H, W]
         self.labels: Tensor | None = None  # uint8 [N, H, W]
         self.loaded = False
@@ -153,7 +152,7 @@ class _Storage:
 
     def fits(self, device: torch.device) -> bool:
         limit = free_memory(device) // 2 if self.memory_limit is None else self.memory_limit
-        return self.size_in_bytes <= limit
+        return len(self.source.names) * math.prod(self.source.image_size) * BYTES_PER_PIXEL <= limit
 
     def load(self) -> None:
         """Decode everything if it fits, else only read every label once, so that bad files show up now."""
@@ -175,19 +174,15 @@ class _Storage:
         self.source.read_label(index)
 
     def _decoded(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
-        images, labels = self._empty(len(rows), 3), self._empty(len(rows))
-        images_out, labels_out = images.numpy(), labels.numpy()
+        size = self.source.image_size
+        images, labels = np.empty((len(rows), 3, *size), np.uint8), np.empty((len(rows), *size), np.uint8)
 
         def decode(place: int) -> None:
-            image, label = self.source.read(rows[place])
-            images_out[place] = image.transpose(2, 0, 1)
-            labels_out[place] = label
+            image, labels[place] = self.source.read(rows[place])
+            images[place] = image.transpose(2, 0, 1)
 
         in_threads(decode, range(len(rows)))
-        return images, labels
-
-    def _empty(self, *shape: int) -> Tensor:
-        return torch.empty((*shape, *self.source.image_size), dtype=torch.uint8, device="cpu")
+        return torch.from_numpy(images), torch.from_numpy(labels)
 
     def _keep(self, images: Tensor, labels: Tensor) -> None:
         if self.device.type != "cpu" and self.fits(self.device):
@@ -230,10 +225,8 @@ class _Storage:
         return to_device(kept[to_device(rows, kept.device)], self.device)
 
     def _stacked(self, arrays: list[np.ndarray], *channels: int) -> Tensor:
-        stacked = self._empty(len(arrays), *channels)
-        for row, array in enumerate(arrays):
-            stacked.numpy()[row] = array
-        return to_device(stacked, self.device)
+        stacked = np.array(arrays, np.uint8).reshape(len(arrays), *channels, *self.source.image_size)
+        return to_device(torch.from_numpy(stacked), self.device)
 
 
 _storages: weakref.WeakSet[_Storage] = weakref.WeakSet()
@@ -362,8 +355,7 @@ class SegmentationDataset:
         name = self.name if name is None else name
         row_of = dict(zip(self.names, self._rows.tolist(), strict=True))
         names = sorted(set(chosen))
-        unknown = [each for each in names if each not in row_of]
-        if unknown:
+        if unknown := [each for each in names if each not in row_of]:
             raise DataError(f"{name}: image {unknown[0]} is listed, but is none of {self.name}")
         if not names:
             raise DataError(f"{name}: expected at least one image, found none")
