@@ -51,10 +51,7 @@ CITYSCAPES_PALETTE: dict[str, Colour] = {
 CAMVID_CLASSES = tuple(CAMVID_PALETTE)
 CITYSCAPES_CLASSES = tuple(CITYSCAPES_PALETTE)
 
-PALETTES: dict[tuple[str, ...], dict[str, Colour]] = {
-    CAMVID_CLASSES: CAMVID_PALETTE,
-    CITYSCAPES_CLASSES: CITYSCAPES_PALETTE,
-}
+PALETTES = {CAMVID_CLASSES: CAMVID_PALETTE, CITYSCAPES_CLASSES: CITYSCAPES_PALETTE}
 
 # The label ids 0..34 that Cityscapes and GTA5 share: those of Cityscapes' classes, in class order, and the
 # colours of the others, black where none is given. A colour that comes twice stands for the id that is
@@ -106,27 +103,19 @@ def _table(classes: dict[int, int], ignore_index: int) -> np.ndarray:
 
 
 CITYSCAPES_IDS = _table({label_id: n for n, label_id in enumerate(_CITYSCAPES_LABEL_IDS)}, CITYSCAPES_IGNORE)
-GTA5_IDS: dict[tuple[str, ...], np.ndarray] = {
+GTA5_IDS = {
     CAMVID_CLASSES: _table(
         {label_id: CAMVID_CLASSES.index(name) for name, ids in _GTA5_LABEL_IDS.items() for label_id in ids},
         CAMVID_IGNORE,
     ),
     CITYSCAPES_CLASSES: CITYSCAPES_IDS,
 }
-CAMVID_IDS: dict[tuple[str, ...], np.ndarray] = {
+_IN_CITYSCAPES = [CITYSCAPES_CLASSES.index(_CITYSCAPES_NAMES.get(name, name)) for name in CAMVID_CLASSES]
+CAMVID_IDS = {
     CAMVID_CLASSES: _table({n: n for n in range(len(CAMVID_CLASSES))}, CAMVID_IGNORE),
-    CITYSCAPES_CLASSES: _table(
-        {
-            n: CITYSCAPES_CLASSES.index(_CITYSCAPES_NAMES.get(name, name))
-            for n, name in enumerate(CAMVID_CLASSES)
-        },
-        CITYSCAPES_IGNORE,
-    ),
+    CITYSCAPES_CLASSES: _table(dict(enumerate(_IN_CITYSCAPES)), CITYSCAPES_IGNORE),
 }
-IGNORE_INDEX: dict[tuple[str, ...], int] = {
-    CAMVID_CLASSES: CAMVID_IGNORE,
-    CITYSCAPES_CLASSES: CITYSCAPES_IGNORE,
-}
+IGNORE_INDEX = {CAMVID_CLASSES: CAMVID_IGNORE, CITYSCAPES_CLASSES: CITYSCAPES_IGNORE}
 
 
 def palette(classes: tuple[str, ...]) -> np.ndarray:
