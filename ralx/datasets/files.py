@@ -94,6 +94,8 @@ class FolderSource:
         scale: reduces every image to this share of its height and width, in (0, 1].
     """
 
+    of_one_size = True  # another size than the first image's is an error
+
     def __init__(self, files: Sequence[ImageFile], labels: Labels, scale: float = 1.0):
         self.files, self.labels = tuple(files), labels
         self.names = tuple(file.name for file in files)
@@ -119,7 +121,7 @@ class FolderSource:
                 f"{file.image}: expected an image in colour, grey or a palette with 8 bits a channel, "
                 f"found {bits} bits in Pillow's mode {mode}"
             )
-        if not self._accepts(size):
+        if self.of_one_size and size != self.native_size:
             expected = size_text(self.native_size)
             raise DataError(f"{file.image}: expected {expected} as its neighbours, found {size_text(size)}")
         if not file.label.is_file():
@@ -152,9 +154,6 @@ class FolderSource:
             digest.update(line.encode())
         return digest.hexdigest()
 
-    def _accepts(self, size: Size) -> bool:
-        return size == self.native_size
-
     def _resized(self, image: Image.Image, method: Image.Resampling) -> Image.Image:
         height, width = self.image_size
         return image.resize((width, height), method)
@@ -163,12 +162,11 @@ class FolderSource:
 class FittedFolderSource(FolderSource):
     """Images of any size, brought to one: the largest central part of its shape, resized."""
 
+    of_one_size = False
+
     def __init__(self, files: Sequence[ImageFile], labels: Labels, image_size: Size):
         super().__init__(files, labels)
         self.image_size = image_size
-
-    def _accepts(self, size: Size) -> bool:
-        return True
 
     def _resized(self, image: Image.Image, method: Image.Resampling) -> Image.Image:
         height, width = self.image_size

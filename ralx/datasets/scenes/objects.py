@@ -2,20 +2,9 @@
 
 import numpy as np
 
+from ralx.datasets.scenes import street
 from ralx.datasets.scenes.noise import Dice, pixel_noise, smooth_noise
-from ralx.datasets.scenes.street import (
-    BICYCLIST,
-    CAR,
-    PEDESTRIAN,
-    POLE,
-    ROAD,
-    SIGN,
-    TREE,
-    VOID,
-    Canvas,
-    fraction,
-    scaled,
-)
+from ralx.datasets.scenes.street import Canvas, fraction, scaled
 from ralx.datasets.scenes.worlds import Colour
 
 _SKIN: Colour = (150, 116, 98)
@@ -39,12 +28,10 @@ _SIGN_FACES: tuple[Colour, ...] = (
 )
 
 
-def _ellipse(
-    across, above, middle: float, height: float, half_width: float, half_height: float
-) -> np.ndarray:
+def _ellipse(across, above, middle: float, height: float, x_radius: float, y_radius: float) -> np.ndarray:
     """Squared distance from an ellipse's middle, 1 on its edge, [h, w]."""
-    x = (across - middle) / half_width
-    y = (above - height) / half_height
+    x = (across - middle) / x_radius
+    y = (above - height) / y_radius
     return x * x + y * y
 
 
@@ -63,7 +50,7 @@ def draw_tree(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
     if not bush:
         thick = dice.between(0.22, 0.5)
         trunk, _, _ = canvas.sprite(lateral, depth, thick, clear + tall / 3)
-        canvas.fill(trunk, TREE, canvas.hazy((70, 60, 50), depth))
+        canvas.fill(trunk, street.TREE, canvas.hazy((70, 60, 50), depth))
     where, across, above = canvas.sprite(lateral, depth, 2 * radius, tall, clear)
     if not (across.size and above.size):
         return
@@ -76,7 +63,7 @@ def draw_tree(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
     bare = dice.between(0.0, 0.55)  # how much sky shows through
     mask = edge + 0.9 * lumps + bare * leaves < 1.35
     shade = 0.55 + 0.5 * lumps + 0.6 * canvas.world.relief * leaves
-    canvas.fill(where, TREE, canvas.hazy(leaf, depth), mask, shade)
+    canvas.fill(where, street.TREE, canvas.hazy(leaf, depth), mask, shade)
 
 
 def draw_pole(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
@@ -85,11 +72,11 @@ def draw_pole(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
     height, thick = (dice.between(5, 8.5), 0.3) if lamp else (dice.between(2.6, 4.0), 0.22)
     colour = canvas.hazy((tone, tone, tone * 0.97), depth)
     pole, _, _ = canvas.sprite(lateral, depth, thick, height)
-    canvas.fill(pole, POLE, colour)
+    canvas.fill(pole, street.POLE, colour)
     if lamp and dice.chance(0.7):
         reach = dice.between(0.8, 1.8) * (-1 if lateral > 0 else 1)  # over the road
         arm, _, _ = canvas.sprite(lateral + reach / 2, depth, abs(reach), 0.2, height - 0.2)
-        canvas.fill(arm, POLE, colour)
+        canvas.fill(arm, street.POLE, colour)
     if dice.chance(0.6):
         draw_sign(canvas, lateral, depth, dice)
 
@@ -102,16 +89,16 @@ def draw_sign(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
     if kind == 4:  # a banner or board
         wide, tall, base = dice.between(1.2, 2.4), dice.between(1.5, 3.0), dice.between(0.8, 2.0)
         where, across, above = canvas.sprite(lateral, depth, wide, tall, base)
-        canvas.fill(where, SIGN, face)
+        canvas.fill(where, street.SIGN, face)
         stripes = (fraction(above * 2.3) < 0.35) & (np.abs(across) < wide * 0.36)
-        canvas.fill(where, SIGN, pale, stripes)
+        canvas.fill(where, street.SIGN, pale, stripes)
         return
     if kind == 3:  # a traffic light
         where, across, above = canvas.sprite(lateral, depth, 0.5, 1.1, 2.2)
-        canvas.fill(where, SIGN, canvas.hazy((34, 36, 36), depth))
+        canvas.fill(where, street.SIGN, canvas.hazy((34, 36, 36), depth))
         light = ((190, 50, 44), (200, 150, 50), (60, 190, 130))[dice.below(3)]
         lamp = _ellipse(across, above, 0.0, dice.between(2.4, 3.0), 0.15, 0.15) < 1
-        canvas.fill(where, SIGN, light, lamp)
+        canvas.fill(where, street.SIGN, light, lamp)
         return
     size, base = dice.between(0.85, 1.3), dice.between(1.6, 2.2)
     where, across, above = canvas.sprite(lateral, depth, size, size, base)
@@ -124,8 +111,8 @@ def draw_sign(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
     else:
         shape = np.ones(np.broadcast(across, above).shape, bool)
         inner = (np.abs(across) < size * 0.2) & (above > base + size * 0.2)
-    canvas.fill(where, SIGN, face, shape)
-    canvas.fill(where, SIGN, pale, shape & inner)
+    canvas.fill(where, street.SIGN, face, shape)
+    canvas.fill(where, street.SIGN, pale, shape & inner)
 
 
 def draw_car(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
@@ -137,20 +124,20 @@ def draw_car(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
     glass = canvas.hazy((46, 54, 62), depth)
     waist = tall * (0.5 if van else 0.58)
     shadow, _, _ = canvas.sprite(lateral, depth, wide * 1.1, 0.2, -0.12)
-    canvas.fill(shadow, ROAD, (34, 34, 36))
+    canvas.fill(shadow, street.ROAD, (34, 34, 36))
     _draw_car_side(canvas, lateral, depth, wide, length, waist, tall, van, colour, glass)
     where, across, above = canvas.sprite(lateral, depth, wide, tall)
     half, off = np.float32(wide / 2), np.abs(across)
     slope = np.maximum(above - waist, 0) * (0.08 if van else 0.28)
     body = (off < half - slope) & (above > 0.17) & (above < tall)
     shade = np.float32(1.12) - np.float32(0.3) * (above < waist) + 0 * across
-    canvas.fill(where, CAR, colour, body, shade)
+    canvas.fill(where, street.CAR, colour, body, shade)
     window = (off < half * np.float32(0.86) - slope) & (above > waist + 0.05)
-    canvas.fill(where, CAR, glass, window & (above < tall - 0.1))
+    canvas.fill(where, street.CAR, glass, window & (above < tall - 0.1))
     wheels = (off > half * np.float32(0.66)) & (off < half) & (above < 0.34)
-    canvas.fill(where, CAR, (30, 30, 32), wheels)
+    canvas.fill(where, street.CAR, (30, 30, 32), wheels)
     lamps = (off > half * np.float32(0.68)) & (off < half) & (above > waist - 0.28) & (above < waist - 0.08)
-    canvas.fill(where, CAR, (168, 40, 38) if dice.chance(0.6) else (226, 224, 208), lamps)
+    canvas.fill(where, street.CAR, (168, 40, 38) if dice.chance(0.6) else (226, 224, 208), lamps)
 
 
 def _draw_car_side(canvas, lateral, depth, wide, length, waist, tall, van, colour, glass) -> None:
@@ -163,13 +150,13 @@ def _draw_car_side(canvas, lateral, depth, wide, length, waist, tall, van, colou
     cabin = (along < (0.95 if van else 0.72)) & (along > (-1 if van else 0.05))
     top = np.float32(waist) + np.float32(tall - waist) * cabin
     body = (above > 0.2) & (above < top)
-    canvas.fill(where, CAR, scaled(colour, 0.72), body)
+    canvas.fill(where, street.CAR, scaled(colour, 0.72), body)
     pillars = fraction(along * 3) > 0.14
     window = body & cabin & pillars & (above > waist + 0.05) & (above < tall - 0.12)
-    canvas.fill(where, CAR, glass, window)
+    canvas.fill(where, street.CAR, glass, window)
     hub = np.minimum(np.abs(along - 0.18), np.abs(along - 0.8)) * length
     wheels = (hub < 0.32) & (above >= 0) & (above < 0.6)
-    canvas.fill(where, CAR, (28, 28, 30), wheels)
+    canvas.fill(where, street.CAR, (28, 28, 30), wheels)
 
 
 def draw_pedestrian(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
@@ -184,7 +171,7 @@ def draw_pedestrian(canvas: Canvas, lateral: float, depth: float, dice: Dice) ->
     torso = _ellipse(across, above, 0.0, 1.12, broad, 0.44) < 1
     head = _ellipse(across, above, 0.0, 1.6, 0.13, 0.16) < 1
     for colour, mask in ((trousers, left_leg | right_leg), (coat, torso), (_SKIN, head)):
-        canvas.fill(where, PEDESTRIAN, canvas.hazy(colour, depth), mask)
+        canvas.fill(where, street.PEDESTRIAN, canvas.hazy(colour, depth), mask)
 
 
 def draw_bicyclist(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
@@ -211,11 +198,11 @@ def draw_bicyclist(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> 
         legs = _bar(across, above, -0.19, 0.19, 0.35, 0.95)
         head = _ellipse(across, above, 0.0, 1.63, 0.13, 0.16) < 1
     for colour, mask in ((_TYRE, wheels | frame), (trousers, legs), (coat, torso), (_SKIN, head)):
-        canvas.fill(where, BICYCLIST, canvas.hazy(colour, depth), mask)
+        canvas.fill(where, street.BICYCLIST, canvas.hazy(colour, depth), mask)
 
 
 def draw_bin(canvas: Canvas, lateral: float, depth: float, dice: Dice) -> None:
     """Street furniture that no class names."""
     tone = dice.between(30, 90)
     where, _, _ = canvas.sprite(lateral, depth, dice.between(0.4, 0.7), dice.between(0.8, 1.2))
-    canvas.fill(where, VOID, canvas.hazy((tone, tone * 1.05, tone), depth))
+    canvas.fill(where, street.VOID, canvas.hazy((tone, tone * 1.05, tone), depth))

@@ -252,14 +252,11 @@ def draw_end_walls(canvas: Canvas, side: Side, lots: list[Lot]) -> None:
         canvas.fill(where, BUILDING, canvas.hazy(scaled(lot.colour, 0.72), lot.near), shade=shade)
 
 
-def draw_fronts(canvas: Canvas, side: Side, lots: list[Lot]) -> None:
-    """The buildings' fronts along the street, with their windows, shops and roofs."""
-    for lot in lots:
-        if lot.built and lot.far > 1.0:
-            _draw_front(canvas, side, lot, max(lot.near, 1.0))
-
-
-def _draw_front(canvas: Canvas, side: Side, lot: Lot, near: float) -> None:
+def draw_front(canvas: Canvas, side: Side, lot: Lot) -> None:
+    """A building's front along the street, with its windows, shop and roof."""
+    if not lot.built or lot.far <= 1.0:
+        return
+    near = max(lot.near, 1.0)
     where, depth, above = canvas.plane(side.sign * side.front, near, lot.far)
     where, above = canvas.up_to(lot.height, near, where, above)
     dice, relief = Dice(lot.seed), np.float32(canvas.world.relief)

@@ -3,9 +3,9 @@
 The camera looks down a street; everything has a place in metres and is painted from back to front. Only
 integer hashes and + - x / of IEEE floats make the numbers (no sin, no exp, no sums whose order could vary),
 so that a seed stands for the same bytes everywhere. A float32 array stays float32 beside a number of Python;
-`np.float32` stands where two numbers, or a number and a mask, would give more bits. Class shares are as
-skewed as CamVid's: pedestrians and bicyclists come in groups in few scenes; shop boards, hedges and bins
-resemble signs, fences and people.
+`np.float32` stands where two numbers, or a number and a mask, would give more bits, and where NumPy then
+reuses the memory of a large intermediate result. Class shares are as skewed as CamVid's: pedestrians and
+bicyclists come in groups in few scenes; shop boards, hedges and bins resemble signs, fences and people.
 """
 
 import hashlib
@@ -44,7 +44,8 @@ def render_scene(image_size: Size, *, world: str, seed: int) -> tuple[np.ndarray
     for side in (left, right):
         street.draw_end_walls(canvas, side, lots[side])
         _draw_placed(canvas, _garden_trees(side, lots[side], dice), dice)
-        street.draw_fronts(canvas, side, lots[side])
+        for lot in lots[side]:
+            street.draw_front(canvas, side, lot)
         street.draw_fences(canvas, side, lots[side])
     on_pavement, on_road = list(_furniture(left, right, dice)), list(_traffic(left, right, dice))
     _people(left, right, dice, on_pavement, on_road)
@@ -165,19 +166,19 @@ def _developed(canvas: Canvas, dice: Dice) -> np.ndarray:
     height, width = canvas.size
     world, image = canvas.world, canvas.image
     soft = image.copy()
-    soft[:, 1:-1] = (image[:, :-2] + image[:, 1:-1] * 2 + image[:, 2:]) * 0.25
+    soft[:, 1:-1] = (image[:, :-2] + image[:, 1:-1] * 2 + image[:, 2:]) * np.float32(0.25)
     image = soft.copy()
-    image[..., 1:-1] = (soft[..., :-2] + soft[..., 1:-1] * 2 + soft[..., 2:]) * 0.25
-    grey = (image[0] + image[1] + image[2]) * (1 / 3)
-    image = grey + (image - grey) * world.saturation
+    image[..., 1:-1] = (soft[..., :-2] + soft[..., 1:-1] * 2 + soft[..., 2:]) * np.float32(0.25)
+    grey = (image[0] + image[1] + image[2]) * np.float32(1 / 3)
+    image = grey + (image - grey) * np.float32(world.saturation)
     exposure, seed = dice.between(*world.exposure), dice.integer()
     contrast = world.contrast * dice.between(0.85, 1.1)
-    image = (image - 110) * contrast + 110
+    image = (image - np.float32(110)) * np.float32(contrast) + np.float32(110)
     tint = np.array([channel * exposure * dice.between(0.96, 1.04) for channel in world.tint], np.float32)
-    glow = smooth_noise(height, width, height * 0.4, height * 0.5, seed) * 0.24 + 0.88
+    glow = smooth_noise(height, width, height * 0.4, height * 0.5, seed) * np.float32(0.24) + np.float32(0.88)
     image *= glow * tint[:, None, None]
     grain = pixel_noise(3 * height, width, seed + 1).reshape(3, height, width)
-    image += (grain - 0.5) * (2 * world.grain)
+    image += (grain - np.float32(0.5)) * np.float32(2 * world.grain)
     photograph = np.minimum(np.maximum(image, 0), 255).astype(np.uint8)
     return np.ascontiguousarray(photograph.transpose(1, 2, 0))
 
