@@ -235,8 +235,10 @@ def _on_disk(
         dataset.check()
     eval_names, state_names = lists["d_v"], lists.get("d_s")
     if not state_names:
-        state_names = _drawn_from_train(train.load(), lists, reward, seed)
-        eval_names = sorted(set(eval_names) - set(state_names))
+        candidates = train.load().subset(set(train.names) - {*lists["d_t"], *reward.names})
+        size = min(STATE_SET_IMAGES, (len(candidates) + 1) // 2)  # at least one image must be left for D_V
+        state_names = _drawn(candidates, listed("d_t"), size, seed)
+        eval_names = list(set(eval_names) - set(state_names))
     return Splits(
         state_set=listed("d_s", state_names),
         train_set=listed("d_t"),
@@ -244,23 +246,14 @@ def _on_disk(
         reward_set=reward,
         test_set=test,
         pretrain_set=None,
-        full_set=train.subset(sorted(set(train.names) - set(reward.names)), f"{name} train"),
+        full_set=train.subset(set(train.names) - set(reward.names), f"{name} train"),
     )
-
-
-def _drawn_from_train(
-    train: SegmentationDataset, lists: SplitLists, reward: SegmentationDataset, seed: int
-) -> list[str]:
-    """A state set for lists without one: from the images outside D_T and D_R, and D_V loses them."""
-    taken = set(lists["d_t"]) | set(reward.names)
-    candidates = train.subset(sorted(set(train.names) - taken))
-    size = min(STATE_SET_IMAGES, (len(candidates) + 1) // 2)  # at least one image must be left for D_V
-    return _drawn(candidates, train.subset(lists["d_t"]), size, seed)
 
 
 def _drawn(
     candidates: SegmentationDataset, train_set: SegmentationDataset, size: int, seed: int
 ) -> list[str]:
+    """Names of candidates for a state set with the class distribution of `train_set`."""
     wanted = train_set.class_counts().sum(0)
     chosen = draw_state_set(candidates.class_counts().numpy(), wanted.numpy(), size, seed)
     return [candidates.names[index] for index in chosen]
