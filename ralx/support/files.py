@@ -92,14 +92,6 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def sync_files(folder: Path) -> None:
-    """Make the files of a folder, and their names, survive a power cut."""
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            _sync(file.fileno())
-    sync_folder(folder)
-
-
 def _sync(descriptor: int) -> None:
     try:
         os.fsync(descriptor)
