@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -28,8 +29,6 @@ def selections(run: Run, pictures: Any, count: int = 3) -> Figure | None:
     names = shown_images(next(iter(chosen.values())), count)
     if not names:
         return None
-    import torch  # only the pictures need it
-
     places = [pictures.names.index(name) for name in names]
     images, labels = (part.cpu().numpy() for part in pictures.batch(torch.tensor(places, device="cpu")))
     photos = images.transpose(0, 2, 3, 1)
@@ -83,16 +82,8 @@ def region_boxes(selection: Record, name: str, size: tuple[int, int]) -> list[tu
     """(top, left, height, width) in pixels of the chosen regions of one image of `size` (H, W), cut at its
     border."""
     height, width = selection["region_size"]
-    return [
-        (
-            row * height,
-            column * width,
-            min(height, size[0] - row * height),
-            min(width, size[1] - column * width),
-        )
-        for image, row, column in selection["regions"]
-        if image == name
-    ]
+    corners = [(row * height, column * width) for image, row, column in selection["regions"] if image == name]
+    return [(top, left, min(height, size[0] - top), min(width, size[1] - left)) for top, left in corners]
 
 
 def box_mask(boxes: Iterable[tuple[int, int, int, int]], size: tuple[int, int]) -> np.ndarray:
