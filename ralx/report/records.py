@@ -27,15 +27,11 @@ MeasuredOn = Literal["test", "validation"]  # the images that a study's mIoU is 
 
 
 class StudyResults(NamedTuple):
-    """What the finished stages of a study found, as records of a run's files with the lines of the study in
-    the place of methods."""
+    """What the finished stages of a study found: a run whose methods are the lines of the study."""
 
+    run: Run
     measured_on: MeasuredOn
-    records: list[Record]
-    references: list[Record]
-    selections: list[Record]
     selected: list[Record]  # what the regions selected at each budget hold; no mIoU is known of them
-    steps: list[Record]
     work: list[Record]  # of every stage: what it was, its seconds, and the machine
     classes: tuple[str, ...]
     known_pixels: int  # labelled before the first region: D_S, D_T and D_R
