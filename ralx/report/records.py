@@ -148,11 +148,7 @@ def read_run(run_dir: Path) -> Run:
         steps=_read_steps(run_dir / "steps.jsonl"),
         results=_read_records(run_dir / "results.json", _RESULT, ("method", "budget", "seed")),
         references=_read_records(run_dir / "reference.json", _REFERENCE, ("method", "seed")),
-        selections=[
-            _read_selection(path)
-            for path in sorted((run_dir / "selections").glob("*.json"))
-            if not path.name.startswith(".")
-        ],
+        selections=[_read_selection(path) for path in sorted((run_dir / "selections").glob("[!.]*.json"))],
     )
 
 

@@ -38,7 +38,7 @@ class RunError(RuntimeError):
 # Writing
 
 
-def write_whole(path: Path, content: bytes | bytearray) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """Fill a new sibling with `content` and move it onto `path`: readers see the old file or the new one, and
     so do they after a power cut. RunError where that fails; the old file stays."""
     # A number of its own: two containers that share a folder may have a process of the same id.
@@ -178,18 +178,14 @@ def _changed(path: Path) -> str:
 # Tensors
 
 
-def sealed_tensors(tensors: Mapping[str, Any], note: Any = None) -> bytearray:
+def sealed_tensors(tensors: Mapping[str, Any], note: Any = None) -> bytes:
     """Tensors by name, or dicts of such, and a JSON value as a safetensors file with a checksum of its bytes.
     A dict's name and the names in it, quoted as in a URL, are joined by a slash."""
     stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in _flat(tensors)}
     # One entry of metadata: the order of several would differ from run to run.
     metadata = {"note": json.dumps({"sha256": _NO_SUM.decode(), "value": note}, allow_nan=False)}
-    content = save(stored, metadata)
-    place = _place_of_sum(content)
-    assert place is not None  # it was put there two lines above
-    sealed = bytearray(content)
-    sealed[place] = hashlib.sha256(content).hexdigest().encode()
-    return sealed
+    content = save(stored, metadata)  # the header, which begins with the metadata, comes first
+    return content.replace(_NO_SUM, hashlib.sha256(content).hexdigest().encode(), 1)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Any], note: Any = None) -> None:
