@@ -16,19 +16,7 @@ from ralx.report.page import render_page
 from ralx.report.records import check_regions, read_run
 from ralx.report.regions import selections
 from ralx.report.style import in_style
-from ralx.report.tables import summary_table
 from ralx.support.files import sync_folder, write_whole
-
-__all__ = [
-    "has_report",
-    "miou_vs_budget",
-    "per_class_iou",
-    "save_figures",
-    "selected_classes",
-    "selections",
-    "summary_table",
-    "write_report",
-]
 
 
 def save_figures(folder: Path, figures: Mapping[str, Callable[[], Figure | None]]) -> list[str]:

@@ -6,16 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ralx.report import (
-    miou_vs_budget,
-    per_class_iou,
-    save_figures,
-    selected_classes,
-    selections,
-    write_report,
-)
+from ralx.report import save_figures, write_report
 from ralx.report.analysis import analyse
+from ralx.report.comparison import miou_vs_budget, per_class_iou, selected_classes
 from ralx.report.records import MeasuredOn, StudyResults
+from ralx.report.regions import selections
 from ralx.report.study_tables import MEASURED_ON, miou_table, selected_table
 from ralx.report.tables import iou_table
 from ralx.runs.config import RunConfig

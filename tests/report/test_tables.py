@@ -3,8 +3,7 @@
 from report_run import REFERENCES, RESULTS, SELECTION, result, run_of
 from rich.console import Console
 
-from ralx.report import summary_table
-from ralx.report.tables import MIOU, Cell, Table, iou_table, selected_tables
+from ralx.report.tables import MIOU, Cell, Table, iou_table, selected_tables, summary_table
 
 
 def shown(table: Table) -> list[list[str]]:
