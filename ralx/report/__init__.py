@@ -19,17 +19,17 @@ from ralx.report.style import in_style
 from ralx.support.files import sync_folder, write_whole
 
 
+@in_style
 def save_figures(folder: Path, figures: Mapping[str, Callable[[], Figure | None]]) -> list[str]:
     """Draws each of `figures`, by file name, into `folder`; one that is None is left out. Returns the names
     of the files."""
     drawn = []
-    with in_style():
-        for name, draw in figures.items():
-            if figure := draw():
-                content = BytesIO()
-                figure.savefig(content, metadata={"Software": None})
-                write_whole(folder / name, content.getvalue())
-                drawn.append(name)
+    for name, draw in figures.items():
+        if figure := draw():
+            content = BytesIO()
+            figure.savefig(content, metadata={"Software": None})
+            write_whole(folder / name, content.getvalue())
+            drawn.append(name)
     return drawn
 
 

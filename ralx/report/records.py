@@ -55,12 +55,10 @@ def _is_fraction(value: Any) -> bool:
 
 
 def _is_region(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == 3
-        and isinstance(value[0], str)
-        and all(map(_is_count, value[1:]))
-    )
+    if not isinstance(value, list) or len(value) != 3:
+        return False
+    name, *place = value
+    return isinstance(name, str) and all(map(_is_count, place))
 
 
 def _list_of(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:

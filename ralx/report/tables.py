@@ -184,15 +184,11 @@ def selected_tables(run: Run) -> list[Table]:
     if not run.results:
         return []
     tables = [_by_budget("Entropy of the selected classes [nats]", run.results, ENTROPY)]
-    mistaken = {
-        (selection["method"], selection["seed"]): selection["mistaken_pixels"]
-        for selection in run.selections
-        if "mistaken_pixels" in selection
-    }
+    mistaken = {(each["method"], each["seed"]): each.get("mistaken_pixels") for each in run.selections}
     told = [
-        record | {"mistaken_share": sum(mistaken[key][: record["budget"]]) / record["labelled_pixels"]}
+        record | {"mistaken_share": sum(found[: record["budget"]]) / record["labelled_pixels"]}
         for record in run.results
-        if (key := (record["method"], record["seed"])) in mistaken and record.get("labelled_pixels")
+        if (found := mistaken.get((record["method"], record["seed"]))) and record.get("labelled_pixels")
     ]
     if told:
         caption = "Selected pixels that the segmenter had wrong when it asked [%]"

@@ -206,17 +206,15 @@ def load_tensors(path: Path) -> tuple[dict[str, Any], Any]:
     """Read what `save_tensors` wrote, but for empty dicts; RunError names a file that is something else, or
     that was damaged."""
     content = read_bytes(path)
-    place = _place_of_sum(content)
-    if place is None:
+    end = min(8 + int.from_bytes(content[:8], "little"), len(content))  # of the header
+    found = _SUM_IN_HEADER.search(content, 8, end)
+    if found is None:
         raise RunError(f"{path}: expected a safetensors file of ralx, got one without its checksum")
-    digest = hashlib.sha256(content[: place.start])
-    digest.update(_NO_SUM)
-    digest.update(memoryview(content)[place.stop :])
-    if digest.hexdigest().encode() != content[place]:
+    if hashlib.sha256(content.replace(found[1], _NO_SUM, 1)).hexdigest().encode() != found[1]:
         raise RunError(_changed(path))
     try:
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        return _nested(load(content)), json.loads(header["__metadata__"]["note"])["value"]
+        note = json.loads(content[8:end])["__metadata__"]["note"]
+        return _nested(load(content)), json.loads(note)["value"]
     except (SafetensorError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise RunError(f"{path}: expected a safetensors file of ralx, got {error}") from error
 
@@ -230,10 +228,3 @@ def _nested(stored: Mapping[str, Tensor]) -> dict[str, Any]:
             inner = inner.setdefault(folder, {})
         inner[name] = tensor
     return tensors
-
-
-def _place_of_sum(content: bytes) -> slice | None:
-    """Where the header of a safetensors file has the checksum; None for any other content."""
-    header = min(int.from_bytes(content[:8], "little"), len(content))
-    found = _SUM_IN_HEADER.search(content, 8, 8 + header)
-    return slice(*found.span(1)) if found else None
