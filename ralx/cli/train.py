@@ -23,8 +23,9 @@ from ralx.cli.command import (
     worker_in,
 )
 from ralx.datasets import check_data
-from ralx.report import has_report, summary_table, write_report
+from ralx.report import has_report, write_report
 from ralx.report.records import read_run
+from ralx.report.tables import summary_table
 from ralx.runs.checks import refuse_impossible
 from ralx.runs.config import RunConfig
 from ralx.runs.engine import Worker, run_here

@@ -1,40 +1,36 @@
 """The report of a run: a page of pictures and tables made from its folder, and the terminal's summary."""
 
+import math
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from ralx.report.comparison import miou_vs_budget, per_class_iou, selected_classes
-from ralx.report.page import render_page, sections_of
+from ralx.report.learning import learning_curves, step_seconds
+from ralx.report.page import render_page
 from ralx.report.records import check_regions, read_run
 from ralx.report.regions import selections
 from ralx.report.style import in_style
-from ralx.report.tables import summary_table
-from ralx.support.files import sync_files, sync_folder
-
-__all__ = [
-    "has_report",
-    "miou_vs_budget",
-    "per_class_iou",
-    "save_figures",
-    "selected_classes",
-    "selections",
-    "summary_table",
-    "write_report",
-]
+from ralx.support.files import sync_folder, write_whole
 
 
-def save_figures(folder: Path, figures: Mapping[str, Callable[[], Figure | None]]) -> None:
-    """Draws each of `figures`, by file name, into `folder`; one that is None is left out."""
-    with in_style():
-        for name, draw in figures.items():
-            figure = draw()
-            if figure is not None:
-                figure.savefig(folder / name, metadata={"Software": None})
+@in_style
+def save_figures(folder: Path, figures: Mapping[str, Callable[[], Figure | None]]) -> list[str]:
+    """Draws each of `figures`, by file name, into `folder`; one that is None is left out. Returns the names
+    of the files."""
+    drawn = []
+    for name, draw in figures.items():
+        if figure := draw():
+            content = BytesIO()
+            figure.savefig(content, metadata={"Software": None})
+            write_whole(folder / name, content.getvalue())
+            drawn.append(name)
+    return drawn
 
 
 def write_report(run_dir: Path, *, pictures: Any | None = None) -> Path:
@@ -50,20 +46,24 @@ def write_report(run_dir: Path, *, pictures: Any | None = None) -> Path:
     """
     run_dir = Path(run_dir)
     run = read_run(run_dir)
+    pool_pixels = None
     if pictures is not None:
         check_regions(run, pictures.names, pictures.image_size)
+        pool_pixels = len(pictures) * math.prod(pictures.image_size)
+    figures = {
+        "miou_vs_budget.png": lambda: miou_vs_budget(run, pool_pixels),
+        "per_class_iou.png": lambda: per_class_iou(run),
+        "selected_classes.png": lambda: selected_classes(run),
+        "selections.png": lambda: selections(run, pictures),
+        "learning_curves.png": lambda: learning_curves(run),
+        "step_seconds.png": lambda: step_seconds(run),
+    }
     fresh = run_dir / ".report-new"
     shutil.rmtree(fresh, ignore_errors=True)  # what a killed process left
     try:
-        fresh.mkdir()
-        with in_style():
-            sections = sections_of(run, pictures)
-            for section in sections:
-                if section.figure is not None:
-                    section.figure.savefig(fresh / section.file, metadata={"Software": None})
+        page = render_page(run, save_figures(fresh, figures))
         # A file name that isn't UTF-8 reached the run's files as characters that UTF-8 has not.
-        (fresh / "index.html").write_text(render_page(run, sections), encoding="utf-8", errors="replace")
-        sync_files(fresh)
+        write_whole(fresh / "index.html", page.encode(errors="replace"))
         _replace_folder(fresh, run_dir / "report")
     finally:
         shutil.rmtree(fresh, ignore_errors=True)

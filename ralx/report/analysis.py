@@ -26,11 +26,11 @@ def analyse(results: StudyResults, baselines: Sequence[str] = ()) -> dict[str, A
 
     The methods are compared with those of `baselines` that are there, or else with the first of them all.
     """
-    records = results.records
+    records, references = results.run.results, results.run.references
     methods = list(dict.fromkeys(record["method"] for record in records))  # in the study's order
     baselines = [method for method in baselines if method in methods] or methods[:1]
-    start = next(iter(_by_seed(results.references, "miou", method="theta0_prime").values()), None)
-    full = list(_by_seed(results.references, "miou", method="full_supervision").values())
+    start = next(iter(_by_seed(references, "miou", method="theta0_prime").values()), None)
+    full = list(_by_seed(references, "miou", method="full_supervision").values())
     target = TARGET_SHARE * fmean(full) if full else None
     budgets = budgets_of(records)
     at = {b: {m: _by_seed(records, "miou", method=m, budget=b) for m in methods} for b in budgets}

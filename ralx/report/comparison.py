@@ -127,10 +127,9 @@ def per_class_iou(run: Run) -> Figure | None:
         panel.set_title(f"{budget:,} regions")
     for panel in panels.flat[len(budgets) :]:
         panel.set_visible(False)
-    for column in range(columns):
-        lowest = max(row for row in range(rows) if row * columns + column < len(budgets))
-        panels[lowest, column].set_xlabel("test IoU [%]")
-        panels[lowest, column].tick_params(labelbottom=True)
+    for panel in panels.flat[len(budgets) - columns : len(budgets)]:  # the lowest of each column
+        panel.set_xlabel("test IoU [%]")
+        panel.tick_params(labelbottom=True)
     panels[0, 0].set_xlim(left=0)
     handles = method_handles(methods_of(run.results)) + _reference_handles(run.references)
     draw_legend(figure, handles, loc="outside upper center", ncols=len(handles))
@@ -176,11 +175,10 @@ def _reference_ticks(axes: Axes, references: Sequence[Record], classes: Sequence
 
 
 def _reference_handles(references: Sequence[Record]) -> list[Line2D]:
-    present = {record["method"] for record in references}
     return [
         Line2D([], [], color=colour, marker="|", ms=11, mew=1.6, ls="", label=REFERENCES[name])
         for name, colour in _REFERENCE_COLOURS.items()
-        if name in present
+        if any(record["method"] == name for record in references)
     ]
 
 

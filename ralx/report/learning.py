@@ -22,11 +22,8 @@ def learning_curves(run: Run) -> Figure | None:
     figure = new_figure(11.0, 6.2)
     panels = figure.subplots(2, 3)
     episodes = whole_episodes(run.steps)
-    final = [(seed, episode, steps[-1]["miou"] * 100) for (seed, episode), steps in episodes.items()]
-    returns = [
-        (seed, episode, math.fsum(step["reward"] for step in steps))
-        for (seed, episode), steps in episodes.items()
-    ]
+    final = [(*key, steps[-1]["miou"] * 100) for key, steps in episodes.items()]
+    returns = [(*key, math.fsum(step["reward"] for step in steps)) for key, steps in episodes.items()]
     _curve(panels[0, 0], returns, "Episode return", "sum of rewards")
     _curve(panels[0, 1], final, "Reward-set mIoU after the episode", "mIoU [%]")
     _mark_kept(panels[0, 1], episodes)

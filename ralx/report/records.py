@@ -27,15 +27,11 @@ MeasuredOn = Literal["test", "validation"]  # the images that a study's mIoU is 
 
 
 class StudyResults(NamedTuple):
-    """What the finished stages of a study found, as records of a run's files with the lines of the study in
-    the place of methods."""
+    """What the finished stages of a study found: a run whose methods are the lines of the study."""
 
+    run: Run
     measured_on: MeasuredOn
-    records: list[Record]
-    references: list[Record]
-    selections: list[Record]
     selected: list[Record]  # what the regions selected at each budget hold; no mIoU is known of them
-    steps: list[Record]
     work: list[Record]  # of every stage: what it was, its seconds, and the machine
     classes: tuple[str, ...]
     known_pixels: int  # labelled before the first region: D_S, D_T and D_R
@@ -59,12 +55,10 @@ def _is_fraction(value: Any) -> bool:
 
 
 def _is_region(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == 3
-        and isinstance(value[0], str)
-        and all(map(_is_count, value[1:]))
-    )
+    if not isinstance(value, list) or len(value) != 3:
+        return False
+    name, *place = value
+    return isinstance(name, str) and all(map(_is_count, place))
 
 
 def _list_of(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -121,31 +115,17 @@ def _check(record: Any, fields: Sequence[str], where: str) -> Record:
     return record
 
 
-def _check_unique(records: Sequence[Record], keys: Sequence[str], path: Path) -> None:
-    """Two records of one method, budget and seed would count double in the mean."""
-    seen: dict[tuple, int] = {}
-    for number, record in enumerate(records, 1):
-        key = tuple(record[name] for name in keys)
-        if key in seen:
-            what = ", ".join(f"{name} {value}" for name, value in zip(keys, key, strict=True))
-            raise ValueError(f"{path}, record {number}: {what} is already in record {seen[key]}")
-        seen[key] = number
-
-
-def _check_classes(records: Sequence[Record], path: Path) -> None:
-    for number, record in enumerate(records, 1):
-        classes = list(records[0]["iou"])
-        if list(record["iou"]) != classes:
-            raise ValueError(
-                f"{path}, record {number}: iou must have the classes of record 1, {classes}, "
-                f"got {list(record['iou'])}"
-            )
-        fractions = record.get("selected_class_fraction", classes)
-        if len(fractions) != len(classes):
-            raise ValueError(
-                f"{path}, record {number}: selected_class_fraction must hold one number for each of the "
-                f"{len(classes)} classes, got {len(fractions)}"
-            )
+def _check_classes(record: Record, classes: Sequence[str], where: str) -> None:
+    if list(record["iou"]) != classes:
+        raise ValueError(
+            f"{where}: iou must have the classes of record 1, {classes}, got {list(record['iou'])}"
+        )
+    fractions = record.get("selected_class_fraction", classes)
+    if len(fractions) != len(classes):
+        raise ValueError(
+            f"{where}: selected_class_fraction must hold one number for each of the {len(classes)} classes, "
+            f"got {len(fractions)}"
+        )
 
 
 def _short(value: Any) -> str:
@@ -166,18 +146,14 @@ def read_run(run_dir: Path) -> Run:
         steps=_read_steps(run_dir / "steps.jsonl"),
         results=_read_records(run_dir / "results.json", _RESULT, ("method", "budget", "seed")),
         references=_read_records(run_dir / "reference.json", _REFERENCE, ("method", "seed")),
-        selections=[
-            _read_selection(path)
-            for path in sorted((run_dir / "selections").glob("*.json"))
-            if not path.name.startswith(".")
-        ],
+        selections=[_read_selection(path) for path in sorted((run_dir / "selections").glob("[!.]*.json"))],
     )
 
 
 def check_regions(run: Run, names: Sequence[str], image_size: tuple[int, int]) -> None:
     """ValueError where a chosen region is not inside one of the images `names`, each of image_size (H, W)."""
     known = set(names)
-    keep_edge = run.config.get("edge") == "keep"  # then a region may be cut at the border
+    may_be_cut = run.config.get("edge") == "keep"  # at the border
     for selection in run.selections:
         height, width = selection["region_size"]
         where = f"selections/{selection['method']}-seed{selection['seed']}.json"
@@ -186,10 +162,8 @@ def check_regions(run: Run, names: Sequence[str], image_size: tuple[int, int]) -
                 raise ValueError(
                     f"{where}, region {number}: must be in one of D_V's {len(names)} images, got {name!r}"
                 )
-            bottom, right = (row + 1) * height, (column + 1) * width
-            if keep_edge:
-                bottom, right = row * height + 1, column * width + 1
-            if bottom > image_size[0] or right > image_size[1]:
+            least = (1, 1) if may_be_cut else (height, width)  # what the image has of the region
+            if row * height + least[0] > image_size[0] or column * width + least[1] > image_size[1]:
                 raise ValueError(
                     f"{where}, region {number}: must lie inside the image of {image_size[0]}×{image_size[1]} "
                     f"pixels with regions of {height}×{width}, got row {row}, column {column}"
@@ -240,10 +214,14 @@ def _read_records(path: Path, fields: Sequence[str], keys: Sequence[str]) -> lis
     records = _read_json(path)
     if not isinstance(records, list):
         raise ValueError(f"{path}: must be a JSON list of records, got {_short(records)}")
+    seen: dict[str, int] = {}
     for number, record in enumerate(records, 1):
-        _check(record, fields, f"{path}, record {number}")
-    _check_unique(records, keys, path)
-    _check_classes(records, path)
+        where = f"{path}, record {number}"
+        _check(record, fields, where)
+        key = ", ".join(f"{name} {record[name]}" for name in keys)
+        if seen.setdefault(key, number) != number:  # it would count double in the mean
+            raise ValueError(f"{where}: {key} is already in record {seen[key]}")
+        _check_classes(record, list(records[0]["iou"]), where)
     return records
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
@@ -20,7 +20,7 @@ def selections(run: Run, pictures: Any, count: int = 3) -> Figure | None:
     """Images with boxes around the regions each method chose first; below each its ground truth inside them.
 
     Shown are the `count` images of which ralis (or else the first method) chose most regions. `pictures` is
-    D_V: names, classes, batch(index) → (images uint8 [n,3,H,W], labels uint8 [n,H,W]), maybe palette [C,3].
+    D_V: names, classes, batch(index) → (images uint8 [n,3,H,W], labels uint8 [n,H,W]), palette [C,3].
     """
     if pictures is None or not run.selections:
         return None
@@ -28,12 +28,10 @@ def selections(run: Run, pictures: Any, count: int = 3) -> Figure | None:
     names = shown_images(next(iter(chosen.values())), count)
     if not names:
         return None
-    import torch  # only the pictures need it
-
     places = [pictures.names.index(name) for name in names]
     images, labels = (part.cpu().numpy() for part in pictures.batch(torch.tensor(places, device="cpu")))
     photos = images.transpose(0, 2, 3, 1)
-    palette = class_palette(pictures)
+    palette = np.asarray(pictures.palette, dtype=np.uint8)
     height, width = labels.shape[1:]
     cell = 2.7
     figure = new_figure(0.5 + cell * len(chosen), 0.9 + 2 * len(names) * (cell * height / width + 0.12))
@@ -83,16 +81,8 @@ def region_boxes(selection: Record, name: str, size: tuple[int, int]) -> list[tu
     """(top, left, height, width) in pixels of the chosen regions of one image of `size` (H, W), cut at its
     border."""
     height, width = selection["region_size"]
-    return [
-        (
-            row * height,
-            column * width,
-            min(height, size[0] - row * height),
-            min(width, size[1] - column * width),
-        )
-        for image, row, column in selection["regions"]
-        if image == name
-    ]
+    corners = [(row * height, column * width) for image, row, column in selection["regions"] if image == name]
+    return [(top, left, min(height, size[0] - top), min(width, size[1] - left)) for top, left in corners]
 
 
 def box_mask(boxes: Iterable[tuple[int, int, int, int]], size: tuple[int, int]) -> np.ndarray:
@@ -101,15 +91,6 @@ def box_mask(boxes: Iterable[tuple[int, int, int, int]], size: tuple[int, int]) 
     for top, left, height, width in boxes:
         mask[top : top + height, left : left + width] = True
     return mask
-
-
-def class_palette(pictures: Any) -> np.ndarray:
-    """uint8 [C,3]: the data set's own colours, or a colour map's."""
-    palette = getattr(pictures, "palette", None)
-    if palette is not None:
-        return np.asarray(palette, dtype=np.uint8)
-    colours = colormaps["tab20"](np.arange(len(pictures.classes)) % 20)
-    return (colours[:, :3] * 255).round().astype(np.uint8)
 
 
 def paint(photo: np.ndarray, labels: np.ndarray, mask: np.ndarray, palette: np.ndarray) -> np.ndarray:

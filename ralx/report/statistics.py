@@ -17,9 +17,6 @@ from ralx.report.records import Record
 Values = Mapping[int, float]
 Curve = Mapping[int, float]
 
-CONFIDENCE = 0.95
-BOOTSTRAP_SAMPLES = 10_000
-
 REFERENCES = {"theta0": "θ0", "theta0_prime": "θ0′", "full_supervision": "full supervision"}
 TARGET_SHARE = 0.96  # the share of full supervision's mIoU that the paper's headline compares with
 TARGET_TEXT = f"{TARGET_SHARE * 100:.0f} %"
@@ -30,14 +27,6 @@ class Stat(NamedTuple):
 
     mean: float
     std: float | None
-
-
-def mean_std(values: Iterable[float | None]) -> Stat | None:
-    """Mean and sample standard deviation of the values that are there; None if none is."""
-    present = [value for value in values if value is not None]
-    if not present:
-        return None
-    return Stat(fmean(present), stdev(present) if len(present) > 1 else None)
 
 
 def summary(values: Sequence[float]) -> dict[str, Any]:
@@ -75,8 +64,8 @@ def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
     interval = bootstrap(
         (values,),
         np.mean,
-        n_resamples=BOOTSTRAP_SAMPLES,
-        confidence_level=CONFIDENCE,
+        n_resamples=10_000,
+        confidence_level=0.95,
         method="percentile",
         rng=np.random.default_rng(0),
     ).confidence_interval
@@ -133,12 +122,14 @@ def classes_of(records: Sequence[Record]) -> list[str]:
 def stat_of(
     records: Iterable[Record], value: Callable[[Record], float | None], method: str, budget: int | None = None
 ) -> Stat | None:
-    """mean_std of `value` over the seeds of one method (and budget, if given)."""
-    return mean_std(
+    """Over the seeds of one method (and budget, if given) that have a `value`; None if none has."""
+    found = [
         value(record)
         for record in records
         if record["method"] == method and (budget is None or record["budget"] == budget)
-    )
+    ]
+    present = [number for number in found if number is not None]
+    return Stat(fmean(present), stdev(present) if len(present) > 1 else None) if present else None
 
 
 miou_of = itemgetter("miou")

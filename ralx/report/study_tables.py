@@ -4,7 +4,7 @@ from typing import Any
 
 from ralx.report.records import StudyResults
 from ralx.report.statistics import TARGET_TEXT, Stat, budgets_of, class_share, seeds_text
-from ralx.report.tables import ENTROPY, MIOU, MISTAKEN, Cell, Quantity, Row, Table, method_rows
+from ralx.report.tables import ABSENT, ENTROPY, MIOU, MISTAKEN, Cell, Quantity, Table, method_rows
 
 MEASURED_ON = {"test": "test", "validation": "D_R"}  # as pictures and tables say it
 
@@ -21,7 +21,7 @@ def miou_table(analysis: dict[str, Any]) -> Table:
         cells += [_mean_std(found["area"]), _regions(found["regions_to_target"]), _percent(found["area"])]
         cells.append(_mean_std(found["budgets"][max(found["budgets"], key=int)]["mistaken_share"]))
         cells += [_difference(found["area"], baseline) for baseline in baselines]
-        rows.append(Row([name], cells))
+        rows.append([name, *cells])
     caption = (
         f"{MEASURED_ON[analysis['split']]} mIoU [%], mean ± standard deviation over seeds; differences are "
         "paired by seed, with the 95 % bootstrap interval of their mean, which is too narrow for few seeds "
@@ -32,7 +32,7 @@ def miou_table(analysis: dict[str, Any]) -> Table:
     if analysis["theta0_prime"] is not None:
         notes.append(f"θ0′, before the first region: {100 * analysis['theta0_prime']:.1f} %.")
     if analysis["full_supervision"]:
-        full, target = _mean_std(analysis["full_supervision"]).text, 100 * analysis["target_miou"]
+        full, target = _mean_std(analysis["full_supervision"]), 100 * analysis["target_miou"]
         notes.append(f"Full supervision: {full} %; {TARGET_TEXT} of it: {target:.1f} %.")
     return Table(caption, ["method"], columns, [rows], notes)
 
@@ -43,19 +43,19 @@ def _mean_std(found: dict[str, Any] | None) -> Cell:
 
 def _regions(found: dict[str, Any] | None) -> Cell:
     if found is None:
-        return Cell("–")
+        return ABSENT
     return Cell("not reached" if found["of_mean"] is None else f"{found['of_mean']:,.0f}")
 
 
 def _percent(area: dict[str, Any] | None) -> Cell:
     share = area["share_of_way"] if area else None
-    return Cell("–" if share is None else f"{100 * share:.0f} %")
+    return ABSENT if share is None else Cell(f"{100 * share:.0f} %")
 
 
 def _difference(area: dict[str, Any] | None, baseline: str) -> Cell:
     found = area["against"].get(baseline) if area else None
     if found is None:
-        return Cell("–")
+        return ABSENT
     text = f"{100 * found['mean']:+.2f}"
     if found["low"] is not None:
         text += f" [{100 * found['low']:+.2f}, {100 * found['high']:+.2f}]"

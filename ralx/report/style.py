@@ -2,7 +2,6 @@
 
 import unicodedata
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
 from itertools import cycle
 from typing import Any
 
@@ -45,12 +44,9 @@ STYLE = {
 }
 
 
-def in_style() -> AbstractContextManager[None]:
-    """matplotlib's settings are these inside, and the user's again after."""
-    return matplotlib.style.context(STYLE, after_reset=True)
-
-
-# A decorator: what it decorates takes no name for a formula, whatever matplotlib's settings are there.
+# Decorators. In what they decorate matplotlib's settings are the report's, or the user's but that no name is
+# a formula; after it they are the user's again.
+in_style = matplotlib.style.context(STYLE, after_reset=True)
 plain_text = matplotlib.style.context(PLAIN_TEXT)
 
 

@@ -38,19 +38,17 @@ class Cell(NamedTuple):
     std: str = ""
     best: bool = False
 
-    @property
-    def text(self) -> str:
+    def __str__(self) -> str:
         return f"{self.mean} ± {self.std}" if self.std else self.mean
 
 
-class Row(NamedTuple):
-    labels: Sequence[str]
-    cells: Sequence[Cell]
+ABSENT = Cell("–")
+Row = Sequence[str | Cell]
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text, under `labels`, and numbers, under `columns`; a line sets groups of rows apart."""
+    """Rows of text, under `labels`, then numbers, under `columns`; a line sets groups of rows apart."""
 
     caption: str
     labels: Sequence[str]
@@ -62,7 +60,7 @@ class Table:
     def markdown(self) -> str:
         """The rows, where there are any, and below them the caption and the notes. It is read as text too, so
         that nothing is bold."""
-        lines = [[*row.labels, *(cell.text for cell in row.cells)] for group in self.groups for row in group]
+        lines = [[str(cell) for cell in row] for group in self.groups for row in group]
         rows = ""
         if lines:
             head = [*self.labels, *self.columns]
@@ -85,8 +83,9 @@ class Table:
             table.add_column(Text(on_one_line(name)), justify="right" if place else "left", no_wrap=True)
         for group in self.groups:
             for row in group:
-                cells = [Text(cell.text, style="bold" if cell.best else "") for cell in row.cells]
-                table.add_row(*(Text(on_one_line(label)) for label in row.labels), *cells)
+                bold = ["bold" if isinstance(cell, Cell) and cell.best else "" for cell in row]
+                texts = [on_one_line(str(cell)) for cell in row]
+                table.add_row(*map(Text, texts, bold))
             table.add_section()
         return table
 
@@ -107,20 +106,17 @@ class Quantity(NamedTuple):
 
     def cell(self, stat: Stat | None) -> Cell:
         if stat is None:
-            return Cell("–")
-        mean, std = (
-            "" if value is None else f"{value * self.scale:.{self.digits}f}"
-            for value in (stat.mean, stat.std)
-        )
+            return ABSENT
+        mean, std = ("" if part is None else f"{part * self.scale:.{self.digits}f}" for part in stat)
         return Cell(mean, std)
 
-    def cells(self, stats: dict[str, Stat | None]) -> dict[str, Cell]:
-        """By method; the best as they are shown are marked, unless there is only one."""
-        cells = {method: self.cell(stat) for method, stat in stats.items()}
-        shown = {method: float(cells[method].mean) for method, stat in stats.items() if stat}
+    def cells(self, records: Sequence[Record], methods: Sequence[str], budget: int) -> list[Cell]:
+        """A cell of each method; the best as they are shown are marked, unless there is only one."""
+        cells = [self.cell(stat_of(records, self.value, method, budget)) for method in methods]
+        shown = [cell.mean for cell in cells if cell != ABSENT]
         if self.ranked and len(shown) > 1:
-            for method, value in shown.items():
-                cells[method] = cells[method]._replace(best=value == max(shown.values()))
+            best = max(shown, key=float)
+            cells = [cell._replace(best=cell.mean == best) for cell in cells]
         return cells
 
 
@@ -131,34 +127,28 @@ ENTROPY = Quantity("entropy [nats]", entropy_of, scale=1.0, digits=2)
 
 def budget_rows(results: Sequence[Record], quantity: Quantity) -> list[Row]:
     """Budgets down, methods across: mean ± std over seeds."""
-    rows = []
-    for budget in budgets_of(results):
-        stats = {method: stat_of(results, quantity.value, method, budget) for method in methods_of(results)}
-        rows.append(Row([f"{budget:,}"], list(quantity.cells(stats).values())))
-    return rows
+    methods = methods_of(results)
+    return [[f"{budget:,}", *quantity.cells(results, methods, budget)] for budget in budgets_of(results)]
 
 
 def method_rows(records: Sequence[Record], quantities: Sequence[Quantity], budget: int) -> list[Row]:
     """Methods down, quantities across, at one budget."""
     methods = methods_at(records, budget)
-    columns = [q.cells({m: stat_of(records, q.value, m, budget) for m in methods}) for q in quantities]
-    return [Row([f"{budget:,}", method], [column[method] for column in columns]) for method in methods]
+    rows = zip(methods, *(quantity.cells(records, methods, budget) for quantity in quantities), strict=True)
+    return [[f"{budget:,}", *row] for row in rows]
 
 
 def iou_table(results: Sequence[Record], references: Sequence[Record]) -> Table:
     """A row per budget and method, a column per class (Table 1); below them where all start and could end."""
     quantities = [*(Quantity(name, class_iou(name)) for name in classes_of(results or references)), MIOU]
     groups = [method_rows(results, quantities, budget) for budget in budgets_of(results)]
-    measured = {record["method"] for record in references}
-    groups.append(
-        [
-            Row(["", label], [q.cell(stat_of(references, q.value, name)) for q in quantities])
-            for name, label in REFERENCES.items()
-            if name in measured
-        ]
-    )
+    networks: list[Row] = [
+        ["", label, *(q.cell(stat_of(references, q.value, name)) for q in quantities)]
+        for name, label in REFERENCES.items()
+        if any(record["method"] == name for record in references)
+    ]
     caption = f"Test IoU by class [%], {seeds_text(results or references)}"
-    return Table(caption, ["regions", "method"], [q.name for q in quantities], groups, wide=True)
+    return Table(caption, ["regions", "method"], [q.name for q in quantities], [*groups, networks], wide=True)
 
 
 def miou_tables(run: Run) -> list[Table]:
@@ -166,27 +156,26 @@ def miou_tables(run: Run) -> list[Table]:
     tables = []
     full = stat_of(run.references, miou_of, "full_supervision")
     if run.results:
-        methods, rows = methods_of(run.results), [budget_rows(run.results, MIOU)]
-        if full:
-            target = full.mean * TARGET_SHARE
-            reached = [first_budget_reaching(run.results, method, target) for method in methods]
-            cells = [Cell("–" if budget is None else f"{budget:,}") for budget in reached]
-            rows.append([Row([f"first to reach {TARGET_TEXT} of full supervision"], cells)])
-        tables.append(Table(f"Test mIoU [%], {seeds_text(run.results)}", ["regions"], methods, rows))
+        reached = [_first_reaching(run.results, full.mean * TARGET_SHARE)] if full else []
+        tables.append(_by_budget("Test mIoU [%]", run.results, MIOU, reached))
     marks = {label: stat_of(run.references, miou_of, name) for name, label in REFERENCES.items()}
     if full:
         marks[f"{TARGET_TEXT} of full supervision"] = Stat(full.mean * TARGET_SHARE, None)
     if any(marks.values()):
-        networks = [Row([label], [MIOU.cell(stat)]) for label, stat in marks.items() if stat]
+        networks: list[Row] = [[label, MIOU.cell(stat)] for label, stat in marks.items() if stat]
         caption = f"Reference networks, {seeds_text(run.references)}"
         tables.append(Table(caption, ["network"], ["test mIoU [%]"], [networks]))
     return tables
 
 
-def first_budget_reaching(results: Sequence[Record], method: str, target: float) -> int | None:
-    """The smallest evaluated budget at which the method's mean mIoU is at least `target`."""
-    stats = {budget: stat_of(results, miou_of, method, budget) for budget in budgets_of(results)}
-    return next((budget for budget, stat in stats.items() if stat and stat.mean >= target), None)
+def _first_reaching(results: Sequence[Record], target: float) -> Row:
+    """Of each method the smallest evaluated budget at which its mean mIoU is at least `target`."""
+    row: list[str | Cell] = [f"first to reach {TARGET_TEXT} of full supervision"]
+    for method in methods_of(results):
+        stats = {budget: stat_of(results, miou_of, method, budget) for budget in budgets_of(results)}
+        reached = (budget for budget, stat in stats.items() if stat and stat.mean >= target)
+        row.append(next((Cell(f"{budget:,}") for budget in reached), ABSENT))
+    return row
 
 
 def selected_tables(run: Run) -> list[Table]:
@@ -195,15 +184,11 @@ def selected_tables(run: Run) -> list[Table]:
     if not run.results:
         return []
     tables = [_by_budget("Entropy of the selected classes [nats]", run.results, ENTROPY)]
-    mistaken = {
-        (selection["method"], selection["seed"]): selection["mistaken_pixels"]
-        for selection in run.selections
-        if "mistaken_pixels" in selection
-    }
+    mistaken = {(each["method"], each["seed"]): each.get("mistaken_pixels") for each in run.selections}
     told = [
-        record | {"mistaken_share": sum(mistaken[key][: record["budget"]]) / record["labelled_pixels"]}
+        record | {"mistaken_share": sum(found[: record["budget"]]) / record["labelled_pixels"]}
         for record in run.results
-        if (key := (record["method"], record["seed"])) in mistaken and record.get("labelled_pixels")
+        if (found := mistaken.get((record["method"], record["seed"]))) and record.get("labelled_pixels")
     ]
     if told:
         caption = "Selected pixels that the segmenter had wrong when it asked [%]"
@@ -214,13 +199,15 @@ def selected_tables(run: Run) -> list[Table]:
     shares = [
         Quantity(name, class_share(index), digits=2, ranked=False) for index, name in enumerate(classes)
     ]
-    rows = [Row(labels[1:], cells) for labels, cells in method_rows(run.results, shares, budget)]
+    rows = [row[1:] for row in method_rows(run.results, shares, budget)]
     return [*tables, Table(caption, ["method"], classes, [rows], wide=True)]
 
 
-def _by_budget(caption: str, results: Sequence[Record], quantity: Quantity) -> Table:
-    caption = f"{caption}, {seeds_text(results)}"
-    return Table(caption, ["regions"], methods_of(results), [budget_rows(results, quantity)])
+def _by_budget(
+    caption: str, results: Sequence[Record], quantity: Quantity, last: Sequence[Row] = ()
+) -> Table:
+    groups = [budget_rows(results, quantity), last]
+    return Table(f"{caption}, {seeds_text(results)}", ["regions"], methods_of(results), groups)
 
 
 def summary_table(results: Sequence[Record], references: Sequence[Record]) -> TerminalTable:
@@ -236,15 +223,13 @@ def summary_table(results: Sequence[Record], references: Sequence[Record]) -> Te
     groups = []
     for name, quantity in ("mIoU", MIOU), ("H(classes)", ENTROPY):
         rows = budget_rows(results, quantity)
-        groups.append(
-            [Row(["" if place else name, *row.labels], row.cells) for place, row in enumerate(rows)]
-        )
+        groups.append([["" if place else name, *row] for place, row in enumerate(rows)])
     notes = []
     start = stat_of(references, miou_of, "theta0_prime")
     full = stat_of(references, miou_of, "full_supervision")
     if start:
-        notes.append(f"{REFERENCES['theta0_prime']}, before the first region: {MIOU.cell(start).text} %")
+        notes.append(f"{REFERENCES['theta0_prime']}, before the first region: {MIOU.cell(start)} %")
     if full:
-        notes.append(f"{REFERENCES['full_supervision']}: {MIOU.cell(full).text} %")
+        notes.append(f"{REFERENCES['full_supervision']}: {MIOU.cell(full)} %")
         notes.append(f"{TARGET_TEXT} of it: {full.mean * TARGET_SHARE * 100:.1f} %")
     return Table(caption, ["", "regions"], methods_of(results), groups, notes).terminal()

@@ -35,7 +35,7 @@ class Outputs:
             for budget in select.budgets
         ]
         self._shown: Sequence[dict[str, Any]] = ()  # of the policy that is being learned
-        self._content: dict[Stage, bytes | bytearray] = {}  # of the files that hold one artifact
+        self._content: dict[Stage, bytes] = {}  # of the files that hold one artifact
         worker.show_steps = self.show_steps
 
     def write(self) -> list[str]:
@@ -71,7 +71,7 @@ class Outputs:
             line for stage in self.policies for line in (self.worker.found(stage) or {"steps": []})["steps"]
         ]
 
-    def _files(self) -> Iterator[tuple[str, bytes | bytearray]]:
+    def _files(self) -> Iterator[tuple[str, bytes]]:
         worker = self.worker
         if steps := self._steps():
             yield "steps.jsonl", _lines(steps)
@@ -87,19 +87,19 @@ class Outputs:
         if references := [found["record"] for found in references_of(self.config, worker)]:
             yield "reference.json", json_bytes(references)
 
-    def _policy(self, policy: Learn | TakePolicy) -> bytearray:
+    def _policy(self, policy: Learn | TakePolicy) -> bytes:
         artifact = self.worker.artifact(policy)
         return sealed_tensors(artifact.tensors, artifact.found["metadata"])
 
     def _selection(self, select: Select) -> bytes:
         return sealed_json(selection_of(select, self.worker))
 
-    def _once(self, stage: S, content: Callable[[S], bytes | bytearray]) -> bytes | bytearray:
+    def _once(self, stage: S, content: Callable[[S], bytes]) -> bytes:
         if stage not in self._content:
             self._content[stage] = content(stage)
         return self._content[stage]
 
-    def _is(self, path: Path, content: bytes | bytearray) -> bool:
+    def _is(self, path: Path, content: bytes) -> bool:
         if not path.is_file():
             return False
         there = path.read_bytes()

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from ralx.report.records import MeasuredOn, Record, StudyResults
+from ralx.report.records import MeasuredOn, Record, Run, StudyResults
 from ralx.runs.config import RunConfig
 from ralx.runs.engine import Worker
 from ralx.runs.plan import Stages
@@ -37,10 +37,10 @@ def gather(
                 if found := worker.found(stages.final(arm.method, seed, own)):
                     records.append(_measured_on(found, measured_on) | label | {"budget": shown})
     policies = policies_of(arms, config)
-    finished = [stage for stage in plan if worker.finished(stage)]
-    return StudyResults(
-        measured_on=measured_on,
-        records=records,
+    run = Run(
+        config=config.to_json(),
+        steps=[line for policy in policies for line in (worker.found(policy) or {"steps": []})["steps"]],
+        results=records,
         references=[_measured_on(found, measured_on) for found in references_of(config, worker)],
         selections=[
             selection_of(select, worker) | {"method": arm.label}
@@ -48,9 +48,12 @@ def gather(
             for seed in config.seeds
             if worker.finished(select := Stages(arm.config).select(arm.method, seed))
         ],
-        selected=selected,
-        steps=[line for policy in policies for line in (worker.found(policy) or {"steps": []})["steps"]],
-        work=[worker.made(stage) for stage in finished],
+    )
+    return StudyResults(
+        run,
+        measured_on,
+        selected,
+        work=[worker.made(stage) for stage in plan if worker.finished(stage)],
         classes=classes,
         known_pixels=sum(map(_pixels, (splits.state_set, splits.train_set, splits.reward_set))),
         pool_pixels=_pixels(splits.eval_set),
@@ -122,7 +125,7 @@ def as_csv(results: StudyResults) -> str:
     names += ["share_of_pool_pixels", "total_labelled_pixels", "mistaken_share"]
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*names, *(f"selected {name}" for name in results.classes)])
-    for record in results.records:
+    for record in results.run.results:
         pixels = record["labelled_pixels"]
         row = [*(record[name] for name in names[:4]), *record["iou"].values(), record["selected_entropy"]]
         row += [pixels, pixels / results.pool_pixels, results.known_pixels + pixels]

@@ -6,16 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ralx.report import (
-    miou_vs_budget,
-    per_class_iou,
-    save_figures,
-    selected_classes,
-    selections,
-    write_report,
-)
+from ralx.report import save_figures, write_report
 from ralx.report.analysis import analyse
-from ralx.report.records import MeasuredOn, Run, StudyResults
+from ralx.report.comparison import miou_vs_budget, per_class_iou, selected_classes
+from ralx.report.records import MeasuredOn, StudyResults
+from ralx.report.regions import selections
 from ralx.report.study_tables import MEASURED_ON, miou_table, selected_table
 from ralx.report.tables import iou_table
 from ralx.runs.config import RunConfig
@@ -45,30 +40,31 @@ def write_study(
     study = STUDIES[name]
     results = gather(study.arms(config), config, plan, worker, measured_on)
     folder.mkdir(parents=True, exist_ok=True)
-    _write_files(results, config, folder)
+    _write_files(results, folder)
     analysis = analyse(results, study.baselines)
     write_json(folder / "statistics.json", analysis)
     tables = [miou_table(analysis) if study.trains else selected_table(results)]
     if name == "per-class" and measured_on == "test":  # IoU by class is measured there alone
-        tables.append(iou_table(results.records, results.references))
+        tables.append(iou_table(results.run.results, results.run.references))
     text = "\n".join([f"# {study.title}\n", *(table.markdown() for table in tables)])
     write_whole(folder / "table.md", text.encode())
     pictures = worker.splits(config.data).eval_set
-    save_figures(folder, _figures(name, results, config, pictures))
-    if name == "budget-curve" and results.records and measured_on == "test":
+    save_figures(folder, _figures(name, results, pictures))
+    if name == "budget-curve" and results.run.results and measured_on == "test":
         write_report(folder, pictures=pictures)
     return text
 
 
-def _write_files(results: StudyResults, config: RunConfig, folder: Path) -> None:
-    options = {name: value for name, value in config.to_json().items() if name not in _PATHS}
+def _write_files(results: StudyResults, folder: Path) -> None:
+    run = results.run
+    options = {name: value for name, value in run.config.items() if name not in _PATHS}
     write_json(folder / "config.json", options)
-    write_json(folder / "results.json", results.records)
-    write_json(folder / "reference.json", results.references)
+    write_json(folder / "results.json", run.results)
+    write_json(folder / "reference.json", run.references)
     write_json(folder / "machine.json", timing(results.work))
-    write_whole(folder / "steps.jsonl", "".join(f"{json.dumps(line)}\n" for line in results.steps).encode())
+    write_whole(folder / "steps.jsonl", "".join(f"{json.dumps(line)}\n" for line in run.steps).encode())
     write_whole(folder / "results.csv", as_csv(results).encode())
-    chosen = {f"{found['method']}-seed{found['seed']}.json": found for found in results.selections}
+    chosen = {f"{found['method']}-seed{found['seed']}.json": found for found in run.selections}
     for path in (folder / "selections").glob("*-seed*.json"):
         if path.name not in chosen:  # of a method that is no longer compared
             path.unlink()
@@ -76,17 +72,9 @@ def _write_files(results: StudyResults, config: RunConfig, folder: Path) -> None
         write_sealed(folder / "selections" / name, selection)
 
 
-def _figures(
-    name: StudyName, results: StudyResults, config: RunConfig, pictures: Any
-) -> dict[str, Callable[[], Any]]:
+def _figures(name: StudyName, results: StudyResults, pictures: Any) -> dict[str, Callable[[], Any]]:
     """File name → what draws it."""
-    run = Run(
-        config=config.to_json(),
-        steps=[],
-        results=results.records,
-        references=results.references,
-        selections=results.selections,
-    )
+    run = results.run
     chosen = dataclasses.replace(run, results=results.selected)
     pixels, images = results.pool_pixels, MEASURED_ON[results.measured_on]
     drawn: dict[str, dict[str, Callable[[], Any]]] = {

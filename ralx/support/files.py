@@ -38,7 +38,7 @@ class RunError(RuntimeError):
 # Writing
 
 
-def write_whole(path: Path, content: bytes | bytearray) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """Fill a new sibling with `content` and move it onto `path`: readers see the old file or the new one, and
     so do they after a power cut. RunError where that fails; the old file stays."""
     # A number of its own: two containers that share a folder may have a process of the same id.
@@ -90,14 +90,6 @@ def sync_folder(path: Path) -> None:
         _sync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def sync_files(folder: Path) -> None:
-    """Make the files of a folder, and their names, survive a power cut."""
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            _sync(file.fileno())
-    sync_folder(folder)
 
 
 def _sync(descriptor: int) -> None:
@@ -186,18 +178,14 @@ def _changed(path: Path) -> str:
 # Tensors
 
 
-def sealed_tensors(tensors: Mapping[str, Any], note: Any = None) -> bytearray:
+def sealed_tensors(tensors: Mapping[str, Any], note: Any = None) -> bytes:
     """Tensors by name, or dicts of such, and a JSON value as a safetensors file with a checksum of its bytes.
     A dict's name and the names in it, quoted as in a URL, are joined by a slash."""
     stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in _flat(tensors)}
     # One entry of metadata: the order of several would differ from run to run.
     metadata = {"note": json.dumps({"sha256": _NO_SUM.decode(), "value": note}, allow_nan=False)}
-    content = save(stored, metadata)
-    place = _place_of_sum(content)
-    assert place is not None  # it was put there two lines above
-    sealed = bytearray(content)
-    sealed[place] = hashlib.sha256(content).hexdigest().encode()
-    return sealed
+    content = save(stored, metadata)  # the header, which begins with the metadata, comes first
+    return content.replace(_NO_SUM, hashlib.sha256(content).hexdigest().encode(), 1)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Any], note: Any = None) -> None:
@@ -218,17 +206,15 @@ def load_tensors(path: Path) -> tuple[dict[str, Any], Any]:
     """Read what `save_tensors` wrote, but for empty dicts; RunError names a file that is something else, or
     that was damaged."""
     content = read_bytes(path)
-    place = _place_of_sum(content)
-    if place is None:
+    end = min(8 + int.from_bytes(content[:8], "little"), len(content))  # of the header
+    found = _SUM_IN_HEADER.search(content, 8, end)
+    if found is None:
         raise RunError(f"{path}: expected a safetensors file of ralx, got one without its checksum")
-    digest = hashlib.sha256(content[: place.start])
-    digest.update(_NO_SUM)
-    digest.update(memoryview(content)[place.stop :])
-    if digest.hexdigest().encode() != content[place]:
+    if hashlib.sha256(content.replace(found[1], _NO_SUM, 1)).hexdigest().encode() != found[1]:
         raise RunError(_changed(path))
     try:
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        return _nested(load(content)), json.loads(header["__metadata__"]["note"])["value"]
+        note = json.loads(content[8:end])["__metadata__"]["note"]
+        return _nested(load(content)), json.loads(note)["value"]
     except (SafetensorError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise RunError(f"{path}: expected a safetensors file of ralx, got {error}") from error
 
@@ -242,10 +228,3 @@ def _nested(stored: Mapping[str, Tensor]) -> dict[str, Any]:
             inner = inner.setdefault(folder, {})
         inner[name] = tensor
     return tensors
-
-
-def _place_of_sum(content: bytes) -> slice | None:
-    """Where the header of a safetensors file has the checksum; None for any other content."""
-    header = min(int.from_bytes(content[:8], "little"), len(content))
-    found = _SUM_IN_HEADER.search(content, 8, 8 + header)
-    return slice(*found.span(1)) if found else None

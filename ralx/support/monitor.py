@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +38,9 @@ class Monitor:
         if self._new_writer:
             self._writers[curves] = self._new_writer(curves, purge_step=first_step)
 
-    @contextlib.contextmanager
-    def task(self, title: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
-        """Yields `update(done, **numbers)`, which shows how far the task is and its latest numbers."""
-        show = self._bar if self.console.is_terminal else self._lines
-        with show(title, total, done) as update:
-            yield update
+    def task(self, title: str, total: int, done: int = 0) -> AbstractContextManager[Callable[..., None]]:
+        """Gives `update(done, **numbers)`, which shows how far the task is and its latest numbers."""
+        return (self._bar if self.console.is_terminal else self._lines)(title, total, done)
 
     def close(self) -> None:
         for writer in self._writers.values():

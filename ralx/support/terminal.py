@@ -3,15 +3,7 @@
 import codecs
 from typing import Any, TextIO
 
-_SPELT = {
-    "θ": "theta",
-    "ε": "epsilon",
-    "′": "'",
-    "±": "+-",
-    "×": "x",
-    "−": "-",
-    "–": "-",
-}
+_SPELT = {"θ": "theta", "ε": "epsilon", "′": "'", "±": "+-", "×": "x", "−": "-", "–": "-"}
 
 
 def fit_to_terminal(*streams: TextIO) -> None:

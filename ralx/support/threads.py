@@ -12,13 +12,8 @@ import os
 import sys
 from pathlib import Path
 
-COMMANDS = (
-    "ralx-train",
-    "ralx-experiment",
-    "ralx.cli",
-    "ralx.cli.train",
-    "ralx.cli.experiment",
-)  # as a command line names them
+# As a command line names them.
+COMMANDS = "ralx-train ralx-experiment ralx.cli ralx.cli.train ralx.cli.experiment".split()
 _CHOSEN_BY_USER = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
 

@@ -147,7 +147,7 @@ def test_killed_at_any_write_it_ends_in_the_same_bytes(finished, tmp_path):
     out, kills, code = tmp_path / "killed", 0, None
     shutil.copytree(finished / "cache", out / "cache")
     while code is None:
-        with killed_at(2 + 5 * kills % 17):  # at writes of all kinds
+        with killed_at(2 + 5 * kills % 29):  # at writes of all kinds
             code = experiment("budget-curve", out)
         kills += code is None
         assert kills < 60

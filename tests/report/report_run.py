@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from ralx.report.records import Run
@@ -37,6 +38,7 @@ class Pictures:
     ignore_index = 255
     image_size = IMAGE_SIZE
     names = tuple(f"scene_{number:03d}" for number in range(40))
+    palette = np.arange(3 * len(CLASSES), dtype=np.uint8).reshape(-1, 3)
 
     def __len__(self) -> int:
         return len(self.names)

@@ -1,7 +1,7 @@
 """The analysis of made-up records whose every number can be counted by hand."""
 
 import pytest
-from report_run import reference, result
+from report_run import reference, result, run_of
 
 from ralx.report.analysis import analyse
 from ralx.report.records import StudyResults
@@ -39,7 +39,7 @@ def results(curves=CURVES, full=(39, 41)):
     selected = [
         {**r, "mistaken_share": share[r["method"]] + r["budget"] / 100 + r["seed"] / 50} for r in records
     ]
-    return StudyResults("test", records, references, [], selected, [], [], ("road",), KNOWN, POOL)
+    return StudyResults(run_of(records, references), "test", selected, [], ("road",), KNOWN, POOL)
 
 
 def test_differences_are_paired_with_every_baseline():
@@ -124,13 +124,13 @@ def test_the_table_shows_it_all():
 
 
 def test_nothing_finished_is_no_error():
-    nothing = results({}, ())._replace(references=[])
+    nothing = results({}, ())._replace(run=run_of())
     assert analyse(nothing)["methods"] == {} and analyse(nothing)["target_miou"] is None
     assert miou_table(analyse(nothing)).markdown().startswith("test mIoU [%], mean")
 
 
 def test_what_was_selected_has_a_table_without_any_final_training():
-    text = selected_table(results()._replace(records=[], references=[])).markdown()
+    text = selected_table(results()._replace(run=run_of())).markdown()
     assert text.startswith("| regions | method | entropy [nats] | mistaken pixels | road |\n")
     assert "| 30 | ralis | 1.00 ± 0.71 | 71.0 ± 1.4 | 100.0 ± 0.0 |\n" in text
     assert selected_table(results({}, ())).caption.startswith("Of the selected pixels:")

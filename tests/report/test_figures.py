@@ -179,9 +179,6 @@ def test_labels_show_only_inside_the_chosen_regions():
 
 
 def test_selections_picture_shows_the_smallest_budget_of_a_seed_that_the_methods_share():
-    class Coloured(Pictures):
-        palette = np.arange(3 * len(CLASSES), dtype=np.uint8).reshape(-1, 3)
-
     regions = [["scene_001", 1, 1], ["scene_003", 0, 0], ["scene_003", 3, 5], ["scene_003", 0, 1]]
     run = run_of(
         selections=[
@@ -190,7 +187,7 @@ def test_selections_picture_shows_the_smallest_budget_of_a_seed_that_the_methods
             selection("ralis", 1, regions, budgets=(3,)),
         ]
     )
-    figure = selections(run, Coloured(), count=1)
+    figure = selections(run, Pictures(), count=1)
     photos, labels = figure.axes[:2], figure.axes[2:]
     assert [axes.get_title() for axes in photos] == ["ralis", "uniform"]
     assert [axes.get_xlabel() for axes in labels] == ["2 regions", "no region"]
@@ -200,7 +197,7 @@ def test_selections_picture_shows_the_smallest_budget_of_a_seed_that_the_methods
     assert not photos[1].patches
     shown = labels[0].images[0].get_array()
     assert shown.shape == (*IMAGE_SIZE, 3)
-    assert shown[0, 0].tolist() == Coloured.palette[3].tolist()  # image 3: its first stripe is class 3
+    assert shown[0, 0].tolist() == Pictures.palette[3].tolist()  # image 3: its first stripe is class 3
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert "void" in names and CLASSES[3] in names
 

@@ -15,8 +15,10 @@ import pytest
 from PIL import Image
 from report_run import REFERENCES, RESULTS, Pictures, result, selection, write_run
 
-from ralx.report import miou_vs_budget, per_class_iou, selections, write_report
+from ralx.report import write_report
+from ralx.report.comparison import miou_vs_budget, per_class_iou
 from ralx.report.records import read_run
+from ralx.report.regions import selections
 
 PNGS = {
     "miou_vs_budget.png",

@@ -3,16 +3,14 @@
 from report_run import REFERENCES, RESULTS, SELECTION, result, run_of
 from rich.console import Console
 
-from ralx.report import summary_table
-from ralx.report.statistics import Stat
-from ralx.report.tables import MIOU, Cell, Row, Table, iou_table, selected_tables
+from ralx.report.tables import MIOU, Cell, Table, iou_table, selected_tables, summary_table
 
 
 def shown(table: Table) -> list[list[str]]:
     """Head and rows as text, the best in *asterisks*."""
     text = [[*table.labels, *table.columns]]
     for row in (row for group in table.groups for row in group):
-        text.append([*row.labels, *(f"*{cell.text}*" if cell.best else cell.text for cell in row.cells)])
+        text.append([f"*{cell}*" if isinstance(cell, Cell) and cell.best else str(cell) for cell in row])
     return text
 
 
@@ -67,9 +65,10 @@ def test_summary_table_of_a_partial_run():
 
 
 def test_the_best_are_those_that_are_shown_as_the_highest():
-    stats = {"a": Stat(0.50012, None), "b": Stat(0.50041, 0.1), "c": Stat(0.49, None), "d": None}
-    assert [method for method, cell in MIOU.cells(stats).items() if cell.best] == ["a", "b"]
-    assert not MIOU.cells({"a": Stat(0.5, None), "b": None})["a"].best
+    mious = {"a": 0.50012, "b": 0.50041, "c": 0.49}
+    records = [result(method, 24, 0, miou) for method, miou in mious.items()]
+    assert [cell.best for cell in MIOU.cells(records, ["a", "b", "c", "d"], 24)] == [True, True, False, False]
+    assert not any(cell.best for cell in MIOU.cells(records, ["a", "d"], 24))
 
 
 ODD = "a|b *c* `d` <e> \\f [red]x[/] $g$\n\udce9\x1b"
@@ -77,7 +76,7 @@ ODD = "a|b *c* `d` <e> \\f [red]x[/] $g$\n\udce9\x1b"
 
 def test_names_are_text_in_markdown_and_in_the_terminal():
     table = Table(
-        "caption", ["regions", "method"], [ODD], [[Row(["24", ODD], [Cell("1.0", "0.1", True)])]], ["note"]
+        "caption", ["regions", "method"], [ODD], [[["24", ODD, Cell("1.0", "0.1", True)]]], ["note"]
     )
     name = r"a\|b \*c\* \`d\` \<e> \\f [red]x[/] $g$ " + "\ufffd\ufffd"
     head = f"| regions | method | {name} |\n| --- | ---: | ---: |\n"
