@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from ralx import Featurizer, compat
 from ralx.acquisition import ACQUISITIONS, BATCH_ACQUISITIONS, Step
 from ralx.agent.ablation import Ablation
-from ralx.agent.dqn import DQNAgent
+from ralx.agent.dqn import AgentConfig, DQNAgent
 from ralx.agent.policy_file import load_policy, save_policy
 from ralx.agent.query_network import QueryNetwork
 from ralx.agent.replay_buffer import ReplayBuffer
 from ralx.features import _num_pixels, gather_regions
-from ralx.game.game import Game
+from ralx.game.game import Game, GameConfig
 from ralx.metrics import class_distribution, iou, kl_divergence, mean_iou, rarity
 from ralx.regions import Oracle, RegionGrid, RegionPool
 from ralx.regions.label_map import RegionMap, slic_regions
@@ -92,7 +92,7 @@ def slic(tmp_path):
 
 def agent(tmp_path):
     network = QueryNetwork(3, 4, 9, kl_dim=2, dueling=True, generator=stream("network"))
-    agent, buffer = DQNAgent(network, n_step=2, target_update=1), ReplayBuffer(100)
+    agent, buffer = DQNAgent(network, AgentConfig(n_step=2, target_update=1)), ReplayBuffer(100)
     for step, (pools, size) in enumerate([(2, 3), (2, 2), (1, 3)]):
         state, candidates = numbers(3, 4), numbers(pools, size, 9)
         buffer.observe(state, candidates)
@@ -148,7 +148,8 @@ def batches(tmp_path):
 
 
 def game(tmp_path):
-    game = Game(Scenes(), new_trainer(), GRID, crop_size=(12, 12), batch_size=2, inference_batch_size=2)
+    sizes = dict(crop_size=(12, 12), batch_size=2, inference_batch_size=2)
+    game = Game(Scenes(), new_trainer(), GRID, GameConfig(), **sizes)
     regions = game.draw(2, 2, stream("draw"))[:, 0]
     mistakes = game.mistaken_pixels(regions)
     game.label(regions, stream("label"))

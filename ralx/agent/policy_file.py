@@ -58,7 +58,7 @@ def load_policy(path: Path | str, *, device: torch.device | str = "cpu", **neede
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such policy file; `ralx-train` writes one as policy.safetensors")
     tensors, metadata = load_tensors(path)
-    network = _without_weights(path, metadata)
+    network = _sized(path, metadata)
     _check_fit(path, tensors, network.state_dict())
     _check_needed(path, metadata, needed)
     for name, tensor in tensors.items():
@@ -68,18 +68,24 @@ def load_policy(path: Path | str, *, device: torch.device | str = "cpu", **neede
     return Policy(network.to(device).eval(), metadata)
 
 
-def _without_weights(path: Path, metadata: Any) -> QueryNetwork:
-    """The network of the sizes that a file tells, on the meta device: they may be wrong, and of any size."""
+def without_weights(metadata: Mapping[str, Any]) -> QueryNetwork:
+    """The network of the sizes that a policy's metadata tells, on the meta device: of any size."""
+    sizes = {name: metadata[name] for name in SIZES}
+    # The meta device draws nothing, but would ask torch's global generator.
+    return QueryNetwork(**sizes, generator=torch.Generator(), device="meta")
+
+
+def _sized(path: Path, metadata: Any) -> QueryNetwork:
+    """`without_weights` of what a file tells, which may be wrong."""
     if not isinstance(metadata, dict) or not metadata.keys() >= set(SIZES):
         raise ValueError(
             f"{path}: not a ralx policy: its metadata must give {', '.join(SIZES)}, "
             f"got {reprlib.repr(metadata)}"
         )
     try:
-        sizes = {name: check_integer(name, metadata[name]) for name in SIZES if name != "dueling"}
-        dueling = check_flag("dueling", metadata["dueling"])
-        # The meta device draws nothing, but would ask torch's global generator.
-        return QueryNetwork(**sizes, dueling=dueling, generator=torch.Generator(), device="meta")
+        for name in SIZES:
+            (check_flag if name == "dueling" else check_integer)(name, metadata[name])
+        return without_weights(metadata)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: not a ralx policy: {error}") from None
 

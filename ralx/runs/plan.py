@@ -6,8 +6,8 @@ from functools import cached_property
 
 from ralx.acquisition.methods import method_of
 from ralx.datasets import scaled_region, scaled_size
+from ralx.game.observer import PolicyInput
 from ralx.runs.config import RunConfig, TrainingConfig
-from ralx.runs.policies import PolicyInput
 from ralx.runs.segmenters import SegmenterRecipe
 from ralx.runs.stage import Images
 from ralx.runs.stages import Final, KeepLearning, Learn, PolicyUse, Pretrain, Select, TakePolicy

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from ralx.game.game import Game
+from ralx.game.game import Game, GameConfig
 from ralx.regions import RegionGrid
 from ralx.segmentation import SegmenterTrainer
 from ralx.support.randomness import seeded
@@ -41,4 +41,5 @@ def make_game(new_segmenter=lambda: nn.Conv2d(3, 2, 4, stride=4)):
     with seeded("test"):
         trainer = SegmenterTrainer(new_segmenter(), lr=0.1, ignore_index=255)
     grid = RegionGrid(4, (8, 12), (4, 4))
-    return Game(Scenes(), trainer, grid, crop_size=(8, 8), batch_size=2, inference_batch_size=3)
+    options = GameConfig(query_size=2)
+    return Game(Scenes(), trainer, grid, options, crop_size=(8, 8), batch_size=2, inference_batch_size=3)
