@@ -17,7 +17,15 @@ from ralx.game.game import Game, GameConfig
 from ralx.metrics import class_distribution, iou, kl_divergence, mean_iou, rarity
 from ralx.regions import Oracle, RegionGrid, RegionPool
 from ralx.regions.label_map import RegionMap, slic_regions
-from ralx.segmentation import SegmenterTrainer, build_segmenter, evaluate, load_weights, predict, train_epoch
+from ralx.segmentation import (
+    SegmenterTrainer,
+    TrainingConfig,
+    build_segmenter,
+    evaluate,
+    load_weights,
+    predict,
+    train_epoch,
+)
 from ralx.segmentation.modes import _affine
 from ralx.segmentation.training import _upsampling
 from ralx.support.randomness import seeded, stream
@@ -58,7 +66,8 @@ def new_segmenter():
 
 
 def new_trainer():
-    return SegmenterTrainer(new_segmenter(), lr=0.1, ignore_index=255)
+    options = TrainingConfig(crop_size=(12, 12), batch_size=2)
+    return SegmenterTrainer(new_segmenter(), options, lr=0.1, ignore_index=255)
 
 
 GRID = RegionGrid(3, (16, 24), (8, 8))
@@ -102,7 +111,7 @@ def agent(tmp_path):
     learned = agent.learn(again, stream("learn"))
     agent.load_state_dict(agent.state_dict())
     save_policy(tmp_path / "policy", agent.query_network)
-    policy = load_policy(tmp_path / "policy").network
+    policy = load_policy(tmp_path / "policy")
     return [learned["td_loss"], learned["q_mean"], *policy.state_dict().values()]
 
 
@@ -117,8 +126,7 @@ def metrics(tmp_path):
 def segmenter(tmp_path):
     trainer, data = new_trainer(), Scenes()
     for pool in (None, labelled_pool(GRID)):
-        options = {"crop_size": (12, 12), "batch_size": 2, "generator": stream("epoch")}
-        loss = train_epoch(trainer, data, pool=pool, **options)
+        loss = train_epoch(trainer, data, pool=pool, generator=stream("epoch"))
     file = tmp_path / "weights.pth"
     torch.save(trainer.segmenter.state_dict(), file)
     load_weights(trainer.segmenter, file)
@@ -148,8 +156,7 @@ def batches(tmp_path):
 
 
 def game(tmp_path):
-    sizes = dict(crop_size=(12, 12), batch_size=2, inference_batch_size=2)
-    game = Game(Scenes(), new_trainer(), GRID, GameConfig(), **sizes)
+    game = Game(Scenes(), new_trainer(), GRID, GameConfig(), inference_batch_size=2)
     regions = game.draw(2, 2, stream("draw"))[:, 0]
     mistakes = game.mistaken_pixels(regions)
     game.label(regions, stream("label"))

@@ -41,7 +41,7 @@ class AgentConfig(Concern):
     """Discount per step."""
     n_step: int = 1
     """Steps of reward before the return is bootstrapped."""
-    dqn_loss: Literal["huber", "squared"] = "huber"
+    dqn_loss: Literal["huber", "squared"] = "huber"  # as published; squared is the paper's text
     """Loss of the TD error."""
     double_dqn: Literal["standard", "paper"] = "standard"
     """standard: the query network selects and the target network evaluates. paper: the other way round."""

@@ -3,7 +3,7 @@
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,11 +15,6 @@ from ralx.support.files import load_tensors, save_tensors
 # The largest ε at which an episode tells how good the policy is that played it, and not how good chance is.
 MOSTLY_GREEDY = 0.5
 SIZES = ("num_regions", "state_dim", "action_dim", "kl_dim", "dueling")
-
-
-class Policy(NamedTuple):
-    network: QueryNetwork  # in eval mode
-    metadata: dict[str, Any]
 
 
 def save_policy(path: Path | str, network: QueryNetwork, metadata: Mapping[str, Any] | None = None) -> None:
@@ -41,8 +36,8 @@ def with_sizes(network: QueryNetwork, metadata: Mapping[str, Any]) -> dict[str, 
     return {**metadata, **{name: getattr(network, name) for name in SIZES}}
 
 
-def load_policy(path: Path | str, *, device: torch.device | str = "cpu", **needed: Any) -> Policy:
-    """Read what ``save_policy`` wrote.
+def load_policy(path: Path | str, *, device: torch.device | str = "cpu", **needed: Any) -> QueryNetwork:
+    """The network that ``save_policy`` wrote, in eval mode.
 
     Args:
         path: the file.
@@ -65,7 +60,7 @@ def load_policy(path: Path | str, *, device: torch.device | str = "cpu", **neede
         if not tensor.isfinite().all():
             raise ValueError(f"{path}: {name!r} must hold finite numbers, got NaN or infinities")
     network.load_state_dict(tensors, assign=True)
-    return Policy(network.to(device).eval(), metadata)
+    return network.to(device).eval()
 
 
 def without_weights(metadata: Mapping[str, Any]) -> QueryNetwork:

@@ -53,14 +53,10 @@ class Game:
         grid: RegionGrid,
         options: GameConfig,
         *,
-        crop_size: tuple[int, int],
-        batch_size: int,
         inference_batch_size: int,
     ):
         self.dataset = dataset
         self.trainer = trainer
-        self.crop_size = crop_size
-        self.batch_size = batch_size
         self.inference_batch_size = inference_batch_size
         self.grid = grid
         self.options = options
@@ -89,15 +85,7 @@ class Game:
         self.labelled_distributions = torch.cat(
             [self.labelled_distributions, distribution.to(self.labelled_distributions.device)]
         )
-        train_on_regions(
-            self.trainer,
-            self.dataset,
-            regions,
-            self.pool,
-            crop_size=self.crop_size,
-            batch_size=self.batch_size,
-            generator=generator,
-        )
+        train_on_regions(self.trainer, self.dataset, regions, self.pool, generator=generator)
 
     def mistaken_pixels(self, regions: Tensor) -> Tensor:
         """int64 [K, C]: pixels of each class in `regions` [K] that the segmenter gets wrong."""

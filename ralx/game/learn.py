@@ -64,7 +64,7 @@ class LearningConfig(Concern):
     def epsilon(self, episode: int, step: int) -> float:
         """Share of random sub-actions after so many episodes, and steps of all episodes together."""
         by_episode = self.epsilon_schedule == "episode"
-        decay = 5.0 * episode / self.episodes if by_episode else step / 10.0
+        decay = 5.0 * episode / self.episodes if by_episode else step / 10.0  # gone after some 30 steps
         return self.epsilon_end + self.epsilon_span * math.exp(-decay)
 
 

@@ -105,7 +105,7 @@ class PolicyInput:
         """The policy of a file. ValueError where it is for other classes, features or another number of
         regions."""
         needed = self.sizes(state_set) | self.meaning(state_set)
-        return load_policy(path, device=device, **needed).network
+        return load_policy(path, device=device, **needed)
 
 
 class Observation(NamedTuple):
@@ -133,7 +133,8 @@ class Observer:
         game, labelled = self.game, self.game.labelled_distributions
         cast = autocast(game.dataset.device, game.trainer.precision)
         with self.stopwatch.phase("state"), cast:
-            state = self._state()
+            batches = torch.arange(len(self.state_set), device="cpu").split(game.inference_batch_size)
+            state = torch.cat([self.regions(self.state_set.images(i)) for i in batches]).flatten(0, 1)
         with self.stopwatch.phase("candidates"), cast:
             regions = gather_regions(
                 self.regions, game.dataset.images, game.grid, candidates, game.inference_batch_size
@@ -142,10 +143,6 @@ class Observer:
         state, actions = self.ablation.state(state), self.ablation.actions(actions, labelled)
         refuse_not_finite(state, actions)
         return Observation(candidates, state, actions)
-
-    def _state(self) -> Tensor:
-        images = torch.arange(len(self.state_set), device="cpu").split(self.game.inference_batch_size)
-        return torch.cat([self.regions(self.state_set.images(index)) for index in images]).flatten(0, 1)
 
     def _regions(self, images: Tensor) -> Tensor:
         """uint8 [n, 3, H, W] → [n, R, Ds]"""

@@ -7,7 +7,6 @@ name.
 
 import dataclasses
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +19,7 @@ from ralx.datasets import DATASETS, SyntheticSizes
 from ralx.game.game import GameConfig, RegionConfig
 from ralx.game.learn import LearningConfig
 from ralx.game.observer import FeatureConfig
+from ralx.segmentation import TrainingConfig
 from ralx.support.options import Concern
 
 
@@ -91,31 +91,6 @@ class SegmenterConfig(Concern):
 
     def check(self) -> None:
         self.require(self.dropout is None or 0 <= self.dropout < 1, "dropout", "must be in [0, 1)")
-
-
-@dataclass(frozen=True)
-class TrainingConfig(Concern):
-    """Every training of the segmenter."""
-
-    may_be_zero = ("segmenter_momentum", "segmenter_weight_decay")
-
-    crop_size: tuple[int, int] = (224, 224)
-    """Height and width of a training crop in pixels, at scale 1."""
-    batch_size: int = 32
-    """Crops per training batch of the segmenter."""
-    segmenter_momentum: float = 0.95
-    """SGD momentum of the segmenter."""
-    segmenter_weight_decay: float = 1e-4
-    """L2 penalty of the segmenter."""
-    segmenter_clip_norm: float = 4.0
-    """Largest norm of the segmenter's gradient."""
-    segmenter_lr_decay: float = 0.998
-    """Factor of the learning rate per epoch, applied twice as in the published code."""
-    loss_weights: Literal["equal", "rarity"] = "equal"
-    """What a pixel counts in the segmenter's loss. equal: all the same (paper). rarity: 1 / sqrt(C x its
-    class's share of the pixels of D_T, or of what a segmenter is pretrained on)."""
-    train_dropout: bool = True
-    """Train the segmenter with dropout. Without (published), only BALD's passes use it."""
 
 
 @dataclass(frozen=True)
@@ -264,7 +239,10 @@ class RunConfig(Concern):
 
     def options(self) -> dict[str, Any]:
         """Every option by its name."""
-        return {name: getattr(owner, name) for owner, name in self._owners()}
+        found: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            found |= vars(value) if isinstance(value, Concern) else {name: value}
+        return found
 
     def changed(self, **options: Any) -> "RunConfig":
         """This config with other values of these options."""
@@ -282,10 +260,3 @@ class RunConfig(Concern):
     def to_json(self) -> dict[str, Any]:
         """Every option as a JSON value."""
         return json.loads(json.dumps(self.options(), default=str))
-
-    def _owners(self) -> Iterator[tuple[Any, str]]:
-        for name, value in vars(self).items():
-            if isinstance(value, Concern):
-                yield from ((value, each) for each in vars(value))
-            else:
-                yield self, name

@@ -36,7 +36,6 @@ def gather(
             for own, shown in budgets:
                 if found := worker.found(stages.final(arm.method, seed, own)):
                     records.append(_measured_on(found, measured_on) | label | {"budget": shown})
-    policies = policies_of(arms, config)
     finished = [stage for stage in plan if worker.finished(stage)]
     return StudyResults(
         measured_on=measured_on,
@@ -49,7 +48,7 @@ def gather(
             if worker.finished(select := Stages(arm.config).select(arm.method, seed))
         ],
         selected=selected,
-        steps=[line for policy in policies for line in (worker.found(policy) or {"steps": []})["steps"]],
+        steps=steps_of(policies_of(arms, config), worker),
         work=[worker.made(stage) for stage in finished],
         classes=classes,
         known_pixels=sum(map(_pixels, (splits.state_set, splits.train_set, splits.reward_set))),
@@ -72,6 +71,11 @@ def policies_of(arms: Sequence[Arm], config: RunConfig) -> list[Learn | TakePoli
         if any(own in Stages(arm.config).select(arm.method, seed).needs for arm in arms):
             policies.append(own)
     return policies
+
+
+def steps_of(policies: Sequence[Stage], worker: Worker) -> list[Record]:
+    """The lines of steps.jsonl, as far as the policies are finished."""
+    return [line for policy in policies for line in (worker.found(policy) or {"steps": []})["steps"]]
 
 
 def selection_of(select: Select, worker: Worker) -> Record:

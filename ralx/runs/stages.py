@@ -66,16 +66,9 @@ class Pretrain(Stage):
         trainer = recipe.trainer(self.lr, data, place.device)
         if self.start:
             trainer.segmenter.load_state_dict(place.artifact(self.start).tensors)
-        training = recipe.training
         reward_miou = fit(
             trainer,
-            lambda generator: train_epoch(
-                trainer,
-                data,
-                crop_size=training.crop_size,
-                batch_size=training.batch_size,
-                generator=generator,
-            ),
+            lambda generator: train_epoch(trainer, data, generator=generator),
             lambda: recipe.miou(trainer, reward_set),
             lr_option=self.lr_option,
             name=self.method,
@@ -211,7 +204,6 @@ class Select(Stage):
             game,
             self.chooser(game, place),
             self.budgets,
-            self.game.query_size,
             method=self.method,
             seed=self.seed,
             checkpoint=place.checkpoint(self),
@@ -296,7 +288,7 @@ class Final(Stage):
         reward_set = place.images(self.reward_set)
         regions = place.artifact(select).tensors["regions"][: self.budget]
         game = select.new_game(place)
-        label_again(game, regions, select.budgets, select.game.query_size, seed=self.seed)
+        label_again(game, regions, select.budgets, seed=self.seed)
         trainer = game.trainer
         if self.lr is not None:
             trainer.lr = self.lr
@@ -304,15 +296,7 @@ class Final(Stage):
         data, pool, crops = self.to_train_on(regions, place)
         reward_miou = fit(
             trainer,
-            lambda generator: train_epoch(
-                trainer,
-                data,
-                pool=pool,
-                crops=crops,
-                crop_size=recipe.training.crop_size,
-                batch_size=recipe.training.batch_size,
-                generator=generator,
-            ),
+            lambda generator: train_epoch(trainer, data, pool=pool, crops=crops, generator=generator),
             lambda: recipe.miou(trainer, reward_set),
             lr_option=self.lr_option,
             name=f"{select.method}, seed {self.seed}, {self.budget} regions",
@@ -377,8 +361,6 @@ def new_game(
         recipe.trainer(game.segmenter_lr, known, place.device),
         regions.grid(data),
         game,
-        crop_size=recipe.training.crop_size,
-        batch_size=recipe.training.batch_size,
         inference_batch_size=recipe.network.inference_batch_size,
     )
 

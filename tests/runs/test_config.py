@@ -7,6 +7,7 @@ import pytest
 
 from ralx.runs.config import RunConfig
 from ralx.runs.presets import PAPER_RULES, PRESETS, PUBLISHED_SWITCHES, preset
+from ralx.support.options import Concern
 
 CAMVID = dict(
     region_size=(90, 80),
@@ -124,7 +125,8 @@ def test_options_are_changed_by_name():
 
 
 def test_no_two_concerns_have_an_option_of_one_name():
-    names = [name for _, name in RunConfig()._owners()]
+    concerns = [value for value in vars(RunConfig()).values() if isinstance(value, Concern)]
+    names = [*vars(RunConfig()), *(name for concern in concerns for name in vars(concern))]
     assert len(set(names)) == len(names)
 
 

@@ -54,7 +54,7 @@ def test_the_default_mends_every_departure(learner_of):
     assert learner.observe.featurizer.kl_range == (0.0, 16.2)
     assert not learner.observe.featurizer.counts
     assert learner.game.options.candidate_sampling == "regions"
-    assert learner.game.trainer.train_dropout
+    assert learner.game.trainer.options.train_dropout
 
 
 def test_published_restores_every_departure(learner_of):
@@ -65,7 +65,7 @@ def test_published_restores_every_departure(learner_of):
     assert learner.observe.featurizer.kl_range is None
     assert learner.observe.featurizer.counts
     assert learner.game.options.candidate_sampling == "images"
-    assert not learner.game.trainer.train_dropout
+    assert not learner.game.trainer.options.train_dropout
 
 
 def test_agent_options_reach_the_agent(learner_of):
