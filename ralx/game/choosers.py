@@ -7,6 +7,7 @@ ceiling alone, the hidden ones.
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -80,24 +81,18 @@ def choose_by_policy(agent: DQNAgent, observe: Observer, pool_size: int) -> Choo
     return choose
 
 
+@dataclass
 class LearningPolicyChooser:
     """The learned policy, within pools, which goes on learning from the labels that it asks for."""
 
-    def __init__(
-        self,
-        agent: DQNAgent,
-        observe: Observer,
-        pool_size: int,
-        *,
-        mistake_weights: Tensor,
-        reward_scale: float,
-    ):
-        self.agent = agent
-        self.observe = observe
-        self.pool_size = pool_size
-        self.mistake_weights = mistake_weights
-        self.reward_scale = reward_scale
-        self.replay_buffer = ReplayBuffer(agent.options.replay_capacity)
+    agent: DQNAgent
+    observe: Observer
+    pool_size: int
+    mistake_weights: Tensor  # [C] float64
+    reward_scale: float
+
+    def __post_init__(self) -> None:
+        self.replay_buffer = ReplayBuffer(self.agent.options.replay_capacity)
 
     def __call__(self, game: Game, query_size: int, generator: torch.Generator) -> Tensor:
         seen = self.observe(game.draw(query_size, self.pool_size, generator))

@@ -43,24 +43,18 @@ class GameConfig(Concern):
     """Learning rate of the segmenter on labelled regions."""
 
 
+@dataclass
 class Game:
     """One segmenter that learns from the regions of one data set as they are labelled."""
 
-    def __init__(
-        self,
-        dataset: SegmentationDataset,
-        trainer: SegmenterTrainer,
-        grid: RegionGrid,
-        options: GameConfig,
-        *,
-        inference_batch_size: int,
-    ):
-        self.dataset = dataset
-        self.trainer = trainer
-        self.inference_batch_size = inference_batch_size
-        self.grid = grid
-        self.options = options
-        self.oracle = Oracle(dataset.labels, grid, dataset.ignore_index)
+    dataset: SegmentationDataset
+    trainer: SegmenterTrainer
+    grid: RegionGrid
+    options: GameConfig
+    inference_batch_size: int
+
+    def __post_init__(self) -> None:
+        self.oracle = Oracle(self.dataset.labels, self.grid, self.dataset.ignore_index)
         self.start()
 
     def start(self, trainer_state: State | None = None) -> None:

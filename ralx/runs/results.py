@@ -36,7 +36,6 @@ def gather(
             for own, shown in budgets:
                 if found := worker.found(stages.final(arm.method, seed, own)):
                     records.append(_measured_on(found, measured_on) | label | {"budget": shown})
-    finished = [stage for stage in plan if worker.finished(stage)]
     return StudyResults(
         measured_on=measured_on,
         records=records,
@@ -49,7 +48,7 @@ def gather(
         ],
         selected=selected,
         steps=steps_of(policies_of(arms, config), worker),
-        work=[worker.made(stage) for stage in finished],
+        work=[worker.made(stage) for stage in plan if worker.finished(stage)],
         classes=classes,
         known_pixels=sum(map(_pixels, (splits.state_set, splits.train_set, splits.reward_set))),
         pool_pixels=_pixels(splits.eval_set),

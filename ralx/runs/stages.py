@@ -1,5 +1,6 @@
 """The stages of a run (RALIS, section 3 and 4): pretrain, learn, select, and the final training."""
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -107,7 +108,8 @@ class Learn(Stage):
 
     def run(self, place: Place) -> Artifact:
         learner = self.learner(place)
-        policy = learner.run(place.checkpoint(self), place.monitor, lambda lines: place.steps(self, lines))
+        show = functools.partial(place.show_steps, self)
+        policy = learner.run(place.checkpoint(self), place.monitor, show)
         learner.agent.query_network.load_state_dict(policy)
         metadata = self.sees.metadata(place.images(self.state_set))
         return policy_artifact(learner.agent.query_network, metadata, learner.lines)
