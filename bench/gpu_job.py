@@ -216,10 +216,8 @@ def pieces(worker: Untrained) -> Iterator[Piece]:
         return options.max_epochs if patience is None else min(patience + 1, options.max_epochs)
 
     def epoch(trainer: SegmenterTrainer, data: Any, **how: Any) -> float:
-        size = {"crop_size": recipe.training.crop_size, "batch_size": recipe.training.batch_size}
-
         def work() -> None:
-            train_epoch(trainer, data, generator=generator, **size, **how)
+            train_epoch(trainer, data, generator=generator, **how)
             recipe.miou(trainer, splits.reward_set)
 
         return median(work)

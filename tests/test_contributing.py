@@ -27,7 +27,7 @@ MOST_FILES = {
     "An acquisition function": (4, 2),
     "An acquisition function outside ralx": (1, 0),
     "A data set": (3, 2),
-    "An option of the agent": (3, 2),
+    "An option of the agent": (2, 1),
     "A new output of an op": (9, 2),
     "A new op": (14, 3),
 }

@@ -8,16 +8,24 @@ from torch import Tensor, nn
 from ralx import Featurizer, compat
 from ralx.acquisition import ACQUISITIONS, BATCH_ACQUISITIONS, Step
 from ralx.agent.ablation import Ablation
-from ralx.agent.dqn import DQNAgent
+from ralx.agent.dqn import AgentConfig, DQNAgent
 from ralx.agent.policy_file import load_policy, save_policy
 from ralx.agent.query_network import QueryNetwork
 from ralx.agent.replay_buffer import ReplayBuffer
 from ralx.features import _num_pixels, gather_regions
-from ralx.game.game import Game
+from ralx.game.game import Game, GameConfig
 from ralx.metrics import class_distribution, iou, kl_divergence, mean_iou, rarity
 from ralx.regions import Oracle, RegionGrid, RegionPool
 from ralx.regions.label_map import RegionMap, slic_regions
-from ralx.segmentation import SegmenterTrainer, build_segmenter, evaluate, load_weights, predict, train_epoch
+from ralx.segmentation import (
+    SegmenterTrainer,
+    TrainingConfig,
+    build_segmenter,
+    evaluate,
+    load_weights,
+    predict,
+    train_epoch,
+)
 from ralx.segmentation.modes import _affine
 from ralx.segmentation.training import _upsampling
 from ralx.support.randomness import seeded, stream
@@ -58,7 +66,8 @@ def new_segmenter():
 
 
 def new_trainer():
-    return SegmenterTrainer(new_segmenter(), lr=0.1, ignore_index=255)
+    options = TrainingConfig(crop_size=(12, 12), batch_size=2)
+    return SegmenterTrainer(new_segmenter(), options, lr=0.1, ignore_index=255)
 
 
 GRID = RegionGrid(3, (16, 24), (8, 8))
@@ -92,7 +101,7 @@ def slic(tmp_path):
 
 def agent(tmp_path):
     network = QueryNetwork(3, 4, 9, kl_dim=2, dueling=True, generator=stream("network"))
-    agent, buffer = DQNAgent(network, n_step=2, target_update=1), ReplayBuffer(100)
+    agent, buffer = DQNAgent(network, AgentConfig(n_step=2, target_update=1)), ReplayBuffer(100)
     for step, (pools, size) in enumerate([(2, 3), (2, 2), (1, 3)]):
         state, candidates = numbers(3, 4), numbers(pools, size, 9)
         buffer.observe(state, candidates)
@@ -102,7 +111,7 @@ def agent(tmp_path):
     learned = agent.learn(again, stream("learn"))
     agent.load_state_dict(agent.state_dict())
     save_policy(tmp_path / "policy", agent.query_network)
-    policy = load_policy(tmp_path / "policy").network
+    policy = load_policy(tmp_path / "policy")
     return [learned["td_loss"], learned["q_mean"], *policy.state_dict().values()]
 
 
@@ -117,8 +126,7 @@ def metrics(tmp_path):
 def segmenter(tmp_path):
     trainer, data = new_trainer(), Scenes()
     for pool in (None, labelled_pool(GRID)):
-        options = {"crop_size": (12, 12), "batch_size": 2, "generator": stream("epoch")}
-        loss = train_epoch(trainer, data, pool=pool, **options)
+        loss = train_epoch(trainer, data, pool=pool, generator=stream("epoch"))
     file = tmp_path / "weights.pth"
     torch.save(trainer.segmenter.state_dict(), file)
     load_weights(trainer.segmenter, file)
@@ -148,7 +156,7 @@ def batches(tmp_path):
 
 
 def game(tmp_path):
-    game = Game(Scenes(), new_trainer(), GRID, crop_size=(12, 12), batch_size=2, inference_batch_size=2)
+    game = Game(Scenes(), new_trainer(), GRID, GameConfig(), inference_batch_size=2)
     regions = game.draw(2, 2, stream("draw"))[:, 0]
     mistakes = game.mistaken_pixels(regions)
     game.label(regions, stream("label"))

@@ -2,8 +2,8 @@
 
 import copy
 import math
-from collections.abc import Callable
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,42 +11,53 @@ from torch import Tensor, nn
 
 from ralx.agent.query_network import QueryNetwork
 from ralx.agent.replay_buffer import Batch, ReplayBuffer
-
-Loss = Literal["huber", "squared"]
-DoubleDQN = Literal["standard", "paper"]
-
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"huber": F.smooth_l1_loss, "squared": F.mse_loss}
-
-EPSILON_END = 0.05
-EPSILON_SPAN = 0.85
-
-# Of the episode, the number of episodes and the step over all of them: what of the span is left.
-EPSILON_SCHEDULES: dict[str, Callable[[int, int, int], float]] = {
-    "episode": lambda episode, episodes, step: math.exp(-5.0 * episode / episodes),
-    "step": lambda episode, episodes, step: math.exp(-step / 10.0),  # published: gone after some 30 steps
-}
+from ralx.support.options import Concern
 
 
-def epsilon_at(
-    schedule: str,
-    *,
-    episode: int,
-    episodes: int,
-    step: int,
-    end: float = EPSILON_END,
-    span: float = EPSILON_SPAN,
-) -> float:
-    """Share of random sub-actions.
+@dataclass(frozen=True)
+class AgentConfig(Concern):
+    """The query network and how it is trained."""
 
-    Args:
-        schedule: ``"episode"``: end + span·exp(−5·episode/episodes);
-            ``"step"``, as published: end + span·exp(−step/10).
-        episode: episodes finished so far, of ``episodes`` in all.
-        step: steps played so far, all episodes together.
-    """
-    if schedule not in EPSILON_SCHEDULES:
-        raise ValueError(f"schedule must be one of {', '.join(EPSILON_SCHEDULES)}, got {schedule!r}")
-    return end + span * EPSILON_SCHEDULES[schedule](episode, episodes, step)
+    may_be_zero = ("dqn_momentum", "dqn_weight_decay", "gamma")
+
+    dueling: bool = False
+    """Dueling query network: a value of the state plus an advantage of the action."""
+    dqn_lr: float = 1e-3
+    """Learning rate of the query network."""
+    dqn_momentum: float = 0.95
+    """SGD momentum of the query network."""
+    dqn_weight_decay: float = 1e-3
+    """L2 penalty of the query network."""
+    dqn_batch_size: int = 16
+    """Sub-transitions per update of the query network."""
+    dqn_lr_schedule: Literal["constant", "episode", "run"] = "constant"
+    """constant; episode: falls by `dqn_lr_decay` per step and starts anew each episode; run: falls per step
+    and never starts anew (published)."""
+    dqn_lr_decay: float = 0.97
+    """Factor of the query network's learning rate per step, unless it is constant."""
+    updates_per_step: int = 1
+    """Updates of the query network per step."""
+    gamma: float = 0.999
+    """Discount per step."""
+    n_step: int = 1
+    """Steps of reward before the return is bootstrapped."""
+    dqn_loss: Literal["huber", "squared"] = "huber"  # as published; squared is the paper's text
+    """Loss of the TD error."""
+    double_dqn: Literal["standard", "paper"] = "standard"
+    """standard: the query network selects and the target network evaluates. paper: the other way round."""
+    target_update: int = 5
+    """Steps between hard copies into the target network."""
+    tau: float | None = None
+    """Share of the query network mixed into the target at each update; replaces the hard copies."""
+    replay_capacity: int = 600
+    """Sub-transitions that the replay buffer holds."""
+
+    def check(self) -> None:
+        self.require(0 <= self.gamma <= 1, "gamma", "must be in [0, 1]")
+        self.require(self.dqn_lr_decay <= 1, "dqn_lr_decay", "must be at most 1")
+        self.require(self.tau is None or 0 < self.tau <= 1, "tau", "must be in (0, 1]")
+        rule = f"must be at most replay_capacity, which is {self.replay_capacity}"
+        self.require(self.dqn_batch_size <= self.replay_capacity, "dqn_batch_size", rule)
 
 
 def td_target(
@@ -81,84 +92,31 @@ class DQNAgent:
 
     Args:
         query_network: trained in place.
-        lr: initial learning rate of SGD.
-        momentum, weight_decay: of SGD.
-        gamma: discount per step, 0..1.
-        batch_size: sub-transitions per update.
-        loss: of the TD error: ``"huber"`` (published) or ``"squared"`` (the paper's text).
-        double_dqn: ``"standard"``: the query network chooses the next candidate, the target network
-            evaluates it. ``"paper"``: the other way round, as the paper's text has it.
-        target_update: copy the query network to the target network after every so many ``learn`` calls.
-        tau: instead of copying, move the target network by this share after every update.
-        n_step: steps that a return runs over before it bootstraps.
-        updates_per_step: updates per ``learn`` call.
-        lr_decay: factor on the learning rate per ``learn`` call; 1 keeps it.
+        options: of them, ``dueling`` is the query network's and ``replay_capacity`` the replay buffer's.
         device: where both networks live.
-
-    Raises:
-        ValueError: an argument outside its range, or an unknown name.
     """
 
-    def __init__(
-        self,
-        query_network: QueryNetwork,
-        *,
-        lr: float = 1e-3,
-        momentum: float = 0.95,
-        weight_decay: float = 1e-3,
-        gamma: float = 0.999,
-        batch_size: int = 16,
-        loss: Loss = "huber",
-        double_dqn: DoubleDQN = "standard",
-        target_update: int = 5,
-        tau: float | None = None,
-        n_step: int = 1,
-        updates_per_step: int = 1,
-        lr_decay: float = 1.0,
-        device: torch.device | str = "cpu",
-    ):
-        counts = {
-            "batch_size": batch_size,
-            "target_update": target_update,
-            "n_step": n_step,
-            "updates_per_step": updates_per_step,
-        }
-        for name, count in counts.items():
-            if count < 1:
-                raise ValueError(f"{name} must be at least 1, got {count}")
-        if not lr > 0:
-            raise ValueError(f"lr must be above 0, got {lr}")
-        if not 0 <= gamma <= 1:
-            raise ValueError(f"gamma must be in 0..1, got {gamma}")
-        if not 0 < lr_decay <= 1:
-            raise ValueError(f"lr_decay must be above 0 and at most 1, got {lr_decay}")
-        if tau is not None and not 0 < tau <= 1:
-            raise ValueError(f"tau must be above 0 and at most 1, or None, got {tau}")
-        if loss not in LOSSES:
-            raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {loss!r}")
-        if double_dqn not in get_args(DoubleDQN):
-            raise ValueError(
-                f"double_dqn must be one of {', '.join(get_args(DoubleDQN))}, got {double_dqn!r}"
-            )
+    def __init__(self, query_network: QueryNetwork, options: AgentConfig, device: torch.device | str = "cpu"):
+        self.options = options
         self.device = torch.device(device)
         self.query_network = query_network.to(self.device).eval()
         self.target_network = copy.deepcopy(self.query_network).requires_grad_(False)
         self.optimizer = torch.optim.SGD(
-            self.query_network.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay
+            self.query_network.parameters(),
+            lr=options.dqn_lr,
+            momentum=options.dqn_momentum,
+            weight_decay=options.dqn_weight_decay,
         )
-        self.gamma, self.batch_size, self.n_step = gamma, batch_size, n_step
-        self.loss, self.double_dqn = loss, double_dqn
-        self.target_update, self.tau = target_update, tau
-        self.updates_per_step, self.initial_lr, self.lr_decay = updates_per_step, lr, lr_decay
         self.learn_calls = 0
 
     @property
     def lr(self) -> float:
         return self.optimizer.param_groups[0]["lr"]
 
-    def reset_lr(self) -> None:
-        """Back to the initial learning rate, for a decay that starts again with each episode."""
-        self.optimizer.param_groups[0]["lr"] = self.initial_lr
+    def start_episode(self) -> None:
+        """Back to the initial learning rate where its decay starts anew with each episode."""
+        if self.options.dqn_lr_schedule == "episode":
+            self.optimizer.param_groups[0]["lr"] = self.options.dqn_lr
 
     @torch.no_grad()
     def act(
@@ -224,17 +182,20 @@ class DQNAgent:
         """
         if len(replay_buffer) == 0:
             return {"td_loss": None, "q_mean": None}
-        logged = torch.stack([self._update(replay_buffer, generator) for _ in range(self.updates_per_step)])
+        options = self.options
+        updates = [self._update(replay_buffer, generator) for _ in range(options.updates_per_step)]
+        logged = torch.stack(updates)
         td_loss, q_mean = logged.mean(dim=0).tolist()  # the one transfer to the host per call
         if not math.isfinite(td_loss):
             raise FloatingPointError(
                 f"td_loss is {td_loss:g} in learn() call {self.learn_calls + 1} "
-                f"(lr {self.lr:g}, loss {self.loss}): "
+                f"(lr {self.lr:g}, loss {options.dqn_loss}): "
                 "learning has diverged or a feature was not finite; try a lower lr"
             )
         self.learn_calls += 1
-        self.optimizer.param_groups[0]["lr"] *= self.lr_decay
-        if self.tau is None and self.learn_calls % self.target_update == 0:
+        if options.dqn_lr_schedule != "constant":
+            self.optimizer.param_groups[0]["lr"] *= options.dqn_lr_decay
+        if options.tau is None and self.learn_calls % options.target_update == 0:
             self.target_network.load_state_dict(self.query_network.state_dict())
         return {"td_loss": td_loss, "q_mean": q_mean}
 
@@ -271,30 +232,32 @@ class DQNAgent:
 
     def _update(self, replay_buffer: ReplayBuffer, generator: torch.Generator) -> Tensor:
         """One step of SGD; returns the loss and the mean Q, still on the device."""
+        options = self.options
         batch = replay_buffer.sample(
-            self.batch_size, n_step=self.n_step, gamma=self.gamma, generator=generator
+            options.dqn_batch_size, n_step=options.n_step, gamma=options.gamma, generator=generator
         ).to(self.device)
         target = self._target(batch)
         self.query_network.train()  # only here do the BatchNorm statistics move
         encoded = _rows(self.query_network.encode_state(batch.states), batch.state_index)
         q = self.query_network.q_values(encoded, batch.actions, batch.mask)
         q_chosen = q.gather(1, batch.chosen.unsqueeze(1)).squeeze(1)
-        loss = LOSSES[self.loss](q_chosen, target)
+        loss = (F.smooth_l1_loss if options.dqn_loss == "huber" else F.mse_loss)(q_chosen, target)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         self.query_network.eval()
-        if self.tau is not None:
-            _move_towards(self.target_network, self.query_network, self.tau)
+        if options.tau is not None:
+            _move_towards(self.target_network, self.query_network, options.tau)
         return torch.stack((loss.detach(), q_chosen.detach().mean()))
 
     @torch.no_grad()
     def _target(self, batch: Batch) -> Tensor:
-        if self.gamma == 0:
+        if self.options.gamma == 0:
             return batch.reward
         q_query = _next_q(self.query_network, batch)
         q_target = _next_q(self.target_network, batch)
-        select, evaluate = (q_query, q_target) if self.double_dqn == "standard" else (q_target, q_query)
+        standard = self.options.double_dqn == "standard"
+        select, evaluate = (q_query, q_target) if standard else (q_target, q_query)
         return td_target(batch.reward, batch.discount, select, evaluate, batch.next_mask, batch.done)
 
 

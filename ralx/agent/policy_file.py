@@ -3,7 +3,7 @@
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,11 +15,6 @@ from ralx.support.files import load_tensors, save_tensors
 # The largest ε at which an episode tells how good the policy is that played it, and not how good chance is.
 MOSTLY_GREEDY = 0.5
 SIZES = ("num_regions", "state_dim", "action_dim", "kl_dim", "dueling")
-
-
-class Policy(NamedTuple):
-    network: QueryNetwork  # in eval mode
-    metadata: dict[str, Any]
 
 
 def save_policy(path: Path | str, network: QueryNetwork, metadata: Mapping[str, Any] | None = None) -> None:
@@ -41,8 +36,8 @@ def with_sizes(network: QueryNetwork, metadata: Mapping[str, Any]) -> dict[str, 
     return {**metadata, **{name: getattr(network, name) for name in SIZES}}
 
 
-def load_policy(path: Path | str, *, device: torch.device | str = "cpu", **needed: Any) -> Policy:
-    """Read what ``save_policy`` wrote.
+def load_policy(path: Path | str, *, device: torch.device | str = "cpu", **needed: Any) -> QueryNetwork:
+    """The network that ``save_policy`` wrote, in eval mode.
 
     Args:
         path: the file.
@@ -58,28 +53,34 @@ def load_policy(path: Path | str, *, device: torch.device | str = "cpu", **neede
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such policy file; `ralx-train` writes one as policy.safetensors")
     tensors, metadata = load_tensors(path)
-    network = _without_weights(path, metadata)
+    network = _sized(path, metadata)
     _check_fit(path, tensors, network.state_dict())
     _check_needed(path, metadata, needed)
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise ValueError(f"{path}: {name!r} must hold finite numbers, got NaN or infinities")
     network.load_state_dict(tensors, assign=True)
-    return Policy(network.to(device).eval(), metadata)
+    return network.to(device).eval()
 
 
-def _without_weights(path: Path, metadata: Any) -> QueryNetwork:
-    """The network of the sizes that a file tells, on the meta device: they may be wrong, and of any size."""
+def without_weights(metadata: Mapping[str, Any]) -> QueryNetwork:
+    """The network of the sizes that a policy's metadata tells, on the meta device: of any size."""
+    sizes = {name: metadata[name] for name in SIZES}
+    # The meta device draws nothing, but would ask torch's global generator.
+    return QueryNetwork(**sizes, generator=torch.Generator(), device="meta")
+
+
+def _sized(path: Path, metadata: Any) -> QueryNetwork:
+    """`without_weights` of what a file tells, which may be wrong."""
     if not isinstance(metadata, dict) or not metadata.keys() >= set(SIZES):
         raise ValueError(
             f"{path}: not a ralx policy: its metadata must give {', '.join(SIZES)}, "
             f"got {reprlib.repr(metadata)}"
         )
     try:
-        sizes = {name: check_integer(name, metadata[name]) for name in SIZES if name != "dueling"}
-        dueling = check_flag("dueling", metadata["dueling"])
-        # The meta device draws nothing, but would ask torch's global generator.
-        return QueryNetwork(**sizes, dueling=dueling, generator=torch.Generator(), device="meta")
+        for name in SIZES:
+            (check_flag if name == "dueling" else check_integer)(name, metadata[name])
+        return without_weights(metadata)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: not a ralx policy: {error}") from None
 

@@ -15,7 +15,6 @@ from ralx.datasets import DataError
 from ralx.runs.config import RunConfig
 from ralx.runs.engine import Worker
 from ralx.runs.plan import Stages
-from ralx.runs.policies import grid_of
 from ralx.runs.presets import PresetName, preset
 from ralx.runs.store import Store
 from ralx.support.devices import find_device
@@ -122,7 +121,7 @@ def worker_in(folder: Path, command: Command, lock: FolderLock, monitor: Monitor
 def describe(config: RunConfig, worker: Worker) -> None:
     """Say what is compared."""
     data = worker.splits(config.data).eval_set
-    grid = grid_of(Stages(config).sees.regions, data)
+    grid = Stages(config).sees.regions.grid(data)
     worker.monitor.say(
         f"{data.name}: {len(data)} images of {data.image_size[0]}x{data.image_size[1]} pixels, "
         f"{grid.num_regions} regions of {grid.region_size[0]}x{grid.region_size[1]}; "

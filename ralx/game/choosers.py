@@ -6,6 +6,8 @@ ceiling alone, the hidden ones.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -68,54 +70,40 @@ def choose_batch(acquisition: BatchAcquisition, pool_size: int, known: Tensor) -
     return choose
 
 
-class PolicyChooser:
-    """The learned policy, within pools."""
+def choose_by_policy(agent: DQNAgent, observe: Observer, pool_size: int) -> Chooser:
+    """The learned policy, within pools. It stays as it was learned."""
 
-    def __init__(self, agent: DQNAgent, observe: Observer, pool_size: int):
-        self.agent = agent
-        self.observe = observe
-        self.pool_size = pool_size
+    def choose(game: Game, query_size: int, generator: torch.Generator) -> Tensor:
+        seen = observe(game.draw(query_size, pool_size, generator))
+        with _naming_divergence(game):
+            return chosen_regions(seen.candidates, agent.act(seen.state, seen.actions, 0.0, generator))
 
-    def __call__(self, game: Game, query_size: int, generator: torch.Generator) -> Tensor:
-        when = f"{game.pool.num_labelled} regions labelled"
-        seen = self.observe(game, game.draw(query_size, self.pool_size, generator))
-        with naming_divergence("dqn_lr", when):
-            self._before(seen.state, seen.actions, generator)
-            chosen = self.agent.act(seen.state, seen.actions, 0.0, generator)
-        regions = chosen_regions(seen.candidates, chosen)
-        self._after(game, regions, chosen)
-        return regions
-
-    def _before(self, state: Tensor, actions: Tensor, generator: torch.Generator) -> None: ...
-
-    def _after(self, game: Game, regions: Tensor, chosen: Tensor) -> None: ...
+    return choose
 
 
-class LearningPolicyChooser(PolicyChooser):
+@dataclass
+class LearningPolicyChooser:
     """The learned policy, within pools, which goes on learning from the labels that it asks for."""
 
-    def __init__(
-        self,
-        agent: DQNAgent,
-        observe: Observer,
-        pool_size: int,
-        *,
-        replay_capacity: int,
-        mistake_weights: Tensor,
-        reward_scale: float,
-    ):
-        super().__init__(agent, observe, pool_size)
-        self.replay_buffer = ReplayBuffer(replay_capacity)
-        self.mistake_weights = mistake_weights
-        self.reward_scale = reward_scale
+    agent: DQNAgent
+    observe: Observer
+    pool_size: int
+    mistake_weights: Tensor  # [C] float64
+    reward_scale: float
 
-    def _before(self, state: Tensor, actions: Tensor, generator: torch.Generator) -> None:
-        self.replay_buffer.observe(state, actions)
-        self.agent.learn(self.replay_buffer, generator)
+    def __post_init__(self) -> None:
+        self.replay_buffer = ReplayBuffer(self.agent.options.replay_capacity)
 
-    def _after(self, game: Game, regions: Tensor, chosen: Tensor) -> None:
+    def __call__(self, game: Game, query_size: int, generator: torch.Generator) -> Tensor:
+        seen = self.observe(game.draw(query_size, self.pool_size, generator))
+        with _naming_divergence(game):
+            self.replay_buffer.observe(seen.state, seen.actions)
+            self.agent.learn(self.replay_buffer, generator)
+            chosen = self.agent.act(seen.state, seen.actions, 0.0, generator)
+        regions = chosen_regions(seen.candidates, chosen)
         mistakes = game.mistakes(regions, self.mistake_weights)
         self.replay_buffer.record(chosen, self.reward_scale * mistakes, done=False)
+        return regions
 
     def state_dict(self) -> dict[str, Any]:
         return {"agent": self.agent.state_dict(), "replay_buffer": self.replay_buffer.state_dict()}
@@ -131,7 +119,7 @@ def choose_by_policy_of_all(agent: DQNAgent, observe: Observer) -> Chooser:
 
     def choose(game: Game, query_size: int, generator: torch.Generator) -> Tensor:
         unlabelled = game.pool.unlabelled.nonzero().T
-        seen = observe(game, unlabelled)
+        seen = observe(unlabelled)
         return unlabelled[0, best(agent.q_values(seen.state, seen.actions)[0].cpu(), query_size)]
 
     return choose
@@ -163,3 +151,7 @@ def _of_candidates(compute: Callable[[nn.Module, Tensor], Tensor], game: Game, c
         )
     refuse_not_finite(rows)
     return rows
+
+
+def _naming_divergence(game: Game) -> AbstractContextManager[None]:
+    return naming_divergence("dqn_lr", f"{game.pool.num_labelled} regions labelled")

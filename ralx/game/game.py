@@ -1,41 +1,60 @@
 """The game of the paper's section 3: label regions, train the segmenter on them, see what is still wrong."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ralx.datasets import SegmentationDataset
 from ralx.metrics import class_counts, distribution_of
+from ralx.ops.arguments import Edge
 from ralx.regions import Oracle, RegionGrid, RegionPool
 from ralx.segmentation import SegmenterTrainer, predict, train_on_regions
 from ralx.support.files import State
+from ralx.support.options import Concern
 
 _REGIONS_AT_ONCE = 4096  # whose pixels are counted
 
 
+@dataclass(frozen=True)
+class RegionConfig(Concern):
+    """What is labelled."""
+
+    region_size: tuple[int, int] = (90, 80)
+    """Height and width of a region in pixels, at scale 1."""
+    edge: Edge = "drop"
+    """Pixels that whole regions leave over at the right and bottom: drop them, or keep them as ragged
+    regions, smaller ones."""
+
+    def grid(self, data: SegmentationDataset) -> RegionGrid:
+        return RegionGrid(len(data), data.image_size, self.region_size, self.edge)
+
+
+@dataclass(frozen=True)
+class GameConfig(Concern):
+    """The game, while the policy is learned and where the methods are compared."""
+
+    query_size: int = 24
+    """K: regions labelled per step."""
+    candidate_sampling: Literal["regions", "images"] = "regions"
+    """Candidates uniform over regions (the paper), or from few uniformly drawn images (published)."""
+    segmenter_lr: float = 1e-3
+    """Learning rate of the segmenter on labelled regions."""
+
+
+@dataclass
 class Game:
     """One segmenter that learns from the regions of one data set as they are labelled."""
 
-    def __init__(
-        self,
-        dataset: SegmentationDataset,
-        trainer: SegmenterTrainer,
-        grid: RegionGrid,
-        *,
-        crop_size: tuple[int, int],
-        batch_size: int,
-        inference_batch_size: int,
-        few_images: bool = False,
-    ):
-        self.dataset = dataset
-        self.trainer = trainer
-        self.crop_size = crop_size
-        self.batch_size = batch_size
-        self.inference_batch_size = inference_batch_size
-        self.few_images = few_images
-        self.grid = grid
-        self.oracle = Oracle(dataset.labels, grid, dataset.ignore_index)
+    dataset: SegmentationDataset
+    trainer: SegmenterTrainer
+    grid: RegionGrid
+    options: GameConfig
+    inference_batch_size: int
+
+    def __post_init__(self) -> None:
+        self.oracle = Oracle(self.dataset.labels, self.grid, self.dataset.ignore_index)
         self.start()
 
     def start(self, trainer_state: State | None = None) -> None:
@@ -48,7 +67,8 @@ class Game:
 
     def draw(self, query_size: int, pool_size: int, generator: torch.Generator) -> Tensor:
         """Candidates [K, M], see `RegionPool.draw_candidates`."""
-        return self.pool.draw_candidates(query_size, pool_size, generator, few_images=self.few_images)
+        few_images = self.options.candidate_sampling == "images"
+        return self.pool.draw_candidates(query_size, pool_size, generator, few_images=few_images)
 
     def label(self, regions: Tensor, generator: torch.Generator) -> None:
         """Label `regions` [K] and train the segmenter one pass on them."""
@@ -59,15 +79,7 @@ class Game:
         self.labelled_distributions = torch.cat(
             [self.labelled_distributions, distribution.to(self.labelled_distributions.device)]
         )
-        train_on_regions(
-            self.trainer,
-            self.dataset,
-            regions,
-            self.pool,
-            crop_size=self.crop_size,
-            batch_size=self.batch_size,
-            generator=generator,
-        )
+        train_on_regions(self.trainer, self.dataset, regions, self.pool, generator=generator)
 
     def mistaken_pixels(self, regions: Tensor) -> Tensor:
         """int64 [K, C]: pixels of each class in `regions` [K] that the segmenter gets wrong."""

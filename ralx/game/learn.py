@@ -1,10 +1,11 @@
 """Episodes of the game, at every step of which the query network is trained (section 3.2 of the paper)."""
 
 import copy
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,32 +20,65 @@ from ralx.support.checkpoint import Checkpoint
 from ralx.support.divergence import all_finite, naming_divergence
 from ralx.support.files import State
 from ralx.support.monitor import Monitor
+from ralx.support.options import Concern
 from ralx.support.randomness import stream
-from ralx.support.stopwatch import Stopwatch
+
+
+@dataclass(frozen=True)
+class LearningConfig(Concern):
+    """How the policy is learned on D_T."""
+
+    may_be_zero = ("epsilon_end", "epsilon_span")
+
+    episodes: int = 100
+    """Episodes that the query network learns from."""
+    budget: int = 480
+    """Regions labelled per episode while the query network learns."""
+    pool_size: int = 20
+    """N: candidates per sub-action while the query network learns."""
+    reward: Literal["miou", "mistakes"] = "miou"
+    """miou: each sub-action, the choice of one region, gets the whole step's gain in mIoU on D_R (paper).
+    mistakes: it gets the share of its region's pixels that the segmenter predicted wrongly before it saw
+    their label; a pixel is weighted by 1 / sqrt(C x its class's share of D_T), unless the loss weighs the
+    classes."""
+    reward_scale: float = 100.0
+    """The reward is this times the gain or the share, which are fractions: 100 counts points."""
+    first_reward: Literal["gain", "whole"] = "gain"
+    """First reward of an episode: the gain over theta0, or the whole mIoU (published)."""
+    epsilon_schedule: Literal["episode", "step"] = "episode"
+    """Exploration decays over the episodes, or with a time constant of 10 steps (published)."""
+    epsilon_end: float = 0.05
+    """Share of random sub-actions at the end of the exploration."""
+    epsilon_span: float = 0.85
+    """Share of random sub-actions at its start, above the end."""
+    epsilon_coin: Literal["sub-action", "step"] = "sub-action"
+    """Each sub-action explores by itself, or one coin decides for all K (published)."""
+
+    def check(self) -> None:
+        whole = self.epsilon_end + self.epsilon_span <= 1
+        self.require(whole, "epsilon_span", "must stay below 1 - epsilon_end")
+        if self.reward == "mistakes":
+            rule = "must be gain where reward is mistakes, which knows no first step"
+            self.require(self.first_reward == "gain", "first_reward", rule)
+
+    def epsilon(self, episode: int, step: int) -> float:
+        """Share of random sub-actions after so many episodes, and steps of all episodes together."""
+        by_episode = self.epsilon_schedule == "episode"
+        decay = 5.0 * episode / self.episodes if by_episode else step / 10.0  # gone after some 30 steps
+        return self.epsilon_end + self.epsilon_span * math.exp(-decay)
 
 
 @dataclass
 class PolicyLearner:
     """Plays episodes and trains the query network at every step (section 3.2)."""
 
+    options: LearningConfig
     agent: DQNAgent
-    replay_buffer: ReplayBuffer
-    game: Game
+    game: Game  # its trainer at θ0
     observe: Observer
     measure: Callable[[], float]  # mIoU on D_R, a fraction
-    start_state: State  # the trainer at θ0
-    epsilon: Callable[[int, int], float]  # of episode and step over all episodes
-    stopwatch: Stopwatch
-    seed: int
-    episodes: int
-    budget: int
-    query_size: int
-    pool_size: int
     mistake_weights: Tensor | None  # [C] float64, where each sub-action is rewarded for its own mistakes
-    reward_scale: float
-    whole_first_reward: bool
-    one_coin: bool
-    reset_lr: bool
+    seed: int
 
     episode: int = 0
     step: int = 0
@@ -53,6 +87,11 @@ class PolicyLearner:
     best_miou: float = -1.0
     best_policy: State = field(default_factory=dict)
     observation: Observation = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.replay_buffer = ReplayBuffer(self.agent.options.replay_capacity)
+        self.start_state = self.game.trainer.state_dict()
+        self.stopwatch = self.observe.stopwatch
 
     def run(self, checkpoint: Checkpoint, monitor: Monitor, on_step: Callable[[list[dict]], None]) -> State:
         """Play all episodes; the query network of the episode with the best final mIoU on D_R. `on_step` gets
@@ -67,8 +106,8 @@ class PolicyLearner:
             self._restore(*saved)
         curves = f"learn-seed{self.seed}"
         monitor.forget(curves, len(self.lines) + 1)
-        with monitor.task(f"learn, seed {self.seed}", self.episodes, self.episode) as update:
-            while self.episode < self.episodes:
+        with monitor.task(f"learn, seed {self.seed}", self.options.episodes, self.episode) as update:
+            while self.episode < self.options.episodes:
                 line = self.play_step()
                 self.lines.append(line)
                 on_step(self.lines)
@@ -82,19 +121,19 @@ class PolicyLearner:
 
     def play_step(self) -> dict:
         self.stopwatch.reset()
-        watch = self.stopwatch.phase
+        options, watch = self.options, self.stopwatch.phase
         generator = stream("learn", self.seed, self.episode, self.step)
         if self.step == 0:
             self._start_episode(generator)
         episode, step = self.episode, self.step
-        epsilon = self.epsilon(episode, len(self.lines))
+        epsilon = options.epsilon(episode, len(self.lines))
         with watch("select"), self._naming("dqn_lr"):
             chosen = self.agent.act(
                 self.observation.state,
                 self.observation.actions,
                 epsilon,
                 generator,
-                per_sub_action=not self.one_coin,
+                per_sub_action=options.epsilon_coin == "sub-action",
             )
             regions = chosen_regions(self.observation.candidates, chosen)
         with watch("reward"), self._naming("segmenter_lr"):
@@ -104,10 +143,10 @@ class PolicyLearner:
             self.game.label(regions, generator)
         with watch("reward"), self._naming("segmenter_lr"):
             miou = self.measure()
-        first_whole = self.whole_first_reward and step == 0
+        first_whole = options.first_reward == "whole" and step == 0
         gain = torch.tensor(miou - (0.0 if first_whole else self.miou), dtype=torch.float64, device="cpu")
-        rewards = self.reward_scale * (gain.expand(len(regions)) if found is None else found)
-        done = self.game.pool.num_labelled >= self.budget
+        rewards = options.reward_scale * (gain.expand(len(regions)) if found is None else found)
+        done = self.game.pool.num_labelled >= options.budget
         self.replay_buffer.record(chosen, rewards, done)
         if not done:
             self._observe(generator)
@@ -130,17 +169,17 @@ class PolicyLearner:
 
     def _start_episode(self, generator: torch.Generator) -> None:
         self.game.start(self.start_state)
-        if self.reset_lr:
-            self.agent.reset_lr()
+        self.agent.start_episode()
         with self.stopwatch.phase("reward"):
             self.miou = self.measure()
         self._observe(generator)
 
     def _observe(self, generator: torch.Generator) -> None:
-        query_size = min(self.query_size, self.budget - self.game.pool.num_labelled)
+        left = self.options.budget - self.game.pool.num_labelled
+        query_size = min(self.game.options.query_size, left)
         with self._naming("segmenter_lr"):
-            candidates = self.game.draw(query_size, self.pool_size, generator)
-            self.observation = self.observe(self.game, candidates)
+            candidates = self.game.draw(query_size, self.options.pool_size, generator)
+            self.observation = self.observe(candidates)
         self.replay_buffer.observe(self.observation.state, self.observation.actions)
 
     def _naming(self, option: str) -> AbstractContextManager[None]:

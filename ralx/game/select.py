@@ -29,7 +29,6 @@ def select_regions(
     game: Game,
     choose: Chooser,
     budgets: Sequence[int],
-    query_size: int,
     *,
     method: str,
     seed: int,
@@ -61,7 +60,7 @@ def select_regions(
             # that what differs between them is their choice.
             generator = stream("select", seed, labelled)
             with naming_divergence("segmenter_lr", f"{method}, seed {seed}, {labelled} regions labelled"):
-                regions = choose(game, _step_size(labelled, budgets, query_size), generator)
+                regions = choose(game, _step_size(game, budgets), generator)
                 mistaken = torch.cat([mistaken, game.mistaken_pixels(regions).sum(1)])
                 game.label(regions, _crops(seed, labelled))
             checkpoint.save(state)
@@ -69,16 +68,17 @@ def select_regions(
     return mistaken
 
 
-def label_again(game: Game, regions: Tensor, budgets: Sequence[int], query_size: int, *, seed: int) -> None:
+def label_again(game: Game, regions: Tensor, budgets: Sequence[int], *, seed: int) -> None:
     """Label `regions` [L], the first ones of what `select_regions` chose with this seed, in the same steps:
     the segmenter ends as it stood there."""
     while (labelled := game.pool.num_labelled) < len(regions):
-        step = _step_size(labelled, budgets, query_size)
-        game.label(regions[labelled : labelled + step], _crops(seed, labelled))
+        step = regions[labelled : labelled + _step_size(game, budgets)]
+        game.label(step, _crops(seed, labelled))
 
 
-def _step_size(labelled: int, budgets: Sequence[int], query_size: int) -> int:
-    return min(query_size, next(budget for budget in budgets if budget > labelled) - labelled)
+def _step_size(game: Game, budgets: Sequence[int]) -> int:
+    labelled = game.pool.num_labelled
+    return min(game.options.query_size, next(budget for budget in budgets if budget > labelled) - labelled)
 
 
 def _crops(seed: int, labelled: int) -> torch.Generator:

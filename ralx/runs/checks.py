@@ -6,7 +6,6 @@ from ralx.acquisition.methods import method_of
 from ralx.runs.config import RunConfig
 from ralx.runs.engine import Worker
 from ralx.runs.plan import Stages
-from ralx.runs.policies import grid_of
 from ralx.segmentation import dropout_layers, predict
 
 
@@ -21,7 +20,7 @@ def refuse_impossible(config: RunConfig, worker: Worker) -> None:
         ("budget", config.learning.budget, splits.train_set),
         ("budgets", config.evaluation.budgets[-1], splits.eval_set),
     ):
-        available = grid_of(stages.sees.regions, data).num_regions
+        available = stages.sees.regions.grid(data).num_regions
         if budget > available:
             raise ValueError(
                 f"{option}: must be at most the {available} regions of {data.name}, got {budget}"

@@ -7,8 +7,6 @@ name.
 
 import dataclasses
 import json
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,46 +14,20 @@ from typing import Annotated, Any, Literal
 from tyro.conf import arg
 
 from ralx.acquisition.methods import METHODS, PAPER_METHODS, uses_policy
-from ralx.agent.ablation import FEATURES, Feature, KLSummary
-from ralx.agent.dqn import EPSILON_END, EPSILON_SPAN
+from ralx.agent.dqn import AgentConfig
 from ralx.datasets import DATASETS, SyntheticSizes
-from ralx.features import KL_RANGE
-from ralx.ops.arguments import Edge
-
-MAY_BE_ZERO = (
-    "seed dropout gamma segmenter_momentum segmenter_weight_decay dqn_momentum dqn_weight_decay "
-    "epsilon_end epsilon_span rehearsal pretrain_images"
-).split()
-
-
-@dataclass(frozen=True)
-class Concern:
-    """A part of a run's config; refuses values that no run could use, naming the option."""
-
-    def __post_init__(self) -> None:
-        for each in dataclasses.fields(self):
-            value = getattr(self, each.name)
-            if not isinstance(value, bool) and isinstance(value, int | float):
-                self.require(math.isfinite(value), each.name, "must be finite")
-                if each.name in MAY_BE_ZERO:
-                    self.require(value >= 0, each.name, "must not be negative")
-                else:
-                    self.require(value > 0, each.name, "must be positive")
-            if each.name in ("region_size", "crop_size", "cells", "synthetic_image_size", "synthetic_images"):
-                self.require(all(n >= 1 for n in value), each.name, "every number must be at least 1")
-        self.check()
-
-    def check(self) -> None:
-        """What goes beyond the numbers' signs."""
-
-    def require(self, holds: bool, option: str, rule: str) -> None:
-        if not holds:
-            raise ValueError(f"{option}: {rule}, got {getattr(self, option)!r}")
+from ralx.game.game import GameConfig, RegionConfig
+from ralx.game.learn import LearningConfig
+from ralx.game.observer import FeatureConfig
+from ralx.segmentation import TrainingConfig
+from ralx.support.options import Concern
 
 
 @dataclass(frozen=True)
 class DataConfig(Concern):
     """Where the images come from."""
+
+    may_be_zero = ("pretrain_images",)
 
     dataset: Annotated[str, arg(metavar=f"{{{','.join(DATASETS)}}}")] = "camvid"
     """Which data set the regions come from."""
@@ -93,6 +65,8 @@ class DataConfig(Concern):
 class SegmenterConfig(Concern):
     """The segmentation network, and how it computes."""
 
+    may_be_zero = ("dropout",)
+
     segmenter: str = "fpn-resnet50"
     """fpn-resnet50, fpn-resnet34, fpn-resnet18, fpn-mobilenetv2, fpn-small, or package.module:factory."""
     weights: Path | None = None
@@ -108,29 +82,6 @@ class SegmenterConfig(Concern):
 
     def check(self) -> None:
         self.require(self.dropout is None or 0 <= self.dropout < 1, "dropout", "must be in [0, 1)")
-
-
-@dataclass(frozen=True)
-class TrainingConfig(Concern):
-    """Every training of the segmenter."""
-
-    crop_size: tuple[int, int] = (224, 224)
-    """Height and width of a training crop in pixels, at scale 1."""
-    batch_size: int = 32
-    """Crops per training batch of the segmenter."""
-    segmenter_momentum: float = 0.95
-    """SGD momentum of the segmenter."""
-    segmenter_weight_decay: float = 1e-4
-    """L2 penalty of the segmenter."""
-    segmenter_clip_norm: float = 4.0
-    """Largest norm of the segmenter's gradient."""
-    segmenter_lr_decay: float = 0.998
-    """Factor of the learning rate per epoch, applied twice as in the published code."""
-    loss_weights: Literal["equal", "rarity"] = "equal"
-    """What a pixel counts in the segmenter's loss. equal: all the same (paper). rarity: 1 / sqrt(C x its
-    class's share of the pixels of D_T, or of what a segmenter is pretrained on)."""
-    train_dropout: bool = True
-    """Train the segmenter with dropout. Without (published), only BALD's passes use it."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +109,8 @@ class PretrainingConfig(Concern):
 class FinalConfig(Concern):
     """The training on the labelled regions, whose mIoU is compared."""
 
+    may_be_zero = ("rehearsal",)
+
     final_lr: float | None = None
     """Learning rate of the final training on the labelled regions; none: it goes on with `segmenter_lr`."""
     final_lr_decay: float | None = None
@@ -169,137 +122,6 @@ class FinalConfig(Concern):
     rehearsal: int = 0
     """Crops of every image of D_T in every epoch of the final training, among those around chosen regions, so
     that the segmenter keeps what it learned there. The paper trains on the chosen regions alone."""
-
-
-@dataclass(frozen=True)
-class RegionConfig(Concern):
-    """What is labelled."""
-
-    region_size: tuple[int, int] = (90, 80)
-    """Height and width of a region in pixels, at scale 1."""
-    edge: Edge = "drop"
-    """Pixels that whole regions leave over at the right and bottom: drop them, or keep them as ragged
-    regions, smaller ones."""
-
-
-@dataclass(frozen=True)
-class GameConfig(Concern):
-    """The game, while the policy is learned and where the methods are compared."""
-
-    query_size: int = 24
-    """K: regions labelled per step."""
-    candidate_sampling: Literal["regions", "images"] = "regions"
-    """Candidates uniform over regions (the paper), or from few uniformly drawn images (published)."""
-    segmenter_lr: float = 1e-3
-    """Learning rate of the segmenter on labelled regions."""
-
-
-@dataclass(frozen=True)
-class LearningConfig(Concern):
-    """How the policy is learned on D_T."""
-
-    episodes: int = 100
-    """Episodes that the query network learns from."""
-    budget: int = 480
-    """Regions labelled per episode while the query network learns."""
-    pool_size: int = 20
-    """N: candidates per sub-action while the query network learns."""
-    reward: Literal["miou", "mistakes"] = "miou"
-    """miou: each sub-action, the choice of one region, gets the whole step's gain in mIoU on D_R (paper).
-    mistakes: it gets the share of its region's pixels that the segmenter predicted wrongly before it saw
-    their label; a pixel is weighted by 1 / sqrt(C x its class's share of D_T), unless the loss weighs the
-    classes."""
-    reward_scale: float = 100.0
-    """The reward is this times the gain or the share, which are fractions: 100 counts points."""
-    first_reward: Literal["gain", "whole"] = "gain"
-    """First reward of an episode: the gain over theta0, or the whole mIoU (published)."""
-    epsilon_schedule: Literal["episode", "step"] = "episode"
-    """Exploration decays over the episodes, or with a time constant of 10 steps (published)."""
-    epsilon_end: float = EPSILON_END
-    """Share of random sub-actions at the end of the exploration."""
-    epsilon_span: float = EPSILON_SPAN
-    """Share of random sub-actions at its start, above the end."""
-    epsilon_coin: Literal["sub-action", "step"] = "sub-action"
-    """Each sub-action explores by itself, or one coin decides for all K (published)."""
-
-    def check(self) -> None:
-        whole = self.epsilon_end + self.epsilon_span <= 1
-        self.require(whole, "epsilon_span", "must stay below 1 - epsilon_end")
-        if self.reward == "mistakes":
-            rule = "must be gain where reward is mistakes, which knows no first step"
-            self.require(self.first_reward == "gain", "first_reward", rule)
-
-
-@dataclass(frozen=True)
-class FeatureConfig(Concern):
-    """What the query network sees."""
-
-    cells: tuple[int, int] = (8, 8)
-    """Cells that a region's entropies are pooled in; fewer where these leave out over 15 % of the region."""
-    kl_bins: int = 32
-    """Bins of each of the two KL histograms."""
-    kl_range: Literal["fixed", "minmax"] = "fixed"
-    """Bins of the KL histograms: from 0 to `kl_max`, or each candidate's own min..max (published)."""
-    kl_max: float = KL_RANGE[1]
-    """Upper end of the fixed KL range, in nats."""
-    class_features: Literal["fraction", "count"] = "fraction"
-    """Class histogram as a fraction of the region, or raw counts with 1e-7 for absent classes (published)."""
-    hidden_features: tuple[Feature, ...] = ()
-    """Features that the query network sees as zeros, to learn what they are worth (the paper's appendix E.1):
-    state-entropy, state-classes, action-entropy, action-classes, kl-labelled, kl-unlabelled."""
-    kl_summary: KLSummary = "histogram"
-    """The divergences from the labelled and from the unlabelled regions as two histograms, or each as its
-    largest or summed divergence in the place of the first bin (the paper's alternatives)."""
-    cuda_graph: bool = False
-    """Launch the segmenter and the features of its regions as one CUDA graph."""
-
-    def check(self) -> None:
-        known = set(self.hidden_features) <= set(FEATURES)
-        self.require(known, "hidden_features", f"must be among {', '.join(FEATURES)}")
-
-
-@dataclass(frozen=True)
-class AgentConfig(Concern):
-    """The query network and how it is trained."""
-
-    dueling: bool = False
-    """Dueling query network: a value of the state plus an advantage of the action."""
-    dqn_lr: float = 1e-3
-    """Learning rate of the query network."""
-    dqn_momentum: float = 0.95
-    """SGD momentum of the query network."""
-    dqn_weight_decay: float = 1e-3
-    """L2 penalty of the query network."""
-    dqn_batch_size: int = 16
-    """Sub-transitions per update of the query network."""
-    dqn_lr_schedule: Literal["constant", "episode", "run"] = "constant"
-    """constant; episode: falls by `dqn_lr_decay` per step and starts anew each episode; run: falls per step
-    and never starts anew (published)."""
-    dqn_lr_decay: float = 0.97
-    """Factor of the query network's learning rate per step, unless it is constant."""
-    updates_per_step: int = 1
-    """Updates of the query network per step."""
-    gamma: float = 0.999
-    """Discount per step."""
-    n_step: int = 1
-    """Steps of reward before the return is bootstrapped."""
-    dqn_loss: Literal["huber", "squared"] = "huber"
-    """Loss of the TD error."""
-    double_dqn: Literal["standard", "paper"] = "standard"
-    """standard: the query network selects and the target network evaluates. paper: the other way round."""
-    target_update: int = 5
-    """Steps between hard copies into the target network."""
-    tau: float | None = None
-    """Share of the query network mixed into the target at each update; replaces the hard copies."""
-    replay_capacity: int = 600
-    """Sub-transitions that the replay buffer holds."""
-
-    def check(self) -> None:
-        self.require(0 <= self.gamma <= 1, "gamma", "must be in [0, 1]")
-        self.require(self.dqn_lr_decay <= 1, "dqn_lr_decay", "must be at most 1")
-        self.require(self.tau is None or 0 < self.tau <= 1, "tau", "must be in (0, 1]")
-        rule = f"must be at most replay_capacity, which is {self.replay_capacity}"
-        self.require(self.dqn_batch_size <= self.replay_capacity, "dqn_batch_size", rule)
 
 
 def _methods_help() -> str:
@@ -363,8 +185,10 @@ class EvaluationConfig(Concern):
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Concern):
     """What a run computes. Equal configs on one machine give equal results."""
+
+    may_be_zero = ("seed",)
 
     seed: int = 0
     """First seed."""
@@ -384,13 +208,8 @@ class RunConfig:
     pretraining: PretrainingConfig = field(default_factory=PretrainingConfig)
     final: FinalConfig = field(default_factory=FinalConfig)
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         """Refuse values that contradict each other: one of them would be ignored without a word."""
-        if self.seed < 0 or self.num_seeds < 1:
-            name, rule = (
-                ("seed", "must not be negative") if self.seed < 0 else ("num_seeds", "must be positive")
-            )
-            raise ValueError(f"{name}: {rule}, got {getattr(self, name)}")
         budget, first, capacity = self.learning.budget, self.evaluation.budgets[0], self.agent.replay_capacity
         for most, what in (
             (budget, f"budget, which is {budget}"),
@@ -411,7 +230,10 @@ class RunConfig:
 
     def options(self) -> dict[str, Any]:
         """Every option by its name."""
-        return {name: getattr(owner, name) for owner, name in self._owners()}
+        found: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            found |= vars(value) if isinstance(value, Concern) else {name: value}
+        return found
 
     def changed(self, **options: Any) -> "RunConfig":
         """This config with other values of these options."""
@@ -429,10 +251,3 @@ class RunConfig:
     def to_json(self) -> dict[str, Any]:
         """Every option as a JSON value."""
         return json.loads(json.dumps(self.options(), default=str))
-
-    def _owners(self) -> Iterator[tuple[Any, str]]:
-        for name, value in vars(self).items():
-            if isinstance(value, Concern):
-                yield from ((value, each) for each in vars(value))
-            else:
-                yield self, name

@@ -82,9 +82,6 @@ class Worker:
     def checkpoint(self, stage: Stage) -> Checkpoint:
         return self.store.checkpoint(self.key(stage))
 
-    def steps(self, stage: Stage, lines: list[dict[str, Any]]) -> None:
-        self.show_steps(stage, lines)
-
     # As engines see it
 
     def key(self, stage: Stage) -> str:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from ralx.runs.config import RunConfig
 from ralx.runs.engine import Worker
 from ralx.runs.plan import Stages
-from ralx.runs.results import policies_of, references_of, selection_of
+from ralx.runs.results import policies_of, references_of, selection_of, steps_of
 from ralx.runs.stage import Stage
 from ralx.runs.stages import Learn, Select, TakePolicy
 from ralx.runs.studies import compared_methods
@@ -63,17 +63,12 @@ class Outputs:
         if self._shown is lines:
             append_line(path, _json_line(lines[-1]))
         else:  # the first line of this process
-            write_whole(path, _lines([*self._steps(), *lines]))
+            write_whole(path, _lines([*steps_of(self.policies, self.worker), *lines]))
         self._shown = lines
-
-    def _steps(self) -> list[dict[str, Any]]:
-        return [
-            line for stage in self.policies for line in (self.worker.found(stage) or {"steps": []})["steps"]
-        ]
 
     def _files(self) -> Iterator[tuple[str, bytes]]:
         worker = self.worker
-        if steps := self._steps():
+        if steps := steps_of(self.policies, worker):
             yield "steps.jsonl", _lines(steps)
         for seed, policy in zip(self.config.seeds, self.policies, strict=False):  # no method may need one
             if worker.finished(policy):

@@ -6,8 +6,8 @@ from functools import cached_property
 
 from ralx.acquisition.methods import method_of
 from ralx.datasets import scaled_size
-from ralx.runs.config import RunConfig, TrainingConfig
-from ralx.runs.policies import PolicyInput
+from ralx.game.observer import PolicyInput
+from ralx.runs.config import RunConfig
 from ralx.runs.segmenters import SegmenterRecipe
 from ralx.runs.stage import Images
 from ralx.runs.stages import Final, KeepLearning, Learn, PolicyUse, Pretrain, Select, TakePolicy
@@ -42,17 +42,15 @@ class Stages:
         return dataclasses.replace(stage, patience=patience, seed=seed)
 
     def _on_source(self, method: str) -> Pretrain:
-        options = self.config.pretraining
-        lr, patience = options.source_lr, options.source_patience
-        return self._pretrain(method, "pretrain_set", None, "source_lr", lr, patience)
+        patience = self.config.pretraining.source_patience
+        return self._pretrain(method, "pretrain_set", None, "source_lr", patience)
 
     def _on_target(self, method: str, split: str, start: Pretrain | None) -> Pretrain:
-        options = self.config.pretraining
-        lr, patience = options.target_lr, options.target_patience
-        return self._pretrain(method, split, start, "target_lr", lr, patience)
+        patience = self.config.pretraining.target_patience
+        return self._pretrain(method, split, start, "target_lr", patience)
 
     def _pretrain(
-        self, method: str, split: str, start: Pretrain | None, lr_option: str, lr: float, patience: int | None
+        self, method: str, split: str, start: Pretrain | None, lr_option: str, patience: int | None
     ) -> Pretrain:
         return Pretrain(
             method=method,
@@ -62,7 +60,7 @@ class Stages:
             reward_set=self._images("reward_set"),
             test_set=self._images("test_set"),
             lr_option=lr_option,
-            lr=lr,
+            lr=getattr(self.config.pretraining, lr_option),
             patience=patience,
             max_epochs=self.config.pretraining.max_epochs,
             seed=self.config.seed,
@@ -140,7 +138,7 @@ class Stages:
     def segmenter(self) -> SegmenterRecipe:
         config = self.config
         crop_size = scaled_size(config.training.crop_size, config.data.scale)
-        training: TrainingConfig = dataclasses.replace(config.training, crop_size=crop_size)
+        training = dataclasses.replace(config.training, crop_size=crop_size)
         return SegmenterRecipe(config.segmenter, training, config.seed)
 
     def _images(self, split: str) -> Images:

@@ -36,10 +36,9 @@ def gather(
             for own, shown in budgets:
                 if found := worker.found(stages.final(arm.method, seed, own)):
                     records.append(_measured_on(found, measured_on) | label | {"budget": shown})
-    policies = policies_of(arms, config)
     run = Run(
         config=config.to_json(),
-        steps=[line for policy in policies for line in (worker.found(policy) or {"steps": []})["steps"]],
+        steps=steps_of(policies_of(arms, config), worker),
         results=records,
         references=[_measured_on(found, measured_on) for found in references_of(config, worker)],
         selections=[
@@ -75,6 +74,11 @@ def policies_of(arms: Sequence[Arm], config: RunConfig) -> list[Learn | TakePoli
         if any(own in Stages(arm.config).select(arm.method, seed).needs for arm in arms):
             policies.append(own)
     return policies
+
+
+def steps_of(policies: Sequence[Stage], worker: Worker) -> list[Record]:
+    """The lines of steps.jsonl, as far as the policies are finished."""
+    return [line for policy in policies for line in (worker.found(policy) or {"steps": []})["steps"]]
 
 
 def selection_of(select: Select, worker: Worker) -> Record:

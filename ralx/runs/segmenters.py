@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from ralx.datasets import DataError, SegmentationDataset
 from ralx.metrics import iou, mean_iou, rarity
-from ralx.runs.config import SegmenterConfig, TrainingConfig
-from ralx.segmentation import SegmenterTrainer, build_segmenter, evaluate
+from ralx.runs.config import SegmenterConfig
+from ralx.segmentation import SegmenterTrainer, TrainingConfig, build_segmenter, evaluate
 from ralx.support.randomness import seeded
 
 
@@ -36,18 +36,13 @@ class SegmenterRecipe:
     def trainer(self, lr: float, known: SegmentationDataset, device: torch.device) -> SegmenterTrainer:
         """A trainer of a new segmenter. Its loss weighs the classes, where that is asked for, by how rare
         they are in `known`."""
-        training = self.training
-        weighs = training.loss_weights == "rarity"
+        weighs = self.training.loss_weights == "rarity"
         return SegmenterTrainer(
             self.segmenter(len(known.classes), device),
+            self.training,
             lr=lr,
-            momentum=training.segmenter_momentum,
-            weight_decay=training.segmenter_weight_decay,
-            clip_norm=training.segmenter_clip_norm,
-            lr_decay=training.segmenter_lr_decay,
             precision=self.network.precision,
             ignore_index=known.ignore_index,
-            train_dropout=training.train_dropout,
             class_weights=rarity(known_pixels(known)) if weighs else None,
         )
 

@@ -42,6 +42,8 @@ class Place(Protocol):
 
     device: torch.device
     monitor: Monitor
+    # Of a policy that is being learned: all lines of steps.jsonl so far.
+    show_steps: Callable[["Stage", list[dict[str, Any]]], None]
 
     def images(self, images: Images) -> SegmentationDataset:
         """The data set, with batches on `device`."""
@@ -50,9 +52,6 @@ class Place(Protocol):
         """Of a stage that is finished."""
 
     def checkpoint(self, stage: "Stage") -> Checkpoint: ...
-
-    def steps(self, stage: "Stage", lines: list[dict[str, Any]]) -> None:
-        """Show the lines of steps.jsonl of a policy that is being learned, all so far."""
 
 
 class Stage(ABC):

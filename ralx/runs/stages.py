@@ -1,5 +1,6 @@
 """The stages of a run (RALIS, section 3 and 4): pretrain, learn, select, and the final training."""
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,33 +10,30 @@ from torch import Tensor
 
 from ralx.acquisition import uniform
 from ralx.acquisition.methods import method_of
-from ralx.agent.dqn import DQNAgent, epsilon_at
-from ralx.agent.policy_file import with_sizes
+from ralx.agent.dqn import AgentConfig, DQNAgent
+from ralx.agent.policy_file import with_sizes, without_weights
 from ralx.agent.query_network import QueryNetwork
-from ralx.agent.replay_buffer import ReplayBuffer
 from ralx.datasets import SegmentationDataset
 from ralx.game.choosers import (
     LearningPolicyChooser,
-    PolicyChooser,
     choose_batch,
     choose_by_hidden_labels,
+    choose_by_policy,
     choose_by_policy_of_all,
     choose_scored,
     choose_uniform,
 )
-from ralx.game.game import Game
-from ralx.game.learn import PolicyLearner
+from ralx.game.game import Game, GameConfig, RegionConfig
+from ralx.game.learn import LearningConfig, PolicyLearner
+from ralx.game.observer import Observer, PolicyInput
 from ralx.game.select import Chooser, label_again, select_regions
 from ralx.metrics import distribution_entropy
 from ralx.regions import RegionGrid, RegionPool
-from ralx.runs.config import AgentConfig, GameConfig, LearningConfig, RegionConfig
-from ralx.runs.policies import PolicyInput, agent_of, grid_of
 from ralx.runs.segmenters import SegmenterRecipe, known_pixels
 from ralx.runs.stage import Artifact, Images, Place, Stage
 from ralx.segmentation import train_epoch
 from ralx.segmentation.fit import fit
 from ralx.support.randomness import stream
-from ralx.support.stopwatch import Stopwatch
 from ralx.version import __version__
 
 
@@ -69,16 +67,9 @@ class Pretrain(Stage):
         trainer = recipe.trainer(self.lr, data, place.device)
         if self.start:
             trainer.segmenter.load_state_dict(place.artifact(self.start).tensors)
-        training = recipe.training
         reward_miou = fit(
             trainer,
-            lambda generator: train_epoch(
-                trainer,
-                data,
-                crop_size=training.crop_size,
-                batch_size=training.batch_size,
-                generator=generator,
-            ),
+            lambda generator: train_epoch(trainer, data, generator=generator),
             lambda: recipe.miou(trainer, reward_set),
             lr_option=self.lr_option,
             name=self.method,
@@ -117,50 +108,34 @@ class Learn(Stage):
 
     def run(self, place: Place) -> Artifact:
         learner = self.learner(place)
-        policy = learner.run(place.checkpoint(self), place.monitor, lambda lines: place.steps(self, lines))
+        show = functools.partial(place.show_steps, self)
+        policy = learner.run(place.checkpoint(self), place.monitor, show)
         learner.agent.query_network.load_state_dict(policy)
         metadata = self.sees.metadata(place.images(self.state_set))
         return policy_artifact(learner.agent.query_network, metadata, learner.lines)
 
     def learner(self, place: Place) -> PolicyLearner:
         """What plays and learns, before its first step."""
-        learning, reward_set = self.learning, place.images(self.reward_set)
-        train_set, state_set = place.images(self.train_set), place.images(self.state_set)
+        reward_set, state_set = place.images(self.reward_set), place.images(self.state_set)
+        train_set = place.images(self.train_set)
         game = new_game(self.segmenter, self.sees.regions, self.game, train_set, train_set, place)
         game.trainer.segmenter.load_state_dict(place.artifact(self.theta0).tensors)
-        stopwatch = Stopwatch()
-        stopwatch.watch(game.trainer.segmenter, "forward")
-        sizes = self.sees.sizes(state_set)
+        observe = Observer(self.sees, game, state_set)
+        observe.stopwatch.watch(game.trainer.segmenter, "forward")
         network = QueryNetwork(
-            **sizes, dueling=self.agent.dueling, generator=stream("query network", self.seed)
+            **self.sees.sizes(state_set),
+            dueling=self.agent.dueling,
+            generator=stream("query network", self.seed),
         )
-        mistakes = learning.reward == "mistakes"
+        mistakes = self.learning.reward == "mistakes"
         return PolicyLearner(
-            agent=agent_of(self.agent, network, place.device),
-            replay_buffer=ReplayBuffer(self.agent.replay_capacity),
-            game=game,
-            observe=self.sees.observer(game, state_set, stopwatch),
+            self.learning,
+            DQNAgent(network, self.agent, place.device),
+            game,
+            observe,
             measure=lambda: self.segmenter.miou(game.trainer, reward_set),
-            start_state=game.trainer.state_dict(),
-            epsilon=lambda episode, step: epsilon_at(
-                learning.epsilon_schedule,
-                episode=episode,
-                episodes=learning.episodes,
-                step=step,
-                end=learning.epsilon_end,
-                span=learning.epsilon_span,
-            ),
-            stopwatch=stopwatch,
-            seed=self.seed,
-            episodes=learning.episodes,
-            budget=learning.budget,
-            query_size=self.game.query_size,
-            pool_size=learning.pool_size,
             mistake_weights=self.segmenter.mistake_weights(train_set) if mistakes else None,
-            reward_scale=learning.reward_scale,
-            whole_first_reward=learning.first_reward == "whole",
-            one_coin=learning.epsilon_coin == "step",
-            reset_lr=self.agent.dqn_lr_schedule == "episode",
+            seed=self.seed,
         )
 
 
@@ -231,7 +206,6 @@ class Select(Stage):
             game,
             self.chooser(game, place),
             self.budgets,
-            self.game.query_size,
             method=self.method,
             seed=self.seed,
             checkpoint=place.checkpoint(self),
@@ -245,7 +219,7 @@ class Select(Stage):
         return Artifact({"regions": regions, "mistaken": mistaken}, {"selected": selected})
 
     def grid(self, place: Place) -> RegionGrid:
-        return grid_of(self.regions, place.images(self.eval_set))
+        return self.regions.grid(place.images(self.eval_set))
 
     def new_game(self, place: Place) -> Game:
         """The game at its start, with nothing labelled."""
@@ -269,19 +243,16 @@ class Select(Stage):
 
     def _by_policy(self, use: PolicyUse, game: Game, known: SegmentationDataset, place: Place) -> Chooser:
         state_set, found = place.images(use.state_set), place.artifact(use.policy)
-        network = network_of(found, use.sees.sizes(state_set))
-        observe = use.sees.observer(game, state_set, Stopwatch())
-        goes_on, device = use.keep_learning, place.device
-        agent = agent_of(goes_on.agent, network, device) if goes_on else DQNAgent(network, device=device)
+        observe, goes_on = Observer(use.sees, game, state_set), use.keep_learning
+        agent = DQNAgent(network_of(found), goes_on.agent if goes_on else AgentConfig(), place.device)
         if self.pool_size is None:
             return choose_by_policy_of_all(agent, observe)
         if not goes_on:
-            return PolicyChooser(agent, observe, self.pool_size)
+            return choose_by_policy(agent, observe, self.pool_size)
         return LearningPolicyChooser(
             agent,
             observe,
             self.pool_size,
-            replay_capacity=goes_on.agent.replay_capacity,
             mistake_weights=self.segmenter.mistake_weights(known),
             reward_scale=goes_on.reward_scale,
         )
@@ -319,7 +290,7 @@ class Final(Stage):
         reward_set = place.images(self.reward_set)
         regions = place.artifact(select).tensors["regions"][: self.budget]
         game = select.new_game(place)
-        label_again(game, regions, select.budgets, select.game.query_size, seed=self.seed)
+        label_again(game, regions, select.budgets, seed=self.seed)
         trainer = game.trainer
         if self.lr is not None:
             trainer.lr = self.lr
@@ -327,15 +298,7 @@ class Final(Stage):
         data, pool, crops = self.to_train_on(regions, place)
         reward_miou = fit(
             trainer,
-            lambda generator: train_epoch(
-                trainer,
-                data,
-                pool=pool,
-                crops=crops,
-                crop_size=recipe.training.crop_size,
-                batch_size=recipe.training.batch_size,
-                generator=generator,
-            ),
+            lambda generator: train_epoch(trainer, data, pool=pool, crops=crops, generator=generator),
             lambda: recipe.miou(trainer, reward_set),
             lr_option=self.lr_option,
             name=f"{select.method}, seed {self.seed}, {self.budget} regions",
@@ -358,11 +321,11 @@ class Final(Stage):
         batch with D_T's crops, a pixel of a chosen region counts as much as any other."""
         chosen_from, known = place.images(self.select.eval_set), place.images(self.select.train_set)
         if not self.full_set:
-            pool = RegionPool(grid_of(self.select.regions, chosen_from))
+            pool = RegionPool(self.select.regions.grid(chosen_from))
             pool.label(regions)
             return chosen_from, pool, None
         training_images = place.images(self.full_set)
-        pool = RegionPool(grid_of(self.select.regions, training_images))
+        pool = RegionPool(self.select.regions.grid(training_images))
         per_image = pool.grid.regions_per_image
         position = {name: index for index, name in enumerate(training_images.names)}
         known_images = torch.tensor([position[name] for name in known.names], device="cpu")
@@ -379,10 +342,9 @@ def policy_artifact(network: QueryNetwork, metadata: dict[str, Any], lines: list
     return Artifact(network.state_dict(), {"metadata": with_sizes(network, metadata), "steps": lines})
 
 
-def network_of(policy: Artifact, sizes: dict[str, Any]) -> QueryNetwork:
+def network_of(policy: Artifact) -> QueryNetwork:
     """The query network that `policy_artifact` kept."""
-    dueling, unused = policy.found["metadata"]["dueling"], torch.Generator()  # the meta device draws nothing
-    network = QueryNetwork(**sizes, dueling=dueling, generator=unused, device="meta")
+    network = without_weights(policy.found["metadata"])
     network.load_state_dict(policy.tensors, assign=True)
     return network
 
@@ -399,11 +361,9 @@ def new_game(
     return Game(
         data,
         recipe.trainer(game.segmenter_lr, known, place.device),
-        grid_of(regions, data),
-        crop_size=recipe.training.crop_size,
-        batch_size=recipe.training.batch_size,
+        regions.grid(data),
+        game,
         inference_batch_size=recipe.network.inference_batch_size,
-        few_images=game.candidate_sampling == "images",
     )
 
 

@@ -6,7 +6,7 @@ from ralx.segmentation.inference import SegmentationData, dropout_layers, evalua
 from ralx.segmentation.modes import Precision, autocast, normalise
 from ralx.segmentation.networks import FPN
 from ralx.segmentation.outputs import logits_of
-from ralx.segmentation.training import SegmenterTrainer, train_epoch, train_on_regions
+from ralx.segmentation.training import SegmenterTrainer, TrainingConfig, train_epoch, train_on_regions
 
 __all__ = [
     "FPN",
@@ -15,6 +15,7 @@ __all__ = [
     "Precision",
     "SegmentationData",
     "SegmenterTrainer",
+    "TrainingConfig",
     "autocast",
     "build_segmenter",
     "dropout_layers",

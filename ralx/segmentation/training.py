@@ -8,6 +8,8 @@ randomness comes from a generator that is passed in.
 import functools
 import itertools
 import math
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +30,32 @@ from ralx.segmentation.modes import (
 )
 from ralx.segmentation.outputs import logits_of
 from ralx.support.devices import to_device
+from ralx.support.options import Concern
+
+
+@dataclass(frozen=True)
+class TrainingConfig(Concern):
+    """Every training of the segmenter."""
+
+    may_be_zero = ("segmenter_momentum", "segmenter_weight_decay")
+
+    crop_size: tuple[int, int] = (224, 224)
+    """Height and width of a training crop in pixels, at scale 1."""
+    batch_size: int = 32
+    """Crops per training batch of the segmenter."""
+    segmenter_momentum: float = 0.95
+    """SGD momentum of the segmenter."""
+    segmenter_weight_decay: float = 1e-4
+    """L2 penalty of the segmenter."""
+    segmenter_clip_norm: float = 4.0
+    """Largest norm of the segmenter's gradient."""
+    segmenter_lr_decay: float = 0.998
+    """Factor of the learning rate per epoch, applied twice as in the published code."""
+    loss_weights: Literal["equal", "rarity"] = "equal"
+    """What a pixel counts in the segmenter's loss. equal: all the same (paper). rarity: 1 / sqrt(C x its
+    class's share of the pixels of D_T, or of what a segmenter is pretrained on)."""
+    train_dropout: bool = True
+    """Train the segmenter with dropout. Without (published), only BALD's passes use it."""
 
 
 class SegmenterTrainer:
@@ -37,40 +65,31 @@ class SegmenterTrainer:
     Args:
         segmenter: normalised images [n, 3, H, W] -> logits [n, C, h, w]; trained in place. It may return all
             that `logits_of` takes; one channel is a binary logit, trained by binary cross entropy.
+        options: of them, `loss_weights` is said by `class_weights`.
         lr: learning rate of SGD.
-        momentum, weight_decay: of SGD.
-        clip_norm: largest norm of the whole gradient.
-        lr_decay: the rate is multiplied by it twice per epoch, as the paper's authors do.
         ignore_index: label of pixels that are left out of the loss.
         precision: "auto" (bfloat16 where a CUDA device has it), "float32" or "bfloat16".
-        train_dropout: False trains with dropout off, as the published code does.
         class_weights: [C], what a pixel of each class counts in the loss; None: all 1.
     """
 
     def __init__(
         self,
         segmenter: nn.Module,
+        options: TrainingConfig,
         *,
         lr: float,
         ignore_index: int,
-        momentum: float = 0.95,
-        weight_decay: float = 1e-4,
-        clip_norm: float = 4.0,
-        lr_decay: float = 0.998,
         precision: Precision = "auto",
-        train_dropout: bool = True,
         class_weights: Tensor | None = None,
     ):
-        for name, value in (("lr", lr), ("clip_norm", clip_norm), ("lr_decay", lr_decay)):
-            if not value > 0:
-                raise ValueError(f"{name}: expected a number above 0, got {value}")
+        if not lr > 0:
+            raise ValueError(f"lr: expected a number above 0, got {lr}")
         check_precision(precision)
         self.segmenter = segmenter
+        self.options = options
+        self.lr_decay = options.segmenter_lr_decay
         self.ignore_index = ignore_index
-        self.clip_norm = clip_norm
-        self.lr_decay = lr_decay
         self.precision: Precision = precision
-        self.train_dropout = train_dropout
         self.device = device_of(segmenter)
         self.class_weights = None if class_weights is None else class_weights.to(self.device, torch.float32)
         self._parameters = {name: p for name, p in segmenter.named_parameters() if p.requires_grad}
@@ -78,7 +97,11 @@ class SegmenterTrainer:
             raise ValueError("segmenter: expected parameters to train, this network has none")
         # One fused update instead of three small operations per parameter.
         self._optimizer = torch.optim.SGD(
-            self._parameters.values(), lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True
+            self._parameters.values(),
+            lr=lr,
+            momentum=options.segmenter_momentum,
+            weight_decay=options.segmenter_weight_decay,
+            fused=True,
         )
 
     @property
@@ -103,7 +126,7 @@ class SegmenterTrainer:
             for layer in self.segmenter.modules():
                 if isinstance(layer, _BatchNorm):
                     layer.eval()
-        if not self.train_dropout:
+        if not self.options.train_dropout:
             for layer in dropout_layers(self.segmenter):
                 layer.eval()
         self._optimizer.zero_grad()
@@ -113,7 +136,7 @@ class SegmenterTrainer:
             logits, to_device(labels, self.device), self.ignore_index, self.class_weights
         )
         loss.backward()
-        nn.utils.clip_grad_norm_(self._parameters.values(), self.clip_norm)
+        nn.utils.clip_grad_norm_(self._parameters.values(), self.options.segmenter_clip_norm)
         self._optimizer.step()
         return loss.detach()
 
@@ -220,8 +243,6 @@ def train_on_regions(
     regions: Tensor,
     pool: RegionPool,
     *,
-    crop_size: tuple[int, int],
-    batch_size: int,
     generator: torch.Generator,
 ) -> float:
     """The paper's one iteration: one pass over K new regions, a random crop around each, in batches.
@@ -230,7 +251,6 @@ def train_on_regions(
 
     Args:
         regions: int64 [K], flat indices into the pool's grid, labelled already.
-        crop_size: h, w; cut down to the image where it is larger.
 
     Returns:
         the mean loss.
@@ -240,18 +260,16 @@ def train_on_regions(
     """
     if not len(regions):
         raise ValueError("regions: expected at least one, got none")
-    crop_size = fit_crop(crop_size, dataset.image_size)
+    crop_size = _crop_size(trainer, dataset)
     order = torch.randperm(len(regions), generator=generator, device="cpu")
     crops = crops_around(regions.cpu()[order], pool.grid, crop_size, generator)
-    return _train_pass(trainer, dataset, crops, pool, crop_size, batch_size, generator)
+    return _train_pass(trainer, dataset, crops, pool, generator)
 
 
 def train_epoch(
     trainer: SegmenterTrainer,
     dataset: SegmentationData,
     *,
-    crop_size: tuple[int, int],
-    batch_size: int,
     generator: torch.Generator,
     pool: RegionPool | None = None,
     crops: Tensor | None = None,
@@ -270,7 +288,7 @@ def train_epoch(
     Raises:
         FloatingPointError: the segmenter has diverged.
     """
-    crop_size = fit_crop(crop_size, dataset.image_size)
+    crop_size = _crop_size(trainer, dataset)
     if pool is None:
         if not len(dataset):
             raise ValueError("dataset: expected at least one image, got none")
@@ -279,14 +297,13 @@ def train_epoch(
     else:
         regions = _labelled_regions(pool, crops, generator)
         places = crops_around(regions, pool.grid, crop_size, generator)
-    return _train_pass(trainer, dataset, places, pool, crop_size, batch_size, generator)
+    return _train_pass(trainer, dataset, places, pool, generator)
 
 
-def fit_crop(crop_size: tuple[int, int], image_size: tuple[int, int]) -> tuple[int, int]:
+def _crop_size(trainer: SegmenterTrainer, dataset: SegmentationData) -> tuple[int, int]:
     """The crop size, cut down to the image where it is larger."""
-    if len(crop_size) != 2 or min(crop_size) < 1:
-        raise ValueError(f"crop_size: expected two numbers of at least 1, got {crop_size}")
-    return min(crop_size[0], image_size[0]), min(crop_size[1], image_size[1])
+    (height, width), (image_height, image_width) = trainer.options.crop_size, dataset.image_size
+    return min(height, image_height), min(width, image_width)
 
 
 def _labelled_regions(pool: RegionPool, per_image: Tensor | None, generator: torch.Generator) -> Tensor:
@@ -308,18 +325,16 @@ def _train_pass(
     dataset: SegmentationData,
     crops: Crops,
     pool: RegionPool | None,
-    crop_size: tuple[int, int],
-    batch_size: int,
     generator: torch.Generator,
 ) -> float:
     """One pass over the crops. The loss is read once, at the end: nothing waits for the device in between."""
-    n = len(crops.image)
+    n, crop_size = len(crops.image), _crop_size(trainer, dataset)
     device = trainer.device
     trainable = None if pool is None else functools.partial(pool.grid.mask, to_device(pool.labelled, device))
     on_device = crops.to(device)
     total = torch.zeros((), device=device)
     with dropout_from(generator, device):
-        for first, last in _even_batches(n, batch_size):
+        for first, last in _even_batches(n, trainer.options.batch_size):
             images, labels = dataset.batch(crops.image[first:last])
             images, labels = to_device(images, device), to_device(labels, device)
             batch = on_device.batch(first, last)
@@ -334,7 +349,5 @@ def _train_pass(
 def _even_batches(n: int, batch_size: int) -> list[tuple[int, int]]:
     """As few batches as `batch_size` allows, of equal size give or take one: a small last batch would have
     poor batch statistics and as much weight as a full one."""
-    if batch_size < 1:
-        raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
     count = math.ceil(n / batch_size)
     return list(itertools.pairwise(n * i // count for i in range(count + 1)))

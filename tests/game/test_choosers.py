@@ -8,10 +8,11 @@ from tiny_runs import tiny_config
 from torch import nn
 
 from ralx.acquisition.methods import METHODS
-from ralx.agent.dqn import DQNAgent
+from ralx.agent.dqn import AgentConfig, DQNAgent
 from ralx.agent.query_network import QueryNetwork
 from ralx.datasets import load_splits
 from ralx.features import Featurizer
+from ralx.game.observer import Observer
 from ralx.game.select import Learner
 from ralx.runs.plan import Stages
 from ralx.runs.stage import Artifact
@@ -20,7 +21,6 @@ from ralx.segmentation import normalise, predict
 from ralx.support.files import RunError
 from ralx.support.monitor import Monitor
 from ralx.support.randomness import stream
-from ralx.support.stopwatch import Stopwatch
 
 SPLITS = functools.cache(lambda data: load_splits(**data.source()))
 
@@ -167,9 +167,9 @@ def test_ralis_all_takes_the_highest_q_of_everything():
     game.label(torch.tensor([5, 40]), generator())
     chosen = select.chooser(game, PLACE)(game, 4, generator())
     use, state_set = select.by_policy, PLACE.images(select.by_policy.state_set)
-    agent = DQNAgent(network_of(PLACE.artifact(use.policy), use.sees.sizes(state_set)))
+    agent = DQNAgent(network_of(PLACE.artifact(use.policy)), AgentConfig())
     unlabelled = game.pool.unlabelled.nonzero().T
-    seen = use.sees.observer(game, state_set, Stopwatch())(game, unlabelled)
+    seen = Observer(use.sees, game, state_set)(unlabelled)
     assert seen.actions.shape[:2] == (1, 70)
     q = agent.q_values(seen.state, seen.actions)[0]
     assert sorted(chosen.tolist()) == sorted(unlabelled[0, q.topk(4).indices].tolist())

@@ -7,51 +7,48 @@ import pytest
 import torch
 from tiny_game import make_game
 
-from ralx.agent.dqn import DQNAgent
+from ralx.agent.dqn import AgentConfig, DQNAgent
 from ralx.agent.query_network import QueryNetwork
-from ralx.agent.replay_buffer import ReplayBuffer
-from ralx.features import Featurizer
-from ralx.game.learn import PolicyLearner
-from ralx.game.observer import Observer
+from ralx.game.game import RegionConfig
+from ralx.game.learn import LearningConfig, PolicyLearner
+from ralx.game.observer import FeatureConfig, Observer, PolicyInput
 from ralx.support.checkpoint import Checkpoint
 from ralx.support.files import RunError
 from ralx.support.monitor import Monitor
 from ralx.support.randomness import stream
-from ralx.support.stopwatch import Stopwatch
 
 
-def make_learner(mious, **changes):
+def make_learner(mious, mistake_weights=None, **options):
     """Two regions per step, five per episode: the last step of three takes one. mIoU comes from a list."""
     game = make_game()
-    observer = Observer(
-        Featurizer(game.trainer.segmenter, (4, 4), cells=(2, 2), kl_bins=4),
-        game.dataset,
-        batch_size=2,
-        precision="float32",
-        stopwatch=Stopwatch(),
-    )
+    sees = PolicyInput(FeatureConfig(cells=(2, 2), kl_bins=4), RegionConfig((4, 4)))
     network = QueryNetwork(24, 14, 22, kl_dim=8, generator=stream("network"))
-    settings = dict(
-        agent=DQNAgent(network, batch_size=4),
-        replay_buffer=ReplayBuffer(40),
-        game=game,
-        observe=observer,
+    settings = dict(episodes=2, budget=5, pool_size=3, epsilon_end=0.5, epsilon_span=0.0)
+    return PolicyLearner(
+        LearningConfig(**(settings | options)),
+        DQNAgent(network, AgentConfig(dqn_batch_size=4, replay_capacity=40)),
+        game,
+        Observer(sees, game, game.dataset),
         measure=iter(mious).__next__,
-        start_state=game.trainer.state_dict(),
-        epsilon=lambda episode, step: 0.5,
-        stopwatch=observer.stopwatch,
+        mistake_weights=mistake_weights,
         seed=0,
-        episodes=2,
-        budget=5,
-        query_size=2,
-        pool_size=3,
-        mistake_weights=None,
-        reward_scale=100.0,
-        whole_first_reward=False,
-        one_coin=False,
-        reset_lr=False,
     )
-    return PolicyLearner(**(settings | changes))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "episode", "step", "expected"),
+    [
+        ("episode", 0, 999, 0.90),
+        ("episode", 10, 999, 0.05 + 0.85 * 0.36787944),
+        ("episode", 50, 999, 0.0557273),
+        ("step", 0, 0, 0.90),
+        ("step", 0, 10, 0.05 + 0.85 * 0.36787944),
+        ("step", 0, 1000, 0.05),
+    ],
+)
+def test_epsilon_falls_over_episodes_or_steps(schedule, episode, step, expected):
+    epsilon = LearningConfig(episodes=50, epsilon_schedule=schedule).epsilon(episode, step)
+    assert epsilon == pytest.approx(expected, abs=1e-6)
 
 
 def run(learner, checkpoint, on_step=lambda lines: None, monitor=None):
@@ -79,10 +76,11 @@ def test_what_the_next_step_sees_comes_after_the_labels(checkpoint):
     learner, seen = make_learner([0.1] * 8), []
     observe = learner.observe
 
-    def spy(game, candidates):
+    def spy(candidates):
+        game = learner.game
         seen.append((game.pool.num_labelled, len(game.labelled_distributions)))
         assert not game.pool.labelled[candidates].any()
-        return observe(game, candidates)
+        return observe(candidates)
 
     learner.observe = spy
     run(learner, checkpoint)
@@ -90,7 +88,7 @@ def test_what_the_next_step_sees_comes_after_the_labels(checkpoint):
 
 
 def test_the_published_first_reward_is_the_whole_miou(checkpoint):
-    learner = make_learner([0.1, 0.12, 0.2, 0.15] * 2, whole_first_reward=True)
+    learner = make_learner([0.1, 0.12, 0.2, 0.15] * 2, first_reward="whole")
     run(learner, checkpoint)
     assert [line["reward"] for line in learner.lines] == pytest.approx([12, 8, -5] * 2)
 
@@ -124,9 +122,10 @@ def test_every_sub_action_may_be_rewarded_for_its_own_mistakes(checkpoint):
         ([0.9, 0.9, 0.9], 2),  # chance alone: the last
     ],
 )
-def test_the_policy_of_the_best_greedy_episode_is_kept(checkpoint, epsilons, kept):
+def test_the_policy_of_the_best_greedy_episode_is_kept(checkpoint, monkeypatch, epsilons, kept):
     mious = [miou for final in (0.50, 0.30, 0.20) for miou in (0.1, 0.1, 0.1, final)]
-    learner = make_learner(mious, episodes=3, epsilon=lambda episode, step: epsilons[episode])
+    monkeypatch.setattr(LearningConfig, "epsilon", lambda options, episode, step: epsilons[episode])
+    learner = make_learner(mious, episodes=3)
     after = []
 
     def keep(lines):

@@ -7,6 +7,7 @@ from torch import nn
 
 from ralx.acquisition import bald
 from ralx.game.choosers import choose_scored, choose_uniform
+from ralx.game.game import GameConfig
 from ralx.game.select import label_again, select_regions
 from ralx.support.checkpoint import Checkpoint
 from ralx.support.divergence import refuse_not_finite
@@ -15,8 +16,9 @@ from ralx.support.monitor import Monitor
 
 
 def select(game, choose, budgets, query_size, checkpoint, method="uniform", seed=0):
+    game.options = GameConfig(query_size=query_size)
     return select_regions(
-        game, choose, budgets, query_size, method=method, seed=seed, checkpoint=checkpoint, monitor=Monitor()
+        game, choose, budgets, method=method, seed=seed, checkpoint=checkpoint, monitor=Monitor()
     )
 
 
@@ -116,11 +118,11 @@ def test_steps_end_at_every_budget_and_labelling_again_gives_its_bits(checkpoint
     keep(game)
     assert list(states) == [0, 3, 5, 7, 10, 12]
     for budget in budgets:
-        again = make_game(**options)
-        label_again(again, game.pool.order[:budget], budgets, 3, seed=4)
+        again = make_game(**options, query_size=3)
+        label_again(again, game.pool.order[:budget], budgets, seed=4)
         assert sealed_tensors(again.state_dict()) == states[budget]
-    other_seed = make_game(**options)
-    label_again(other_seed, game.pool.order, budgets, 3, seed=5)
+    other_seed = make_game(**options, query_size=3)
+    label_again(other_seed, game.pool.order, budgets, seed=5)
     assert sealed_tensors(other_seed.state_dict()) != states[12]
 
 

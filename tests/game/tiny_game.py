@@ -3,9 +3,9 @@
 import torch
 from torch import nn
 
-from ralx.game.game import Game
+from ralx.game.game import Game, GameConfig
 from ralx.regions import RegionGrid
-from ralx.segmentation import SegmenterTrainer
+from ralx.segmentation import SegmenterTrainer, TrainingConfig
 from ralx.support.randomness import seeded
 
 
@@ -36,9 +36,10 @@ class Scenes:
         return self.truth[index]
 
 
-def make_game(new_segmenter=lambda: nn.Conv2d(3, 2, 4, stride=4)):
+def make_game(new_segmenter=lambda: nn.Conv2d(3, 2, 4, stride=4), query_size=2):
     """24 regions of 4×4 pixels, three by two an image."""
+    options = TrainingConfig(crop_size=(8, 8), batch_size=2)
     with seeded("test"):
-        trainer = SegmenterTrainer(new_segmenter(), lr=0.1, ignore_index=255)
+        trainer = SegmenterTrainer(new_segmenter(), options, lr=0.1, ignore_index=255)
     grid = RegionGrid(4, (8, 12), (4, 4))
-    return Game(Scenes(), trainer, grid, crop_size=(8, 8), batch_size=2, inference_batch_size=3)
+    return Game(Scenes(), trainer, grid, GameConfig(query_size=query_size), inference_batch_size=3)

@@ -15,7 +15,7 @@ from ralx.acquisition import pick
 from ralx.features import gather_regions
 from ralx.regions import Oracle, RegionPool, chosen_regions
 from ralx.regions.label_map import RegionMap, slic_regions
-from ralx.segmentation import SegmenterTrainer, train_epoch, train_on_regions
+from ralx.segmentation import SegmenterTrainer, TrainingConfig, train_epoch, train_on_regions
 
 
 def generator(seed=0):
@@ -70,12 +70,12 @@ def test_a_segmenter_trains_on_superpixels():
     pool = RegionPool(noise_map(size=(16, 20)))
     regions = pool.draw_candidates(4, 1, generator()).flatten()
     pool.label(regions)
-    trainer = SegmenterTrainer(nn.Conv2d(3, 2, 4, stride=4), lr=0.1, ignore_index=255)
-    options = dict(crop_size=(12, 12), batch_size=2, generator=generator())
+    options = TrainingConfig(crop_size=(12, 12), batch_size=2)
+    trainer = SegmenterTrainer(nn.Conv2d(3, 2, 4, stride=4), options, lr=0.1, ignore_index=255)
     before = trainer.segmenter.weight.detach().clone()
-    assert train_on_regions(trainer, Scenes(), regions, pool, **options) > 0
+    assert train_on_regions(trainer, Scenes(), regions, pool, generator=generator()) > 0
     assert not torch.equal(trainer.segmenter.weight, before)
-    assert train_epoch(trainer, Scenes(), pool=pool, **options) > 0
+    assert train_epoch(trainer, Scenes(), pool=pool, generator=generator()) > 0
 
 
 ZEROS = torch.zeros(1, 2, 2, dtype=torch.int32)

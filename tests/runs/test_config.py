@@ -7,6 +7,7 @@ import pytest
 
 from ralx.runs.config import RunConfig
 from ralx.runs.presets import PAPER_RULES, PRESETS, PUBLISHED_SWITCHES, preset
+from ralx.support.options import Concern
 
 CAMVID = dict(
     region_size=(90, 80),
@@ -124,7 +125,9 @@ def test_options_are_changed_by_name():
 
 
 def test_no_two_concerns_have_an_option_of_one_name():
-    names = [name for _, name in RunConfig()._owners()]
+    config = RunConfig()
+    owners = [config, *(value for value in vars(config).values() if isinstance(value, Concern))]
+    names = [name for each in owners for name, value in vars(each).items() if not isinstance(value, Concern)]
     assert len(set(names)) == len(names)
 
 
@@ -142,6 +145,11 @@ def test_no_two_concerns_have_an_option_of_one_name():
             "first_reward: must be gain where reward is mistakes",
         ),
         ({"keep_learning": True}, "keep_learning: needs reward mistakes, not miou, got True"),
+        ({"dqn_lr_decay": 0.0}, "dqn_lr_decay: must be positive, got 0.0"),
+        ({"dqn_loss": "hinge"}, "dqn_loss: must be one of huber, squared, got 'hinge'"),
+        ({"double_dqn": "triple"}, "double_dqn: must be one of standard, paper, got 'triple'"),
+        ({"epsilon_schedule": "linear"}, "epsilon_schedule: must be one of episode, step, got 'linear'"),
+        ({"n_step": 0}, "n_step: must be positive, got 0"),
         ({"tau": 1.5}, "tau: must be in"),
         ({"tau": 0.0}, "tau: must be positive"),
         ({"dropout": 1.0}, "dropout: must be in"),

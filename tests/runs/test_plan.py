@@ -117,7 +117,8 @@ def other_value(name, value):
         return value * 2
     if isinstance(value, tuple):
         return tuple(2 * each for each in value)
-    types = {field.name: field.type for owner, _ in BASE._owners() for field in dataclasses.fields(owner)}
+    owners = [BASE, *filter(dataclasses.is_dataclass, vars(BASE).values())]
+    types = {field.name: field.type for owner in owners for field in dataclasses.fields(owner)}
     choices = getattr(types[name], "__args__", (Path("file"),))
     return Path("file") if value is None else next(each for each in choices if each != value)
 

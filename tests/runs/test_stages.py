@@ -47,37 +47,33 @@ def learner_of(worker):
 
 def test_the_default_mends_every_departure(learner_of):
     learner = learner_of()
-    assert learner.agent.lr_decay == 1
-    assert not learner.one_coin and not learner.whole_first_reward
-    assert learner.epsilon(0, 500) == pytest.approx(0.9)
-    assert learner.epsilon(1, 0) == pytest.approx(0.05 + 0.85 * 2.718281828 ** (-5 / 2))
+    assert learner.agent.options.dqn_lr_schedule == "constant"
+    assert (learner.options.epsilon_coin, learner.options.first_reward) == ("sub-action", "gain")
+    assert learner.options.epsilon(0, 500) == pytest.approx(0.9)
+    assert learner.options.epsilon(1, 0) == pytest.approx(0.05 + 0.85 * 2.718281828 ** (-5 / 2))
     assert learner.observe.featurizer.kl_range == (0.0, 16.2)
-    assert not learner.observe.featurizer.counts and not learner.game.few_images
-    assert learner.game.trainer.train_dropout
+    assert not learner.observe.featurizer.counts
+    assert learner.game.options.candidate_sampling == "regions"
+    assert learner.game.trainer.options.train_dropout
 
 
 def test_published_restores_every_departure(learner_of):
     learner = learner_of(published=True)
-    assert learner.agent.lr_decay == 0.97 and not learner.reset_lr
-    assert learner.one_coin and learner.whole_first_reward
-    assert learner.epsilon(1, 10) == pytest.approx(0.05 + 0.85 * 2.718281828**-1)
+    assert (learner.agent.options.dqn_lr_schedule, learner.agent.options.dqn_lr_decay) == ("run", 0.97)
+    assert (learner.options.epsilon_coin, learner.options.first_reward) == ("step", "whole")
+    assert learner.options.epsilon(1, 10) == pytest.approx(0.05 + 0.85 * 2.718281828**-1)
     assert learner.observe.featurizer.kl_range is None
-    assert learner.observe.featurizer.counts and learner.game.few_images
-    assert not learner.game.trainer.train_dropout
+    assert learner.observe.featurizer.counts
+    assert learner.game.options.candidate_sampling == "images"
+    assert not learner.game.trainer.options.train_dropout
 
 
 def test_agent_options_reach_the_agent(learner_of):
-    options = dict(
-        dueling=True, n_step=3, tau=0.01, updates_per_step=5, double_dqn="paper", dqn_loss="squared"
-    )
-    options |= dict(gamma=0.9, dqn_batch_size=7, target_update=9, dqn_lr=0.5)
-    learner = learner_of(**options, dqn_lr_schedule="episode", dqn_lr_decay=0.5)
-    agent = learner.agent
-    assert agent.query_network.dueling
-    assert (agent.n_step, agent.tau, agent.updates_per_step) == (3, 0.01, 5)
-    assert (agent.double_dqn, agent.loss, agent.gamma) == ("paper", "squared", 0.9)
-    assert (agent.batch_size, agent.target_update, agent.lr) == (7, 9, 0.5)
-    assert agent.lr_decay == 0.5 and learner.reset_lr
+    learner = learner_of(dueling=True, dqn_lr=0.5, dqn_momentum=0.25, dqn_weight_decay=0.75)
+    assert learner.agent.query_network.dueling
+    sgd = learner.agent.optimizer.param_groups[0]
+    assert (sgd["lr"], sgd["momentum"], sgd["weight_decay"]) == (0.5, 0.25, 0.75)
+    assert learner_of(replay_capacity=77).replay_buffer.capacity == 77
 
 
 def test_mistakes_weigh_by_rarity_unless_the_loss_does_already(learner_of):
@@ -102,7 +98,7 @@ def test_the_segmenter_is_compiled_and_captured_where_asked_for(learner_of):
 def test_hidden_features_reach_what_the_agent_sees(learner_of):
     learner = learner_of(hidden_features=("state-entropy", "kl-unlabelled"), kl_summary="sum")
     candidates = learner.game.draw(2, 3, torch.Generator().manual_seed(0))
-    seen = learner.observe(learner.game, candidates)
+    seen = learner.observe(candidates)
     assert seen.state[:, :11].any() and not seen.state[:, 11:].any()
     assert not seen.actions[..., -32:].any() and seen.actions[..., 11:-64].any()
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ralx.segmentation import SegmenterTrainer
+from ralx.segmentation import SegmenterTrainer, TrainingConfig
 from ralx.segmentation.fit import fit
 from ralx.support.files import RunError
 from ralx.support.monitor import Monitor
@@ -25,7 +25,7 @@ class Training:
 
     def run(self, kill_at=None):
         """As in a new process; `kill_at`: the epoch that is not finished."""
-        trainer = SegmenterTrainer(nn.Conv2d(3, 2, 4, stride=4), lr=0.1, ignore_index=255)
+        trainer = SegmenterTrainer(nn.Conv2d(3, 2, 4, stride=4), TrainingConfig(), lr=0.1, ignore_index=255)
         self.bias = trainer.segmenter.bias
         nn.init.zeros_(self.bias)
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from ralx import Featurizer, compat
 from ralx.acquisition import ACQUISITIONS, bald
-from ralx.segmentation import SegmenterTrainer, evaluate, mc_logits, predict
+from ralx.segmentation import SegmenterTrainer, TrainingConfig, evaluate, mc_logits, predict
 from ralx.segmentation.modes import evaluating
 
 
@@ -109,14 +109,14 @@ def test_bald_needs_dropout_that_can_be_switched(kind, segmenter, inputs):
 
 def test_what_an_exported_network_is_part_of_is_trained(segmenter, inputs, dataset):
     other = nn.Sequential(nn.BatchNorm2d(3), exported(segmenter, inputs))
-    trainer = SegmenterTrainer(other, lr=0.1, ignore_index=IGNORE)
+    trainer = SegmenterTrainer(other, TrainingConfig(), lr=0.1, ignore_index=IGNORE)
     first, second = (trainer.step(*dataset.batch(torch.arange(6))) for _ in range(2))
     assert second < first and other[0].training and other[0].num_batches_tracked == 2
 
 
 def test_a_frozen_network_has_nothing_to_train(segmenter, inputs):
     with pytest.raises(ValueError, match="segmenter: expected parameters to train, this network has none"):
-        SegmenterTrainer(frozen(segmenter, inputs), lr=0.1, ignore_index=IGNORE)
+        SegmenterTrainer(frozen(segmenter, inputs), TrainingConfig(), lr=0.1, ignore_index=IGNORE)
 
 
 def test_published_functions_take_an_exported_network(inputs):

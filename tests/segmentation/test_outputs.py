@@ -16,7 +16,15 @@ from torch.nn import functional as F
 
 from ralx import Featurizer
 from ralx.acquisition import ACQUISITIONS
-from ralx.segmentation import SegmenterTrainer, evaluate, logits_of, mc_logits, normalise, predict
+from ralx.segmentation import (
+    SegmenterTrainer,
+    TrainingConfig,
+    evaluate,
+    logits_of,
+    mc_logits,
+    normalise,
+    predict,
+)
 
 REGION = (8, 8)
 
@@ -67,7 +75,7 @@ def everything(segmenter, dataset):
     found["mc_logits"] = list(mc_logits(segmenter, inputs, 2))
     for name, score in ACQUISITIONS.items():
         found[name] = score(segmenter, inputs, REGION, num_mc_samples=3, generator=generator)
-    trainer = SegmenterTrainer(segmenter, lr=0.1, ignore_index=IGNORE)
+    trainer = SegmenterTrainer(segmenter, TrainingConfig(), lr=0.1, ignore_index=IGNORE)
     found["step"] = [trainer.step(images, labels), *(p.detach() for p in segmenter.parameters())]
     return found
 
@@ -166,7 +174,7 @@ def test_a_binary_segmenter_is_trained_by_binary_cross_entropy():
     known = labels != IGNORE
     z = segmenter(normalise(images))[:, 0].detach()
     expected = F.binary_cross_entropy_with_logits(z[known], labels[known].float())
-    trainer = SegmenterTrainer(segmenter, lr=0.5, ignore_index=IGNORE)
+    trainer = SegmenterTrainer(segmenter, TrainingConfig(), lr=0.5, ignore_index=IGNORE)
     torch.testing.assert_close(trainer.step(images, labels), expected)
     losses = [trainer.step(images, labels).item() for _ in range(60)]
     assert losses[-1] < 0.3 * expected
@@ -205,7 +213,7 @@ def test_a_first_output_of_probabilities_is_told_once(dataset, name):
     with pytest.warns(UserWarning, match=expected) as told:
         predict(segmenter, images)
         Featurizer(segmenter, REGION)(normalise(images))
-        SegmenterTrainer(segmenter, lr=0.1, ignore_index=IGNORE).step(images, labels % 2)
+        SegmenterTrainer(segmenter, TrainingConfig(), lr=0.1, ignore_index=IGNORE).step(images, labels % 2)
     assert len(told) == 1 and set(vars(segmenter)) == attributes
     with pytest.warns(UserWarning, match="pass logits"):  # another network, another warning
         predict(copy.deepcopy(segmenter), images)
@@ -244,5 +252,7 @@ def test_weights_of_any_float_are_run_and_trained(dtype):
     assert predict(segmenter, images).dtype == dtype
     whole = evaluate(segmenter, data, batch_size=2, precision="float32").sum()
     assert whole == (labels != IGNORE).sum()
-    loss = SegmenterTrainer(segmenter, lr=0.01, ignore_index=IGNORE, precision="float32").step(images, labels)
+    loss = SegmenterTrainer(
+        segmenter, TrainingConfig(), lr=0.01, ignore_index=IGNORE, precision="float32"
+    ).step(images, labels)
     assert loss.isfinite()

@@ -11,14 +11,18 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ralx.regions import RegionGrid, RegionPool
-from ralx.segmentation import SegmenterTrainer, build_segmenter, evaluate, train_epoch, train_on_regions
-from ralx.segmentation.training import segmentation_loss
+from ralx.segmentation import SegmenterTrainer, TrainingConfig, build_segmenter, evaluate
+from ralx.segmentation.training import segmentation_loss, train_epoch, train_on_regions
 
 CROP = (16, 16)
 
 
-def trainer_of(segmenter: nn.Module, lr: float = 0.05, **options) -> SegmenterTrainer:
-    return SegmenterTrainer(segmenter, lr=lr, ignore_index=IGNORE, **options)
+def trainer_of(
+    segmenter: nn.Module, lr: float = 0.05, precision="auto", class_weights=None, **options
+) -> SegmenterTrainer:
+    config = TrainingConfig(**({"crop_size": CROP, "batch_size": 4} | options))
+    given = dict(precision=precision, class_weights=class_weights)
+    return SegmenterTrainer(segmenter, config, lr=lr, ignore_index=IGNORE, **given)
 
 
 def labelled_pool(dataset: TinyDataset, regions: list[int]) -> RegionPool:
@@ -32,13 +36,11 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def epoch(trainer: SegmenterTrainer, dataset: TinyDataset, seed: int = 0, **options) -> float:
-    options = {"crop_size": CROP, "batch_size": 4, "generator": seeded(seed)} | options
-    return train_epoch(trainer, dataset, **options)
+    return train_epoch(trainer, dataset, **({"generator": seeded(seed)} | options))
 
 
-def regions_pass(trainer, dataset: TinyDataset, regions, pool: RegionPool, seed: int = 0, **options) -> float:
-    options = {"crop_size": CROP, "batch_size": 4, "generator": seeded(seed)} | options
-    return train_on_regions(trainer, dataset, torch.as_tensor(regions), pool, **options)
+def regions_pass(trainer, dataset: TinyDataset, regions, pool: RegionPool, seed: int = 0) -> float:
+    return train_on_regions(trainer, dataset, torch.as_tensor(regions), pool, generator=seeded(seed))
 
 
 def watch(target: object, method: str, what: Callable) -> list:
@@ -54,26 +56,26 @@ def same_bytes(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 class TestLearning:
     def test_epochs_on_whole_images_learn_the_classes(self, segmenter, dataset):
-        trainer = trainer_of(segmenter)
-        losses = [epoch(trainer, dataset, e, batch_size=3) for e in range(40)]
+        trainer = trainer_of(segmenter, batch_size=3)
+        losses = [epoch(trainer, dataset, e) for e in range(40)]
         confusion = evaluate(segmenter, dataset, batch_size=4)
         assert losses[-1] < 0.7 * losses[0]
         assert confusion.diag().sum() > 0.8 * confusion.sum()
 
     def test_passes_over_labelled_regions_learn_the_classes(self, segmenter, dataset):
         regions = list(range(0, 72, 2))
-        pool, trainer = labelled_pool(dataset, regions), trainer_of(segmenter)
+        pool, trainer = labelled_pool(dataset, regions), trainer_of(segmenter, batch_size=8)
         for i in range(20):
-            regions_pass(trainer, dataset, pool.order, pool, i, batch_size=8)
+            regions_pass(trainer, dataset, pool.order, pool, i)
         confusion = evaluate(segmenter, dataset, batch_size=4)
         assert confusion.diag().sum() > 0.8 * confusion.sum()
 
     def test_fpn_small_learns(self, dataset):
         torch.manual_seed(0)
         segmenter = build_segmenter("fpn-small", 3)
-        trainer = trainer_of(segmenter, lr=0.02)
+        trainer = trainer_of(segmenter, lr=0.02, crop_size=(24, 32), batch_size=3)
         for e in range(25):
-            epoch(trainer, dataset, e, crop_size=(24, 32), batch_size=3)
+            epoch(trainer, dataset, e)
         confusion = evaluate(segmenter, dataset, batch_size=6)
         assert confusion.diag().sum() > 0.7 * confusion.sum()
 
@@ -88,11 +90,11 @@ class TestMasking:
         states = []
         for data in (dataset, scrambled):
             torch.manual_seed(0)
-            trainer = trainer_of(TinySegmenter())
+            trainer = trainer_of(TinySegmenter(), crop_size=(24, 32))
             if whole_epoch:
-                epoch(trainer, data, 2, pool=pool, crop_size=(24, 32))
+                epoch(trainer, data, 2, pool=pool)
             else:
-                regions_pass(trainer, data, [14, 60], pool, 2, crop_size=(24, 32))
+                regions_pass(trainer, data, [14, 60], pool, 2)
             states.append(trainer.state_dict())
         assert same_bytes(*states)
 
@@ -116,7 +118,7 @@ class TestMasking:
         batches = watch(dataset, "batch", Tensor.tolist)
         pool = labelled_pool(dataset, [0, 1, 14, 40, 41, 60])  # images 0, 1, 3, 5
         crops = None if crops is None else torch.tensor(crops)
-        epoch(trainer_of(segmenter), dataset, pool=pool, crops=crops, batch_size=3)
+        epoch(trainer_of(segmenter, batch_size=3), dataset, pool=pool, crops=crops)
         seen = [image for batch in batches for image in batch]
         assert sorted(seen) == ([0, 1, 3, 5] if crops is None else [0, 0, 0, 1, 3, 3])
         assert crops is None or seen != sorted(seen), "in random order among all"
@@ -124,7 +126,7 @@ class TestMasking:
     def test_a_pass_over_regions_takes_one_crop_of_each_region(self, dataset, segmenter):
         batches = watch(dataset, "batch", Tensor.tolist)
         pool = labelled_pool(dataset, [0, 1, 14, 40, 41, 60])
-        regions_pass(trainer_of(segmenter), dataset, [40, 41, 0], pool, batch_size=2)
+        regions_pass(trainer_of(segmenter, batch_size=2), dataset, [40, 41, 0], pool)
         assert sorted(image for batch in batches for image in batch) == [0, 3, 3]
 
 
@@ -144,11 +146,11 @@ class TestRandomness:
 
     def test_flips_exchange_left_and_right(self, dataset, segmenter):
         """Over some epochs of whole-image crops, both an image and its mirror image are trained on."""
-        trainer = trainer_of(segmenter)
+        trainer = trainer_of(segmenter, crop_size=(24, 32), batch_size=1)
         seen = watch(trainer, "step", lambda images, labels: images[0].numpy().tobytes())
         dataset.image_data, dataset.label_data = dataset.image_data[:1], dataset.label_data[:1]
         for e in range(12):
-            epoch(trainer, dataset, e, crop_size=(24, 32), batch_size=1)
+            epoch(trainer, dataset, e)
         image = dataset.image_data[0]
         assert set(seen) == {image.numpy().tobytes(), image.flip(2).contiguous().numpy().tobytes()}
 
@@ -241,7 +243,7 @@ class TestStep:
         torch.manual_seed(0)
         plain, trained = TinySegmenter(dropout=0.0), TinySegmenter(dropout=0.0)
         trained.load_state_dict(plain.state_dict())
-        trainer = trainer_of(trained, lr=0.5, clip_norm=0.1)
+        trainer = trainer_of(trained, lr=0.5, segmenter_clip_norm=0.1)
         optimizer = torch.optim.SGD(plain.parameters(), lr=0.5, momentum=0.95, weight_decay=1e-4)
         images, labels = dataset.batch(torch.arange(4))
         mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
@@ -310,8 +312,10 @@ class TestStep:
         [
             ({"lr": 0.0}, "lr: expected a number above 0, got 0.0"),
             ({"lr": float("nan")}, "lr: expected a number above 0, got nan"),
-            ({"clip_norm": -1.0}, "clip_norm: expected a number above 0, got -1.0"),
-            ({"lr_decay": 0.0}, "lr_decay: expected a number above 0, got 0.0"),
+            ({"segmenter_clip_norm": -1.0}, "segmenter_clip_norm: must be positive, got -1.0"),
+            ({"segmenter_lr_decay": 0.0}, "segmenter_lr_decay: must be positive, got 0.0"),
+            ({"crop_size": (0, 4)}, r"crop_size: every number must be at least 1, got \(0, 4\)"),
+            ({"batch_size": 0}, "batch_size: must be positive, got 0"),
             ({"precision": "float16"}, "precision: expected one of auto, float32, bfloat16, got 'float16'"),
         ],
     )
@@ -323,17 +327,17 @@ class TestStep:
 class TestPasses:
     @pytest.mark.parametrize(("images", "batch_size", "sizes"), [(5, 4, [3, 2]), (6, 4, [3, 3]), (4, 8, [4])])
     def test_batches_are_even(self, segmenter, images, batch_size, sizes):
-        trainer = trainer_of(segmenter)
+        trainer = trainer_of(segmenter, batch_size=batch_size)
         seen = watch(trainer, "step", lambda images, labels: len(images))
-        epoch(trainer, TinyDataset(num_images=images), batch_size=batch_size)
+        epoch(trainer, TinyDataset(num_images=images))
         assert sorted(seen, reverse=True) == sizes
 
     def test_crops_never_exceed_the_image(self, segmenter, dataset):
-        trainer = trainer_of(segmenter)
-        seen = watch(trainer, "step", lambda images, labels: images.shape[2:])
-        epoch(trainer, dataset, crop_size=(224, 20))
-        regions_pass(trainer, dataset, [3], labelled_pool(dataset, [3]), crop_size=(20, 224))
-        assert set(seen) == {(24, 20), (20, 32)}
+        high, wide = (trainer_of(segmenter, crop_size=size) for size in ((224, 20), (20, 224)))
+        seen = [watch(each, "step", lambda images, labels: images.shape[2:]) for each in (high, wide)]
+        epoch(high, dataset)
+        regions_pass(wide, dataset, [3], labelled_pool(dataset, [3]))
+        assert [set(sizes) for sizes in seen] == [{(24, 20)}, {(20, 32)}]
 
     def test_mean_loss_weighs_every_crop_the_same(self, dataset, segmenter):
         trainer = trainer_of(segmenter)
@@ -344,17 +348,17 @@ class TestPasses:
 
     @pytest.mark.parametrize("first", ["nan", "inf"])
     def test_a_loss_of_the_first_batch_that_is_no_number_is_an_error(self, dataset, segmenter, first):
-        trainer = trainer_of(segmenter, lr=0.5)
+        trainer = trainer_of(segmenter, lr=0.5, batch_size=3)
         losses = iter([float(first), 1.0])
         trainer.step = lambda images, labels: torch.tensor(next(losses))
         expected = f"the segmenter has diverged: its loss is {first} at a learning rate of 0.5; try a lower"
         with pytest.raises(FloatingPointError, match=expected):
-            epoch(trainer, dataset, batch_size=3)
+            epoch(trainer, dataset)
 
     def test_a_last_step_that_spoils_the_weights_is_an_error(self, dataset, segmenter):
         # The loss of the only batch is computed before the step, and is a number.
         with pytest.raises(FloatingPointError, match=r"its weights have no finite norm at a .* of 1e\+30"):
-            epoch(trainer_of(segmenter, lr=1e30), dataset, batch_size=99)
+            epoch(trainer_of(segmenter, lr=1e30, batch_size=99), dataset)
 
     def test_nothing_is_read_back_per_batch(self, dataset, segmenter):
         """The number of values that Python reads from tensors doesn't grow with the number of batches."""
@@ -370,7 +374,7 @@ class TestPasses:
         counts = []
         for batch_size in (12, 2):
             with Reads() as reads:
-                regions_pass(trainer_of(segmenter), dataset, pool.order, pool, batch_size=batch_size)
+                regions_pass(trainer_of(segmenter, batch_size=batch_size), dataset, pool.order, pool)
             counts.append(reads.count)
         assert counts[0] == counts[1] > 0
 
@@ -384,10 +388,3 @@ class TestPasses:
         dataset.label_data = dataset.label_data[:0]
         with pytest.raises(ValueError, match="dataset: expected at least one image, got none"):
             epoch(trainer, dataset)
-
-    def test_refuses_bad_sizes(self, dataset, segmenter):
-        trainer = trainer_of(segmenter)
-        with pytest.raises(ValueError, match=r"crop_size: expected two numbers of at least 1, got \(0, 4\)"):
-            epoch(trainer, dataset, crop_size=(0, 4))
-        with pytest.raises(ValueError, match="batch_size: expected at least 1, got 0"):
-            epoch(trainer, dataset, batch_size=0)
