@@ -145,6 +145,11 @@ def tiles_along(whole: int, part: int, keep_edge: bool) -> int:
     return (whole + part - 1) // part if keep_edge else whole // part
 
 
+def num_tiles(size: Pair, region_size: Pair, keep_edge: bool) -> int:
+    """R: how many regions an image has."""
+    return tiles_along(size[0], region_size[0], keep_edge) * tiles_along(size[1], region_size[1], keep_edge)
+
+
 def check_cells(cells: Any, region_size: Pair) -> Pair:
     pair = check_pair("cells", cells)
     if pair[0] > region_size[0] or pair[1] > region_size[1]:

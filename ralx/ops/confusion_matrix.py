@@ -5,7 +5,6 @@ import math
 import torch
 from torch import Tensor
 
-import ralx._C as _C
 from ralx.ops._reference import computed, upsample_ref
 from ralx.ops.arguments import (
     LIMIT,
@@ -19,9 +18,8 @@ from ralx.ops.arguments import (
     check_same_device,
     check_tensor,
     place_in,
-    threads_for,
 )
-from ralx.ops.registration import cuda_kernels, on_gpu, register, stream_of
+from ralx.ops.registration import Call, register
 
 _MAX_CLASSES = math.isqrt(LIMIT)
 
@@ -106,33 +104,23 @@ def confusion_matrix_ref(
     return counts[:-1].view(num_classes, num_classes)
 
 
-def _kernel(
+def _call(
     prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int, align_corners: bool
-) -> Tensor:
-    counts = _empty(prediction, target, num_classes, ignore_index, align_corners)
-    given = prediction, target, counts, ignore_index, align_corners
-    if on_gpu(prediction):
-        cuda_kernels.confusion_matrix(*given, stream_of(prediction))
-        return counts
-    name, position, value = _C.confusion_matrix(*given, threads_for(num_classes * target.numel()))
-    if name:
+) -> Call:
+    def refuse(name: str, position: int, value: int) -> None:
         raise ValueError(
             f"{name} must be in 0..{num_classes - 1} where the target isn't ignore_index={ignore_index}, "
             f"got {value} at {place_in(target, position)}"
         )
-    return counts
 
-
-def _empty(
-    prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int, align_corners: bool
-) -> Tensor:
-    return target.new_empty(num_classes, num_classes, dtype=torch.int64)
+    counts = target.new_empty(num_classes, num_classes, dtype=torch.int64)
+    given = prediction, target, counts, ignore_index, align_corners
+    return Call(counts, given, num_classes * target.numel(), refuse=refuse)
 
 
 _op = register(
     "confusion_matrix(Tensor prediction, Tensor target, SymInt num_classes, int ignore_index, "
     "bool align_corners) -> Tensor",
-    kernel=_kernel,
+    call=_call,
     ref=confusion_matrix_ref,
-    fake=_empty,
 )

@@ -6,7 +6,6 @@ from typing import NamedTuple, overload
 import torch
 from torch import Tensor
 
-import ralx._C as _C
 from ralx.ops._reference import (
     class_hist_by_id,
     computed,
@@ -26,12 +25,12 @@ from ralx.ops.arguments import (
     check_pair,
     check_region_size,
     check_size,
-    threads_for,
+    num_tiles,
     tiles_along,
 )
 from ralx.ops.label_map_features import label_map_features
 from ralx.ops.region_outputs import region_outputs, stack_sums
-from ralx.ops.registration import cuda_kernels, on_gpu, register, scratch_of, stream_of
+from ralx.ops.registration import Call, register
 from ralx.ops.scores import NO_SCORES, Score, Wanted, check_scores, scores_ref, unpack
 
 _CELLS = (8, 8)
@@ -240,7 +239,7 @@ def region_features_ref(
     )
 
 
-def _empty(
+def _call(
     logits: Tensor,
     region_size: Pair,
     cells: Pair,
@@ -248,35 +247,17 @@ def _empty(
     align_corners: bool,
     keep_edge: bool,
     scores: Sequence[int],
-) -> tuple[Tensor, ...]:
-    rows = tiles_along(size[0], region_size[0], keep_edge)
-    cols = tiles_along(size[1], region_size[1], keep_edge)
-    return region_outputs(logits, rows * cols, cells, Wanted(*scores).num_scores)
-
-
-def _kernel(
-    logits: Tensor,
-    region_size: Pair,
-    cells: Pair,
-    size: Pair,
-    align_corners: bool,
-    keep_edge: bool,
-    scores: Sequence[int],
-) -> tuple[Tensor, ...]:
-    outputs = _empty(logits, region_size, cells, size, align_corners, keep_edge, scores)
+) -> Call:
+    num_regions = num_tiles(size, region_size, keep_edge)
+    outputs = region_outputs(logits, num_regions, cells, Wanted(*scores).num_scores)
     given = logits, region_size, keep_edge, size, align_corners, scores, outputs
-    if on_gpu(logits):
-        needed = cuda_kernels.region_features_scratch(logits, region_size, keep_edge, size, cells, scores)
-        cuda_kernels.region_features(*given, scratch_of(logits, needed), stream_of(logits))
-    else:
-        _C.region_features(*given, threads_for(logits.shape[0] * logits.shape[1] * size[0] * size[1]))
-    return outputs
+    scratch = "region_features_scratch", logits, region_size, keep_edge, size, cells, scores
+    return Call(outputs, given, logits.shape[0] * logits.shape[1] * size[0] * size[1], scratch)
 
 
 _op = register(
     "region_features(Tensor logits, SymInt[2] region_size, SymInt[2] cells, SymInt[2] size, "
     "bool align_corners, bool keep_edge, int[3] scores) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-    kernel=_kernel,
+    call=_call,
     ref=region_features_ref,
-    fake=_empty,
 )
