@@ -60,7 +60,8 @@ def check_logits(name: str, value: object, axes: str = "N, C, h, w") -> Tensor:
     logits = check_tensor(name, value)
     check_rank(name, logits, axes)
     check_floating(name, logits)
-    classes, height, width = logits.shape[-3:]
+    shape = logits.shape
+    classes, height, width = shape[-3], shape[-2], shape[-1]  # a slice would be a torch.Size, made slowly
     if classes < 1:
         raise ValueError(f"{name} must have at least one class, got shape {list(logits.shape)}")
     if height < 1 or width < 1:
@@ -131,11 +132,12 @@ def check_region_size(region_size: Any, size: Pair) -> Pair:
 
 
 Edge = Literal["drop", "keep"]  # what becomes of the pixels that whole regions leave over
+_EDGES = get_args(Edge)
 
 
 def check_edge(edge: Any) -> bool:
     """Whether a remainder at the image's edge makes regions."""
-    if not isinstance(edge, str) or edge not in get_args(Edge):
+    if not isinstance(edge, str) or edge not in _EDGES:
         raise ValueError(f"edge must be 'drop' or 'keep', got {edge!r}")
     return edge == "keep"
 
@@ -166,6 +168,8 @@ def check_flag(name: str, value: object) -> bool:
 
 
 def _check_number(name: str, value: Any) -> float:
+    if type(value) is float:  # as in _is_integer
+        return value
     number = isinstance(value, (numbers.Real, torch.SymInt, torch.SymFloat))
     if not number or isinstance(value, bool):
         raise TypeError(f"{name} must be a number, got {value!r}")

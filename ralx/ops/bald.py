@@ -191,7 +191,7 @@ def _zero_sums(logits: Tensor, size: Pair, dtype: torch.dtype | None = None) -> 
 
 def _empty(like: Tensor, region_size: Pair, size: Pair, keep_edge: bool) -> Outputs:
     """Memory for the outputs; `like` is logits, or the sum of p."""
-    images, classes = like.shape[-4:-2]
+    images, classes = like.shape[-4], like.shape[-3]
     regions = num_tiles(size, region_size, keep_edge)
     return (
         like.new_empty((images, *size), dtype=torch.float32),
@@ -201,10 +201,11 @@ def _empty(like: Tensor, region_size: Pair, size: Pair, keep_edge: bool) -> Outp
 
 
 def _call(logits: Tensor, region_size: Pair, size: Pair, align_corners: bool, keep_edge: bool) -> Call:
+    passes, images, classes, _, _ = logits.shape
     outputs = _empty(logits, region_size, size, keep_edge)
     given = logits, region_size, keep_edge, align_corners, *outputs
-    scratch = "bald_scratch", *logits.shape[:3], size, region_size, keep_edge
-    return Call(outputs, given, logits.shape[0] * logits.shape[2] * outputs[0].numel(), scratch)
+    scratch = "bald_scratch", passes, images, classes, size, region_size, keep_edge
+    return Call(outputs, given, passes * classes * outputs[0].numel(), scratch)
 
 
 _op = register(

@@ -124,10 +124,11 @@ def _histogram(values: Tensor, bins: int, range: list[float] | None) -> Tensor:
 def _call(p: Tensor, q: Tensor, bins: int, range: list[float] | None, eps: float) -> Call:
     histograms = p.new_empty(*p.shape[:-1], bins, dtype=torch.float32)
     rows = p.reshape(-1, p.shape[-1])
+    num_rows, classes = rows.shape
     low, high = range or (0.0, 1.0)
     given = rows, q, histograms.view(-1, bins), range is None, low, high, eps
-    scratch = "kl_histogram_scratch", len(rows), len(q), p.shape[-1]
-    return Call(histograms, given, len(rows) * q.numel(), scratch)
+    scratch = "kl_histogram_scratch", num_rows, q.shape[0], classes
+    return Call(histograms, given, num_rows * q.numel(), scratch)
 
 
 _op = register(

@@ -76,7 +76,7 @@ def _call(
         raise ValueError(f"regions must be below num_regions={num_regions}, got {value} at {where}")
 
     outputs = region_outputs(logits, num_regions, (1, 1), Wanted(*scores).num_scores)
-    outputs += (logits.new_empty((len(logits), num_regions), dtype=torch.int64),)
+    outputs += (logits.new_empty((logits.shape[0], num_regions), dtype=torch.int64),)
     scratch = "label_map_features_scratch", logits, regions, num_regions, scores
     given = logits, regions, align_corners, scores, outputs
     return Call(outputs, given, logits.shape[1] * regions.numel(), scratch, refuse)

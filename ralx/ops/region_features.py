@@ -50,9 +50,10 @@ class RegionFeatures(NamedTuple):
     entropy_sum: Tensor
     """[N, R]: sum of the pixel entropy over the whole region."""
 
-    def vector(self) -> Tensor:
+    def vector(self: "RegionFeatures | ScoredRegionFeatures") -> Tensor:
         """[N, R, C + 3·ch·cw]: class_hist, then entropy_min, entropy_avg, entropy_max, cells row-major."""
-        return _vector(self)
+        maps = self.entropy_min, self.entropy_avg, self.entropy_max
+        return torch.cat([self.class_hist, *(pooled.flatten(2) for pooled in maps)], dim=2)
 
 
 class ScoredRegionFeatures(NamedTuple):
@@ -75,12 +76,7 @@ class ScoredRegionFeatures(NamedTuple):
 
     def vector(self) -> Tensor:
         """As RegionFeatures.vector."""
-        return _vector(self)
-
-
-def _vector(features: RegionFeatures | ScoredRegionFeatures) -> Tensor:
-    maps = features.entropy_min, features.entropy_avg, features.entropy_max
-    return torch.cat([features.class_hist, *(pooled.flatten(2) for pooled in maps)], dim=2)
+        return RegionFeatures.vector(self)
 
 
 @overload
@@ -184,7 +180,7 @@ def region_features(
     pooled = RegionFeatures(*features)
     if wanted == NO_SCORES:
         return pooled
-    count = _pixel_count(region_size, size, keep_edge, logits.device).expand(logits.shape[0], -1).clone()
+    count = pixel_count(region_size, size, keep_edge, logits.device).expand(logits.shape[0], -1).clone()
     return ScoredRegionFeatures(*pooled, count, *unpack(wanted, score_sum))
 
 
@@ -197,8 +193,8 @@ def _check_no_grid(region_size: object, cells: object, keep_edge: bool) -> None:
         raise ValueError("edge must be left out where regions are given, got 'keep'")
 
 
-def _pixel_count(region_size: Pair, size: Pair, keep_edge: bool, device: torch.device) -> Tensor:
-    """int64 [R]"""
+def pixel_count(region_size: Pair, size: Pair, keep_edge: bool, device: torch.device) -> Tensor:
+    """Of each region of an image: int64 [R]. Nothing is copied to the device, or waits for it."""
     lengths = []
     for region, whole in zip(region_size, size, strict=True):
         start = torch.arange(tiles_along(whole, region, keep_edge), device=device) * region

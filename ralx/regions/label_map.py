@@ -60,8 +60,8 @@ class RegionMap(Regions):
         self.image_size = labels.shape[1], labels.shape[2]
         measured = [_measure(label_map, regions_per_image) for label_map in labels.cpu()]
         empty = torch.zeros(5, 0, dtype=torch.int64, device="cpu")
-        self._pixels, *edges = torch.cat([empty, *measured], 1)
-        self._top, self._left, self._height, self._width = edges
+        # Each region's pixels; top, left, height and width of its box.
+        self._pixels, *self._edges = torch.cat([empty, *measured], 1)
 
     @property
     def regions_per_image(self) -> int:
@@ -69,12 +69,12 @@ class RegionMap(Regions):
 
     @property
     def box_size(self) -> tuple[int, int]:
-        return max(self._height.tolist(), default=0), max(self._width.tolist(), default=0)
+        _, _, height, width = self._edges
+        return max(height.tolist(), default=0), max(width.tolist(), default=0)
 
     def boxes(self, regions: Tensor) -> Boxes:
         regions = self.check(regions).cpu()
-        edges = (edge[regions] for edge in (self._top, self._left, self._height, self._width))
-        return Boxes(regions // self.regions_per_image, *edges)
+        return Boxes(regions // self.regions_per_image, *(edge[regions] for edge in self._edges))
 
     def num_pixels(self, regions: Tensor) -> Tensor:
         return self._pixels[self.check(regions).cpu()]
