@@ -33,7 +33,7 @@ from ralx.ops import bald, confusion_matrix, kl_histogram, region_features
 from ralx.ops.arguments import (
     check_floating,
     check_integer,
-    check_labels,
+    check_label_map,
     check_logits,
     check_pair,
     check_rank,
@@ -195,8 +195,7 @@ def confusion_matrix_pytorch(
     """
     num_classes = check_integer("num_classes", num_classes)
     for name, value in (("output_flatten", output_flatten), ("target_flatten", target_flatten)):
-        check_labels(name, check_tensor(name, value))
-        check_rank(name, value, "pixels")
+        check_label_map(name, value, "pixels")
     if len(output_flatten) != len(target_flatten):
         raise ValueError(
             "output_flatten and target_flatten must have one length, "

@@ -6,6 +6,7 @@ candidates' (section 3.2 of "Reinforced Active Learning for Image Segmentation",
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -93,16 +94,8 @@ class Featurizer(nn.Module):
             raise ValueError(f"images must be [N, ..., H, W], got shape {list(images.shape)}")
         size = images.shape[-2], images.shape[-1]
         check_region_size(self.region_size, size)
-        with evaluating(self.segmenter):
-            logits = logits_of(self.segmenter(images), self.segmenter)
-            return region_features(
-                logits,
-                self.region_size,
-                cells=self.cells,
-                size=size,
-                align_corners=self.align_corners,
-                edge=self.edge,
-            )
+        options = {"cells": self.cells, "align_corners": self.align_corners, "edge": self.edge}
+        return predicted_features(self.segmenter, images, self.region_size, **options)
 
     def regions(self, images: Tensor) -> Tensor:
         """float32 [N, R, C + 3·ch·cw]: class distribution; min, average, max entropy, cells row-major."""
@@ -161,6 +154,15 @@ class Featurizer(nn.Module):
     @property
     def _num_entropies(self) -> int:
         return 3 * self.cells[0] * self.cells[1]
+
+
+def predicted_features(
+    segmenter: nn.Module, images: Tensor, region_size: tuple[int, int], **options: Any
+) -> Any:
+    """`ralx.region_features` of what `segmenter` predicts in eval mode, upsampled to the size of `images`."""
+    with evaluating(segmenter):
+        logits = logits_of(segmenter(images), segmenter)
+        return region_features(logits, region_size, size=(images.shape[-2], images.shape[-1]), **options)
 
 
 def gather_regions(

@@ -48,6 +48,13 @@ def check_labels(name: str, value: Tensor) -> None:
         raise TypeError(f"{name} must be uint8, int16, int32 or int64, got {value.dtype}")
 
 
+def check_label_map(name: str, value: object, axes: str = "N, H, W") -> Tensor:
+    labels = check_tensor(name, value)
+    check_labels(name, labels)
+    check_rank(name, labels, axes)
+    return labels
+
+
 def check_same_device(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
     if value.device != other.device:
         raise ValueError(

@@ -11,10 +11,9 @@ from ralx.ops.arguments import (
     check_flag,
     check_ignore_index,
     check_integer,
-    check_labels,
+    check_label_map,
     check_logits,
     check_pair,
-    check_rank,
     check_same_device,
     check_tensor,
     place_in,
@@ -53,7 +52,6 @@ def confusion_matrix(
             would stop the device, such pixels are skipped.
     """
     check_tensor("prediction", prediction)
-    check_tensor("target", target)
     num_classes = check_integer("num_classes", num_classes, high=_MAX_CLASSES)
     ignore_index = check_ignore_index(ignore_index)
     check_flag("align_corners", align_corners)
@@ -65,15 +63,12 @@ def confusion_matrix(
                 f"for a prediction of shape {list(prediction.shape)}"
             )
     else:
-        check_labels("prediction", prediction)
-        check_rank("prediction", prediction, "N, H, W")
-        images, height, width = prediction.shape
+        images, height, width = check_label_map("prediction", prediction).shape
         if height * width > LIMIT:
             raise ValueError(
                 f"prediction must have at most {LIMIT} pixels an image, got shape {list(prediction.shape)}"
             )
-    check_labels("target", target)
-    check_rank("target", target, "N, H, W")
+    check_label_map("target", target)
     check_same_device("prediction", prediction, "target", target)
     if size is not None:
         own = height, width

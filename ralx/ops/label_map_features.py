@@ -9,10 +9,8 @@ from torch import Tensor
 from ralx.ops._reference import class_hist_by_id, computed, entropy_ref, pool_by_id, upsample_ref
 from ralx.ops.arguments import (
     check_integer,
-    check_labels,
-    check_rank,
+    check_label_map,
     check_same_device,
-    check_tensor,
     place_in,
 )
 from ralx.ops.region_outputs import region_outputs, stack_sums
@@ -34,9 +32,7 @@ def label_map_features(
         The tensors of RegionFeatures, whose regions have one cell each; float32 [S, N, R], the sums of the
         scores wanted; int64 [N, R], the pixels of each region.
     """
-    map_ = check_tensor("regions", regions)
-    check_labels("regions", map_)
-    check_rank("regions", map_, "N, H, W")
+    map_ = check_label_map("regions", regions)
     check_same_device("logits", logits, "regions", map_)
     if map_.shape != (logits.shape[0], *size):
         raise ValueError(

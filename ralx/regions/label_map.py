@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ralx.ops.arguments import check_integer, check_labels, check_rank, check_tensor
+from ralx.ops.arguments import check_integer, check_label_map, check_rank, check_tensor
 from ralx.regions.grid import Boxes, Regions
 from ralx.support.devices import to_device
 
@@ -46,8 +46,7 @@ class RegionMap(Regions):
     """
 
     def __init__(self, labels: Tensor, regions_per_image: int) -> None:
-        check_labels("labels", check_tensor("labels", labels))
-        check_rank("labels", labels, "N, H, W")
+        check_label_map("labels", labels)
         self._regions_per_image = check_integer("regions_per_image", regions_per_image)
         if not labels.shape[1] * labels.shape[2]:
             raise ValueError(f"labels must have at least one pixel an image, got {list(labels.shape)}")
@@ -144,7 +143,12 @@ def slic_regions(images: Tensor, regions_per_image: int, *, compactness: float =
         raise ValueError(f"compactness must be above 0, got {compactness}")
     if math.isinf(compactness):
         raise ValueError(f"compactness must be finite, got {compactness}")
-    slic = _import_slic()
+    try:
+        from skimage.segmentation import slic
+    except ImportError as error:
+        raise ModuleNotFoundError(
+            "slic_regions needs scikit-image: pip install 'ralx[superpixels]'"
+        ) from error
     labels = np.zeros((len(images), *images.shape[2:]), dtype=np.int32)
     for label_map, image in zip(labels, images.permute(0, 2, 3, 1).cpu().numpy(), strict=True):
         label_map[:] = _superpixels(slic, image, regions_per_image, compactness)
@@ -159,13 +163,3 @@ def _superpixels(slic: Any, image: np.ndarray, wanted: int, compactness: float) 
         if wanted / 2 < labels.max() + 1 < wanted * 2 or compactness > _SQUARE:
             return labels
         compactness *= 4
-
-
-def _import_slic() -> Any:
-    try:
-        from skimage.segmentation import slic
-    except ImportError as error:
-        raise ModuleNotFoundError(
-            "slic_regions needs scikit-image: pip install 'ralx[superpixels]'"
-        ) from error
-    return slic
