@@ -125,7 +125,7 @@ class BaldAccumulator:
 
     def update(self, logits: Tensor) -> None:
         """Adds one pass [N, C, h, w]; all must have the same shape, dtype and device."""
-        logits = check_logits("logits", logits).detach()
+        logits = check_logits("logits", logits)
         if self.passes == 0:
             self._start(logits)
         elif (logits.shape, logits.dtype, logits.device) != self._like:
@@ -136,7 +136,7 @@ class BaldAccumulator:
             )
         if self.passes > 0 and self.passes % _C.PASSES_AT_ONCE == 0:
             self._carry()
-        _update_op(logits, self.align_corners, *self._sums)
+        _update_op(logits.detach() if logits.requires_grad else logits, self.align_corners, *self._sums)
         self.passes += 1
 
     def compute(self) -> BaldScores:

@@ -15,7 +15,6 @@ from ralx.ops.arguments import (
     check_logits,
     check_pair,
     check_same_device,
-    check_tensor,
     place_in,
 )
 from ralx.ops.registration import Call, register
@@ -51,11 +50,11 @@ def confusion_matrix(
             or a predicted label outside 0..C-1 in a pixel that isn't ignored; on CUDA, where finding out
             would stop the device, such pixels are skipped.
     """
-    check_tensor("prediction", prediction)
     num_classes = check_integer("num_classes", num_classes, high=_MAX_CLASSES)
     ignore_index = check_ignore_index(ignore_index)
     check_flag("align_corners", align_corners)
-    if prediction.is_floating_point():
+    is_map = isinstance(prediction, Tensor) and not prediction.is_floating_point()
+    if not is_map:
         images, classes, height, width = check_logits("prediction", prediction).shape
         if classes != num_classes:
             raise ValueError(
@@ -73,7 +72,7 @@ def confusion_matrix(
     if size is not None:
         own = height, width
         height, width = check_pair("size", size)
-        if not prediction.is_floating_point() and (height, width) != own:
+        if is_map and (height, width) != own:
             raise ValueError(f"size must be a label map's own {own}: only logits are upsampled, got {size}")
     if target.shape != (images, height, width):
         raise ValueError(
@@ -110,7 +109,7 @@ def _call(
 
     counts = target.new_empty(num_classes, num_classes, dtype=torch.int64)
     given = prediction, target, counts, ignore_index, align_corners
-    return Call(counts, given, num_classes * target.numel(), refuse=refuse)
+    return Call(counts, given, num_classes * target.numel(), (), refuse)
 
 
 _op = register(
