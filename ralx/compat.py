@@ -5,20 +5,6 @@ For people who run the code published with "Reinforced Active Learning for Image
 `models.model_utils`, and `confusion_matrix_pytorch` in place of the one in its `utils.final_utils`. Names,
 arguments and the layout of what is returned are the same.
 
-`compute_state`
-    State and candidates of one step: 268 numbers per candidate on CamVid, 276 on Cityscapes. Scores of the
-    entropy and BALD baselines.
-`create_feature_vector_3H_region_kl`
-    One region of the state: C + 1 class bins, then 64 minimum, 64 average, 64 maximum entropies, row-major.
-`create_feature_vector_3H_region_kl_sim`
-    One candidate: the same, then 32 bins of KL to the labelled regions.
-`add_kl_pool2`
-    Adds 32 bins of KL to the step's candidates.
-`compute_entropy_seg`, `compute_bald`, `apply_dropout`
-    Entropy and mutual information per pixel; dropout on for BALD.
-`confusion_matrix_pytorch`
-    Counts; rows are predictions.
-
 What the layout means, and how `ralx.Featurizer`, which follows the paper's text, differs:
 
 - Class bins are pixel *counts*, with 1e-7 for an absent class. There is one more than there are classes: it
@@ -47,13 +33,13 @@ from ralx.ops import bald, confusion_matrix, kl_histogram, region_features
 from ralx.ops.arguments import (
     check_floating,
     check_integer,
-    check_labels,
+    check_label_map,
     check_logits,
     check_pair,
     check_rank,
     check_tensor,
 )
-from ralx.segmentation.modes import set_mode
+from ralx.segmentation.modes import device_of, set_mode
 
 ABSENT = 1e-7  # what a class bin holds where no pixel has the class
 KL_BINS = 32
@@ -69,7 +55,8 @@ def compute_state(
     num_groups: int = 5,
     reg_sz: tuple[int, int] = (128, 128),
 ) -> tuple[dict[str, Tensor | None], np.ndarray]:
-    """State and candidates of one step, for the algorithm named by `args.al_algorithm`.
+    """State and candidates of one step, for the algorithm named by `args.al_algorithm`: 268 numbers per
+    candidate of "ralis" on CamVid, 276 on Cityscapes.
 
     Args:
         args: `al_algorithm` is "ralis", "entropy", "bald" or "random"; `bald_iter` the number of passes.
@@ -208,8 +195,7 @@ def confusion_matrix_pytorch(
     """
     num_classes = check_integer("num_classes", num_classes)
     for name, value in (("output_flatten", output_flatten), ("target_flatten", target_flatten)):
-        check_labels(name, check_tensor(name, value))
-        check_rank(name, value, "pixels")
+        check_label_map(name, value, "pixels")
     if len(output_flatten) != len(target_flatten):
         raise ValueError(
             "output_flatten and target_flatten must have one length, "
@@ -253,66 +239,62 @@ def _region_map(name: str, value: Tensor, reg_sz: tuple[int, int]) -> Tensor:
 
 
 def _candidate_rows(net, candidates, candidate_set, reg_sz, compute) -> Tensor:
-    """`compute` of every candidate, float32 [number of candidates, D]; `candidates` are sorted by image."""
-    images, starts = np.unique(candidates[:, 0], return_index=True)
-    groups = np.split(candidates[:, 1:], starts[1:])
-    return torch.cat(
-        [
-            compute(net, candidate_set.get_specific_item(image)[0], regions, reg_sz)
-            for image, regions in zip(images.tolist(), groups, strict=True)
-        ]
-    )
+    """`_rows` of the candidates, which are sorted by image."""
+    indices, starts = np.unique(candidates[:, 0], return_index=True)
+    images = (candidate_set.get_specific_item(index)[0] for index in indices.tolist())
+    return _rows(net, zip(images, np.split(candidates[:, 1:], starts[1:]), strict=True), reg_sz, compute)
 
 
 def _subset_rows(net, candidate_set, reg_sz) -> Tensor:
     """Features of every region of the state set, in the order in which the set lists them."""
-    rows = []
-    for index in range(len(candidate_set.state_subset)):
-        image, _, _, _, regions = candidate_set.get_subset_state(index)
-        rows.append(_region_features(net, image, regions, reg_sz))
+    items = (candidate_set.get_subset_state(index) for index in range(len(candidate_set.state_subset)))
+    return _rows(net, ((item[0], item[4]) for item in items), reg_sz, _region_features)
+
+
+def _rows(net, images, reg_sz, compute) -> Tensor:
+    """Of (image, its regions [(x, y), ...]), one after another: the regions' rows [number of regions, D], of
+    those that `compute(net, image [1, 3, H, W], reg_sz)` gives of every tile, row-major."""
+    rows, size = [], torch.tensor(reg_sz, device="cpu")
+    for image, regions in images:
+        corners = torch.tensor(np.asarray(regions, dtype=np.int64).reshape(-1, 2), device="cpu")
+        tile, (width, height) = corners // size, (image.shape[-1], image.shape[-2])
+        inside = (corners >= 0) & (corners + size <= torch.tensor([width, height], device="cpu"))
+        wrong = ~(inside & (tile * size == corners)).all(1)
+        if wrong.any():
+            raise ValueError(
+                f"regions must lie in the {width} x {height} image, x and y multiples of {tuple(reg_sz)}, "
+                f"got {corners[wrong][0].tolist()}"
+            )
+        each = compute(net, image.unsqueeze(0), reg_sz)
+        rows.append(each[(tile[:, 1] * (width // reg_sz[0]) + tile[:, 0]).to(each.device)].cpu())
     return torch.cat(rows)
 
 
-def _region_features(net, image, regions, reg_sz) -> Tensor:
-    """C + 1 class bins and three pooled entropy maps of `regions` [(x, y), ...] of one image."""
-    features = region_features(_logits(net, image.unsqueeze(0)), reg_sz[::-1], cells=_cells(reg_sz))
-    vector = _select(features.vector()[0], image, regions, reg_sz).cpu()
-    num_classes = features.class_hist.shape[2]
+def _region_features(net, image, reg_sz) -> Tensor:
+    """C + 1 class bins and three pooled entropy maps."""
+    height, width = _cell_size(reg_sz)
+    # 8 × 8 cells, or more where a small region holds more whole ones.
+    cells = reg_sz[1] // height, reg_sz[0] // width
+    features = region_features(_logits(net, image), reg_sz[::-1], cells=cells)
+    vector, num_classes = features.vector()[0], features.class_hist.shape[2]
     counts = (vector[:, :num_classes] * (reg_sz[0] * reg_sz[1])).round()
     return torch.cat([F.pad(_present(counts), (0, 1), value=ABSENT), vector[:, num_classes:]], dim=1)
 
 
-def _mean_entropy(net, image, regions, reg_sz) -> Tensor:
-    features = region_features(_logits(net, image.unsqueeze(0)), reg_sz[::-1], cells=(1, 1))
-    mean = features.entropy_sum[0, :, None] / (reg_sz[0] * reg_sz[1])
-    return _select(mean, image, regions, reg_sz).cpu()
+def _mean_entropy(net, image, reg_sz) -> Tensor:
+    total = region_features(_logits(net, image), reg_sz[::-1], cells=(1, 1)).entropy_sum
+    return total[0, :, None] / (reg_sz[0] * reg_sz[1])
 
 
-def _mean_bald(num_passes: int, net, image, regions, reg_sz) -> Tensor:
+def _mean_bald(num_passes: int, net, image, reg_sz) -> Tensor:
     net.apply(apply_dropout)
     if not any(type(part) is nn.Dropout and part.training for part in net.modules()):
         raise ValueError("net must have dropout for al_algorithm bald, got a network without nn.Dropout")
-    with torch.no_grad():
-        passes, _ = net(image.unsqueeze(0).to(_device(net)), bayesian=True, n_iter=num_passes)
+    passes = _logits(net, image, bayesian=True, n_iter=num_passes)
     set_mode(net, False)
     total = bald(torch.stack(passes), reg_sz[::-1]).region_sum
     assert total is not None  # a region size was given
-    return _select(total[0, :, None] / (reg_sz[0] * reg_sz[1]), image, regions, reg_sz).cpu()
-
-
-def _select(rows: Tensor, image: Tensor, regions, reg_sz) -> Tensor:
-    """The rows of `regions` [(x, y), ...] out of one row per tile of the image, row-major."""
-    corners = torch.tensor(np.asarray(regions, dtype=np.int64).reshape(-1, 2), device="cpu")
-    size, (width, height) = torch.tensor(reg_sz, device="cpu"), (image.shape[-1], image.shape[-2])
-    tile = corners // size
-    inside = (corners >= 0) & (corners + size <= torch.tensor([width, height], device="cpu"))
-    wrong = ~(inside & (tile * size == corners)).all(1)
-    if wrong.any():
-        raise ValueError(
-            f"regions must lie in the {width} x {height} image, x and y multiples of {tuple(reg_sz)}, "
-            f"got {corners[wrong][0].tolist()}"
-        )
-    return rows[(tile[:, 1] * (width // reg_sz[0]) + tile[:, 0]).to(rows.device)]
+    return total[0, :, None] / (reg_sz[0] * reg_sz[1])
 
 
 def _present(counts: Tensor) -> Tensor:
@@ -336,16 +318,6 @@ def _cell_size(reg_sz: tuple[int, int]) -> tuple[int, int]:
     return reg_sz[1] // CELLS, reg_sz[0] // CELLS
 
 
-def _cells(reg_sz: tuple[int, int]) -> tuple[int, int]:
-    """(rows, columns) of pooled entropies: 8 × 8, or more where a small region holds more whole cells."""
-    height, width = _cell_size(reg_sz)
-    return reg_sz[1] // height, reg_sz[0] // width
-
-
-def _logits(net: nn.Module, images: Tensor) -> Tensor:
+def _logits(net: nn.Module, images: Tensor, **options: Any) -> Any:
     with torch.no_grad():
-        return net(images.to(_device(net)))[0]
-
-
-def _device(net: nn.Module) -> torch.device:
-    return next((p.device for p in net.parameters()), torch.device("cpu"))
+        return net(images.to(device_of(net)), **options)[0]

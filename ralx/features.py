@@ -5,8 +5,8 @@ per candidate: the same, then how its class distribution differs from the labell
 candidates' (section 3.2 of "Reinforced Active Learning for Image Segmentation", ICLR 2020).
 """
 
-import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,9 @@ from ralx.ops.arguments import (
     check_same_device,
     check_tensor,
 )
-from ralx.regions import RegionGrid, Regions
+from ralx.ops.region_features import pixel_count
+from ralx.regions import Regions
+from ralx.regions.grid import gather_by_image
 from ralx.segmentation.modes import evaluating
 from ralx.segmentation.outputs import logits_of
 from ralx.support.devices import to_device
@@ -92,24 +94,17 @@ class Featurizer(nn.Module):
             raise ValueError(f"images must be [N, ..., H, W], got shape {list(images.shape)}")
         size = images.shape[-2], images.shape[-1]
         check_region_size(self.region_size, size)
-        with evaluating(self.segmenter):
-            logits = logits_of(self.segmenter(images), self.segmenter)
-            return region_features(
-                logits,
-                self.region_size,
-                cells=self.cells,
-                size=size,
-                align_corners=self.align_corners,
-                edge=self.edge,
-            )
+        options = {"cells": self.cells, "align_corners": self.align_corners, "edge": self.edge}
+        return predicted_features(self.segmenter, images, self.region_size, **options)
 
     def regions(self, images: Tensor) -> Tensor:
         """float32 [N, R, C + 3·ch·cw]: class distribution; min, average, max entropy, cells row-major."""
         features = self(images)
         if self.counts:
             size = images.shape[-2], images.shape[-1]
-            pixels = _num_pixels(size, self.region_size, self.edge, features.class_hist.device)
-            features = features._replace(class_hist=(features.class_hist * pixels).clamp(min=SMOOTHING))
+            pixels = pixel_count(self.region_size, size, self.edge == "keep", features.class_hist.device)
+            counts = (features.class_hist * pixels[:, None]).clamp(min=SMOOTHING)
+            features = features._replace(class_hist=counts)
         return features.vector()
 
     def state(self, images: Tensor) -> Tensor:
@@ -131,7 +126,12 @@ class Featurizer(nn.Module):
         for name, value in (("regions", regions), ("labelled", labelled)):
             check_floating(name, check_tensor(name, value))
         check_same_device("regions", regions, "labelled", labelled)
-        num_classes = self._num_classes(regions)
+        entropies = self._num_entropies
+        if regions.dim() != 3 or regions.shape[2] <= entropies:
+            raise ValueError(
+                f"regions must be [K, M, C + {entropies}] with at least one class, got {list(regions.shape)}"
+            )
+        num_classes = regions.shape[2] - entropies
         if labelled.dim() != 2 or labelled.shape[1] != num_classes:
             raise ValueError(f"labelled must be [L, {num_classes}], got {list(labelled.shape)}")
         predicted = regions[..., :num_classes]
@@ -155,22 +155,14 @@ class Featurizer(nn.Module):
     def _num_entropies(self) -> int:
         return 3 * self.cells[0] * self.cells[1]
 
-    def _num_classes(self, regions: Tensor) -> int:
-        entropies = self._num_entropies
-        if regions.dim() != 3 or regions.shape[2] <= entropies:
-            raise ValueError(
-                f"regions must be [K, M, C + {entropies}] with at least one class, got {list(regions.shape)}"
-            )
-        return regions.shape[2] - entropies
 
-
-@functools.lru_cache(maxsize=8)
-def _num_pixels(
-    size: tuple[int, int], region_size: tuple[int, int], edge: Edge, device: torch.device
-) -> Tensor:
-    """int64 [R, 1]: the pixels of each region of an image. Kept per device: a copy to it would be a wait."""
-    grid = RegionGrid(1, size, region_size, edge)
-    return grid.num_pixels(torch.arange(grid.num_regions, device="cpu"))[:, None].to(device)
+def predicted_features(
+    segmenter: nn.Module, images: Tensor, region_size: tuple[int, int], **options: Any
+) -> Any:
+    """`ralx.region_features` of what `segmenter` predicts in eval mode, upsampled to the size of `images`."""
+    with evaluating(segmenter):
+        logits = logits_of(segmenter(images), segmenter)
+        return region_features(logits, region_size, size=(images.shape[-2], images.shape[-1]), **options)
 
 
 def gather_regions(
@@ -189,21 +181,14 @@ def gather_regions(
     check_integer("batch_size", batch_size)
     if check_tensor("candidates", candidates).dim() != 2 or not candidates.numel():
         raise ValueError(f"candidates must be [K, M] and not empty, got {list(candidates.shape)}")
-    flat = grid.check(candidates).flatten()
-    image, place = flat // grid.regions_per_image, flat % grid.regions_per_image
-    distinct, which = image.unique(return_inverse=True)
-    # Sorted by image, the candidates of one batch of images are one slice.
-    by_image = which.argsort(stable=True)
-    firsts = torch.arange(0, len(distinct) + batch_size, batch_size, device=which.device)
-    starts = torch.searchsorted(which[by_image], firsts)
-    gathered = []
-    for batch, images in enumerate(distinct.split(batch_size)):
-        members = by_image[starts[batch] : starts[batch + 1]]
+
+    def rows_of(images: Tensor, which: Tensor, regions: Tensor) -> Tensor:
         rows = compute(read_images(images))
         if rows.shape[:2] != (len(images), grid.regions_per_image):
             wanted = [len(images), grid.regions_per_image]
             raise ValueError(f"compute must give {wanted} rows (images, regions), got {list(rows.shape[:2])}")
-        index = (which[members] - batch * batch_size, place[members])
-        gathered.append(rows[tuple(to_device(part, rows.device) for part in index)])
-    joined = torch.cat(gathered)
-    return joined[to_device(by_image.argsort(), joined.device)].unflatten(0, tuple(candidates.shape))
+        index = which, regions % grid.regions_per_image
+        return rows[tuple(to_device(part, rows.device) for part in index)]
+
+    flat = grid.check(candidates).flatten()
+    return gather_by_image(grid, flat, batch_size, rows_of).unflatten(0, tuple(candidates.shape))

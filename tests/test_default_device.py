@@ -12,7 +12,7 @@ from ralx.agent.dqn import AgentConfig, DQNAgent
 from ralx.agent.policy_file import load_policy, save_policy
 from ralx.agent.query_network import QueryNetwork
 from ralx.agent.replay_buffer import ReplayBuffer
-from ralx.features import _num_pixels, gather_regions
+from ralx.features import gather_regions
 from ralx.game.game import Game, GameConfig
 from ralx.metrics import class_distribution, iou, kl_divergence, mean_iou, rarity
 from ralx.regions import Oracle, RegionGrid, RegionPool
@@ -201,7 +201,7 @@ PIECES = [
 @pytest.mark.parametrize("piece", PIECES, ids=lambda piece: piece.__name__)
 def test_the_default_device_changes_nothing(piece, tmp_path, one_thread):
     expected = piece(tmp_path)
-    for kept in (_affine, _upsampling, _num_pixels):
+    for kept in (_affine, _upsampling):
         kept.cache_clear()  # made by the call before
     torch.set_default_device("meta")
     try:

@@ -519,6 +519,10 @@ void write_shares(const int64_t* counts, int64_t num_bins, int64_t length, bool 
 void kl_histogram(const TensorView& p, const TensorView& q, const TensorView& out, bool own_range, double low,
                   double high, double eps, int threads) {
   const int64_t rows = p.sizes[0], classes = p.sizes[1], length = q.sizes[0], num_bins = out.sizes[1];
+  if (length == 0) {
+    for (int64_t i = 0; i < rows * num_bins; ++i) static_cast<float*>(out.data)[i] = 0;
+    return;
+  }
   const int64_t most = max_of(kChunkBytes / (8 * (num_bins + classes) * kRows), threads);
   const int64_t chunk = min_of(round_up(rows, kRows), most * kRows);  // rows of p that meet all of q
   Reference reference(q, eps, threads);

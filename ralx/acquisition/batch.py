@@ -41,7 +41,9 @@ def k_centre(step: Step, generator: torch.Generator) -> Tensor:
     centres, is the first of its pool: random, as candidates are in random order.
     """
     predicted, labelled = step.predicted, step.labelled
-    nearest = kl_divergence(predicted, labelled).amin(-1) if len(labelled) else _far_away(predicted)
+    nearest = torch.full_like(predicted[..., 0], math.inf, dtype=torch.float64)
+    if len(labelled):
+        nearest = kl_divergence(predicted, labelled).amin(-1)
     places = []
     for pool in range(len(predicted)):
         place = nearest[pool].argmax()
@@ -66,7 +68,3 @@ def stratified(step: Step, generator: torch.Generator) -> Tensor:
     share = predicted.gather(2, turns[:, None, None].expand(-1, predicted.shape[1], 1)).squeeze(2)
     share = share.where(share.sum(1, keepdim=True) > 0, 1.0)
     return torch.multinomial(share, 1, generator=generator).squeeze(1)
-
-
-def _far_away(predicted: Tensor) -> Tensor:
-    return torch.full_like(predicted[..., 0], math.inf, dtype=torch.float64)

@@ -18,15 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ralx.features import Featurizer
+from ralx.features import Featurizer, predicted_features
 from ralx.ops import bald as mutual_information
-from ralx.ops import region_features
 from ralx.ops.arguments import Edge
 from ralx.ops.scores import Score
 from ralx.regions import RegionGrid
 from ralx.segmentation.inference import mc_logits
-from ralx.segmentation.modes import dropout_from, evaluating
-from ralx.segmentation.outputs import logits_of
+from ralx.segmentation.modes import dropout_from
 
 Size = tuple[int, int]
 Acquisition = Callable[..., Tensor]  # of the segmenter, the images, the region size, and options by name
@@ -61,18 +59,8 @@ def score_sum(score: Score) -> Acquisition:
     def acquisition(
         segmenter: nn.Module, images: Tensor, region_size: Size, *, edge: Edge = "drop", **unused: Any
     ) -> Tensor:
-        size = images.shape[-2], images.shape[-1]
-        with evaluating(segmenter):
-            features = region_features(
-                logits_of(segmenter(images), segmenter),
-                region_size,
-                cells=(1, 1),
-                size=size,
-                align_corners=True,
-                edge=edge,
-                scores=[score],
-            )
-        return getattr(features, f"{score}_sum")
+        options = {"cells": (1, 1), "align_corners": True, "edge": edge, "scores": [score]}
+        return getattr(predicted_features(segmenter, images, region_size, **options), f"{score}_sum")
 
     return acquisition
 

@@ -48,6 +48,13 @@ def check_labels(name: str, value: Tensor) -> None:
         raise TypeError(f"{name} must be uint8, int16, int32 or int64, got {value.dtype}")
 
 
+def check_label_map(name: str, value: object, axes: str = "N, H, W") -> Tensor:
+    labels = check_tensor(name, value)
+    check_labels(name, labels)
+    check_rank(name, labels, axes)
+    return labels
+
+
 def check_same_device(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
     if value.device != other.device:
         raise ValueError(
@@ -60,7 +67,8 @@ def check_logits(name: str, value: object, axes: str = "N, C, h, w") -> Tensor:
     logits = check_tensor(name, value)
     check_rank(name, logits, axes)
     check_floating(name, logits)
-    classes, height, width = logits.shape[-3:]
+    shape = logits.shape
+    classes, height, width = shape[-3], shape[-2], shape[-1]  # a slice would be a torch.Size, made slowly
     if classes < 1:
         raise ValueError(f"{name} must have at least one class, got shape {list(logits.shape)}")
     if height < 1 or width < 1:
@@ -131,11 +139,12 @@ def check_region_size(region_size: Any, size: Pair) -> Pair:
 
 
 Edge = Literal["drop", "keep"]  # what becomes of the pixels that whole regions leave over
+_EDGES = get_args(Edge)
 
 
 def check_edge(edge: Any) -> bool:
     """Whether a remainder at the image's edge makes regions."""
-    if not isinstance(edge, str) or edge not in get_args(Edge):
+    if not isinstance(edge, str) or edge not in _EDGES:
         raise ValueError(f"edge must be 'drop' or 'keep', got {edge!r}")
     return edge == "keep"
 
@@ -143,6 +152,11 @@ def check_edge(edge: Any) -> bool:
 def tiles_along(whole: int, part: int, keep_edge: bool) -> int:
     """How many regions of `part` pixels lie along `whole` pixels, ragged ones included."""
     return (whole + part - 1) // part if keep_edge else whole // part
+
+
+def num_tiles(size: Pair, region_size: Pair, keep_edge: bool) -> int:
+    """R: how many regions an image has."""
+    return tiles_along(size[0], region_size[0], keep_edge) * tiles_along(size[1], region_size[1], keep_edge)
 
 
 def check_cells(cells: Any, region_size: Pair) -> Pair:
@@ -161,6 +175,8 @@ def check_flag(name: str, value: object) -> bool:
 
 
 def _check_number(name: str, value: Any) -> float:
+    if type(value) is float:  # as in _is_integer
+        return value
     number = isinstance(value, (numbers.Real, torch.SymInt, torch.SymFloat))
     if not number or isinstance(value, bool):
         raise TypeError(f"{name} must be a number, got {value!r}")

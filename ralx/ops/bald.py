@@ -25,10 +25,9 @@ from ralx.ops.arguments import (
     check_pair,
     check_region_size,
     check_size,
-    threads_for,
-    tiles_along,
+    num_tiles,
 )
-from ralx.ops.registration import cuda_kernels, on_gpu, register, scratch_of, stream_of
+from ralx.ops.registration import Call, register
 
 Outputs = tuple[Tensor, Tensor, Tensor]  # of BaldScores, in its order
 
@@ -126,7 +125,7 @@ class BaldAccumulator:
 
     def update(self, logits: Tensor) -> None:
         """Adds one pass [N, C, h, w]; all must have the same shape, dtype and device."""
-        logits = check_logits("logits", logits).detach()
+        logits = check_logits("logits", logits)
         if self.passes == 0:
             self._start(logits)
         elif (logits.shape, logits.dtype, logits.device) != self._like:
@@ -137,7 +136,7 @@ class BaldAccumulator:
             )
         if self.passes > 0 and self.passes % _C.PASSES_AT_ONCE == 0:
             self._carry()
-        _update_op(logits, self.align_corners, *self._sums)
+        _update_op(logits.detach() if logits.requires_grad else logits, self.align_corners, *self._sums)
         self.passes += 1
 
     def compute(self) -> BaldScores:
@@ -192,51 +191,29 @@ def _zero_sums(logits: Tensor, size: Pair, dtype: torch.dtype | None = None) -> 
 
 def _empty(like: Tensor, region_size: Pair, size: Pair, keep_edge: bool) -> Outputs:
     """Memory for the outputs; `like` is logits, or the sum of p."""
-    images, classes = like.shape[-4:-2]
-    rows = tiles_along(size[0], region_size[0], keep_edge)
-    cols = tiles_along(size[1], region_size[1], keep_edge)
+    images, classes = like.shape[-4], like.shape[-3]
+    regions = num_tiles(size, region_size, keep_edge)
     return (
         like.new_empty((images, *size), dtype=torch.float32),
-        like.new_empty((images, rows * cols), dtype=torch.float32),
-        like.new_empty((images, rows * cols, classes), dtype=torch.float32),
+        like.new_empty((images, regions), dtype=torch.float32),
+        like.new_empty((images, regions, classes), dtype=torch.float32),
     )
 
 
-def _scratch(like: Tensor, region_size: Pair, size: Pair, keep_edge: bool) -> Tensor:
-    passes = like.shape[0] if like.dim() == 5 else 1
-    images, classes = like.shape[-4:-2]
-    return scratch_of(like, cuda_kernels.bald_scratch(passes, images, classes, size, region_size, keep_edge))
-
-
-def _kernel(logits: Tensor, region_size: Pair, size: Pair, align_corners: bool, keep_edge: bool) -> Outputs:
+def _call(logits: Tensor, region_size: Pair, size: Pair, align_corners: bool, keep_edge: bool) -> Call:
+    passes, images, classes, _, _ = logits.shape
     outputs = _empty(logits, region_size, size, keep_edge)
     given = logits, region_size, keep_edge, align_corners, *outputs
-    if on_gpu(logits):
-        cuda_kernels.bald(*given, _scratch(logits, region_size, size, keep_edge), stream_of(logits))
-    else:
-        _C.bald(*given, threads_for(logits.shape[0] * logits.shape[2] * outputs[0].numel()))
-    return outputs
-
-
-def _fake(logits: Tensor, region_size: Pair, size: Pair, align_corners: bool, keep_edge: bool) -> Outputs:
-    return _empty(logits, region_size, size, keep_edge)
+    scratch = "bald_scratch", passes, images, classes, size, region_size, keep_edge
+    return Call(outputs, given, passes * classes * outputs[0].numel(), scratch)
 
 
 _op = register(
     "bald(Tensor logits, SymInt[2] region_size, SymInt[2] size, bool align_corners, bool keep_edge) "
     "-> (Tensor, Tensor, Tensor)",
-    kernel=_kernel,
+    call=_call,
     ref=bald_ref,
-    fake=_fake,
 )
-
-
-def _update_kernel(logits: Tensor, align_corners: bool, sum_p: Tensor, sum_entropy: Tensor) -> None:
-    given = logits, align_corners, sum_p, sum_entropy
-    if on_gpu(logits):
-        cuda_kernels.bald_update(*given, stream_of(logits))
-    else:
-        _C.bald_update(*given, threads_for(sum_p.numel()))
 
 
 def _update_ref(logits: Tensor, align_corners: bool, sum_p: Tensor, sum_entropy: Tensor) -> None:
@@ -247,17 +224,9 @@ def _update_ref(logits: Tensor, align_corners: bool, sum_p: Tensor, sum_entropy:
 
 _update_op = register(
     "bald_update(Tensor logits, bool align_corners, Tensor(a!) sum_p, Tensor(b!) sum_entropy) -> ()",
-    kernel=_update_kernel,
+    call=lambda *given: Call(None, given, given[2].numel()),
     ref=_update_ref,
-    fake=lambda logits, align_corners, sum_p, sum_entropy: None,
 )
-
-
-def _carry_kernel(sums: Tensor, totals: Tensor) -> None:
-    if on_gpu(sums):
-        cuda_kernels.bald_carry(sums, totals, stream_of(sums))
-    else:
-        _C.bald_carry(sums, totals, threads_for(sums.numel()))
 
 
 def _carry_ref(sums: Tensor, totals: Tensor) -> None:
@@ -268,23 +237,9 @@ def _carry_ref(sums: Tensor, totals: Tensor) -> None:
 
 _carry_op = register(
     "bald_carry(Tensor(a!) sums, Tensor(b!) totals) -> ()",
-    kernel=_carry_kernel,
+    call=lambda *given: Call(None, given, given[0].numel()),
     ref=_carry_ref,
-    fake=lambda sums, totals: None,
 )
-
-
-def _compute_kernel(
-    sum_p: Tensor, sum_entropy: Tensor, passes: int, region_size: Pair, keep_edge: bool
-) -> Outputs:
-    outputs = _compute_fake(sum_p, sum_entropy, passes, region_size, keep_edge)
-    given = sum_p, sum_entropy, passes, region_size, keep_edge, *outputs
-    if on_gpu(sum_p):
-        scratch = _scratch(sum_p, region_size, (sum_p.shape[2], sum_p.shape[3]), keep_edge)
-        cuda_kernels.bald_compute(*given, scratch, stream_of(sum_p))
-    else:
-        _C.bald_compute(*given, threads_for(sum_p.numel()))
-    return outputs
 
 
 def _compute_ref(
@@ -302,16 +257,19 @@ def _compute_ref(
     return bald_map.float(), region_sum.float(), class_hist
 
 
-def _compute_fake(
+def _compute_call(
     sum_p: Tensor, sum_entropy: Tensor, passes: int, region_size: Pair, keep_edge: bool
-) -> Outputs:
-    return _empty(sum_p, region_size, (sum_p.shape[2], sum_p.shape[3]), keep_edge)
+) -> Call:
+    images, classes, height, width = sum_p.shape
+    outputs = _empty(sum_p, region_size, (height, width), keep_edge)
+    given = sum_p, sum_entropy, passes, region_size, keep_edge, *outputs
+    scratch = "bald_scratch", 1, images, classes, (height, width), region_size, keep_edge
+    return Call(outputs, given, sum_p.numel(), scratch)
 
 
 _compute_op = register(
     "bald_compute(Tensor sum_p, Tensor sum_entropy, SymInt passes, SymInt[2] region_size, bool keep_edge) "
     "-> (Tensor, Tensor, Tensor)",
-    kernel=_compute_kernel,
+    call=_compute_call,
     ref=_compute_ref,
-    fake=_compute_fake,
 )

@@ -5,23 +5,19 @@ import math
 import torch
 from torch import Tensor
 
-import ralx._C as _C
 from ralx.ops._reference import computed, upsample_ref
 from ralx.ops.arguments import (
     LIMIT,
     check_flag,
     check_ignore_index,
     check_integer,
-    check_labels,
+    check_label_map,
     check_logits,
     check_pair,
-    check_rank,
     check_same_device,
-    check_tensor,
     place_in,
-    threads_for,
 )
-from ralx.ops.registration import cuda_kernels, on_gpu, register, stream_of
+from ralx.ops.registration import Call, register
 
 _MAX_CLASSES = math.isqrt(LIMIT)
 
@@ -54,12 +50,11 @@ def confusion_matrix(
             or a predicted label outside 0..C-1 in a pixel that isn't ignored; on CUDA, where finding out
             would stop the device, such pixels are skipped.
     """
-    check_tensor("prediction", prediction)
-    check_tensor("target", target)
     num_classes = check_integer("num_classes", num_classes, high=_MAX_CLASSES)
     ignore_index = check_ignore_index(ignore_index)
     check_flag("align_corners", align_corners)
-    if prediction.is_floating_point():
+    is_map = isinstance(prediction, Tensor) and not prediction.is_floating_point()
+    if not is_map:
         images, classes, height, width = check_logits("prediction", prediction).shape
         if classes != num_classes:
             raise ValueError(
@@ -67,20 +62,17 @@ def confusion_matrix(
                 f"for a prediction of shape {list(prediction.shape)}"
             )
     else:
-        check_labels("prediction", prediction)
-        check_rank("prediction", prediction, "N, H, W")
-        images, height, width = prediction.shape
+        images, height, width = check_label_map("prediction", prediction).shape
         if height * width > LIMIT:
             raise ValueError(
                 f"prediction must have at most {LIMIT} pixels an image, got shape {list(prediction.shape)}"
             )
-    check_labels("target", target)
-    check_rank("target", target, "N, H, W")
+    check_label_map("target", target)
     check_same_device("prediction", prediction, "target", target)
     if size is not None:
         own = height, width
         height, width = check_pair("size", size)
-        if not prediction.is_floating_point() and (height, width) != own:
+        if is_map and (height, width) != own:
             raise ValueError(f"size must be a label map's own {own}: only logits are upsampled, got {size}")
     if target.shape != (images, height, width):
         raise ValueError(
@@ -106,33 +98,23 @@ def confusion_matrix_ref(
     return counts[:-1].view(num_classes, num_classes)
 
 
-def _kernel(
+def _call(
     prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int, align_corners: bool
-) -> Tensor:
-    counts = _empty(prediction, target, num_classes, ignore_index, align_corners)
-    given = prediction, target, counts, ignore_index, align_corners
-    if on_gpu(prediction):
-        cuda_kernels.confusion_matrix(*given, stream_of(prediction))
-        return counts
-    name, position, value = _C.confusion_matrix(*given, threads_for(num_classes * target.numel()))
-    if name:
+) -> Call:
+    def refuse(name: str, position: int, value: int) -> None:
         raise ValueError(
             f"{name} must be in 0..{num_classes - 1} where the target isn't ignore_index={ignore_index}, "
             f"got {value} at {place_in(target, position)}"
         )
-    return counts
 
-
-def _empty(
-    prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int, align_corners: bool
-) -> Tensor:
-    return target.new_empty(num_classes, num_classes, dtype=torch.int64)
+    counts = target.new_empty(num_classes, num_classes, dtype=torch.int64)
+    given = prediction, target, counts, ignore_index, align_corners
+    return Call(counts, given, num_classes * target.numel(), (), refuse)
 
 
 _op = register(
     "confusion_matrix(Tensor prediction, Tensor target, SymInt num_classes, int ignore_index, "
     "bool align_corners) -> Tensor",
-    kernel=_kernel,
+    call=_call,
     ref=confusion_matrix_ref,
-    fake=_empty,
 )

@@ -5,7 +5,6 @@ import math
 import torch
 from torch import Tensor
 
-import ralx._C as _C
 from ralx.ops.arguments import (
     check_eps,
     check_floating,
@@ -14,9 +13,8 @@ from ralx.ops.arguments import (
     check_rank,
     check_same_device,
     check_tensor,
-    threads_for,
 )
-from ralx.ops.registration import cuda_kernels, on_gpu, register, scratch_of, stream_of
+from ralx.ops.registration import Call, register
 
 # The reference holds this many numbers of [rows, L, C] at a time: 32 MiB in float64.
 _REF_CHUNK = 2**22
@@ -123,29 +121,19 @@ def _histogram(values: Tensor, bins: int, range: list[float] | None) -> Tensor:
     return (counts.double() / values.shape[1]).masked_fill(bad, math.nan).float()
 
 
-def _kernel(p: Tensor, q: Tensor, bins: int, range: list[float] | None, eps: float) -> Tensor:
-    histograms = _empty(p, q, bins, range, eps)
-    if not len(q):
-        return histograms.zero_()
-    low, high = range or (0.0, 1.0)
+def _call(p: Tensor, q: Tensor, bins: int, range: list[float] | None, eps: float) -> Call:
+    histograms = p.new_empty(*p.shape[:-1], bins, dtype=torch.float32)
     rows = p.reshape(-1, p.shape[-1])
+    num_rows, classes = rows.shape
+    low, high = range or (0.0, 1.0)
     given = rows, q, histograms.view(-1, bins), range is None, low, high, eps
-    if on_gpu(p):
-        needed = cuda_kernels.kl_histogram_scratch(len(rows), len(q), p.shape[-1])
-        cuda_kernels.kl_histogram(*given, scratch_of(p, needed), stream_of(p))
-    else:
-        _C.kl_histogram(*given, threads_for(len(rows) * q.numel()))
-    return histograms
-
-
-def _empty(p: Tensor, q: Tensor, bins: int, range: list[float] | None, eps: float) -> Tensor:
-    return p.new_empty(*p.shape[:-1], bins, dtype=torch.float32)
+    scratch = "kl_histogram_scratch", num_rows, q.shape[0], classes
+    return Call(histograms, given, num_rows * q.numel(), scratch)
 
 
 _op = register(
     "kl_histogram(Tensor p, Tensor q, SymInt bins, float[]? range, float eps) -> Tensor",
-    kernel=_kernel,
+    call=_call,
     ref=kl_histogram_ref,
-    fake=_empty,
     float64_on_gpu=True,
 )

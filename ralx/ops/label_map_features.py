@@ -6,19 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import ralx._C as _C
 from ralx.ops._reference import class_hist_by_id, computed, entropy_ref, pool_by_id, upsample_ref
 from ralx.ops.arguments import (
     check_integer,
-    check_labels,
-    check_rank,
+    check_label_map,
     check_same_device,
-    check_tensor,
     place_in,
-    threads_for,
 )
 from ralx.ops.region_outputs import region_outputs, stack_sums
-from ralx.ops.registration import cuda_kernels, on_gpu, register, scratch_of, stream_of
+from ralx.ops.registration import Call, register
 from ralx.ops.scores import NO_SCORES, Wanted, scores_ref
 
 
@@ -36,9 +32,7 @@ def label_map_features(
         The tensors of RegionFeatures, whose regions have one cell each; float32 [S, N, R], the sums of the
         scores wanted; int64 [N, R], the pixels of each region.
     """
-    map_ = check_tensor("regions", regions)
-    check_labels("regions", map_)
-    check_rank("regions", map_, "N, H, W")
+    map_ = check_label_map("regions", regions)
     check_same_device("logits", logits, "regions", map_)
     if map_.shape != (logits.shape[0], *size):
         raise ValueError(
@@ -70,33 +64,23 @@ def label_map_features_ref(
     )
 
 
-def _empty(
+def _call(
     logits: Tensor, regions: Tensor, num_regions: int, align_corners: bool, scores: Sequence[int]
-) -> tuple[Tensor, ...]:
-    outputs = region_outputs(logits, num_regions, (1, 1), Wanted(*scores).num_scores)
-    return *outputs, logits.new_empty((len(logits), num_regions), dtype=torch.int64)
-
-
-def _kernel(
-    logits: Tensor, regions: Tensor, num_regions: int, align_corners: bool, scores: Sequence[int]
-) -> tuple[Tensor, ...]:
-    outputs = _empty(logits, regions, num_regions, align_corners, scores)
-    given = logits, regions, align_corners, scores, outputs
-    if on_gpu(logits):
-        needed = cuda_kernels.label_map_features_scratch(logits, regions, num_regions, scores)
-        cuda_kernels.label_map_features(*given, scratch_of(logits, needed), stream_of(logits))
-        return outputs
-    name, position, value = _C.label_map_features(*given, threads_for(logits.shape[1] * regions.numel()))
-    if name:
+) -> Call:
+    def refuse(name: str, position: int, value: int) -> None:
         where = place_in(regions, position)
         raise ValueError(f"regions must be below num_regions={num_regions}, got {value} at {where}")
-    return outputs
+
+    outputs = region_outputs(logits, num_regions, (1, 1), Wanted(*scores).num_scores)
+    outputs += (logits.new_empty((logits.shape[0], num_regions), dtype=torch.int64),)
+    scratch = "label_map_features_scratch", logits, regions, num_regions, scores
+    given = logits, regions, align_corners, scores, outputs
+    return Call(outputs, given, logits.shape[1] * regions.numel(), scratch, refuse)
 
 
 _op = register(
     "label_map_features(Tensor logits, Tensor regions, SymInt num_regions, bool align_corners, "
     "int[3] scores) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-    kernel=_kernel,
+    call=_call,
     ref=label_map_features_ref,
-    fake=_empty,
 )

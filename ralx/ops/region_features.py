@@ -6,7 +6,6 @@ from typing import NamedTuple, overload
 import torch
 from torch import Tensor
 
-import ralx._C as _C
 from ralx.ops._reference import (
     class_hist_by_id,
     computed,
@@ -26,12 +25,12 @@ from ralx.ops.arguments import (
     check_pair,
     check_region_size,
     check_size,
-    threads_for,
+    num_tiles,
     tiles_along,
 )
 from ralx.ops.label_map_features import label_map_features
 from ralx.ops.region_outputs import region_outputs, stack_sums
-from ralx.ops.registration import cuda_kernels, on_gpu, register, scratch_of, stream_of
+from ralx.ops.registration import Call, register
 from ralx.ops.scores import NO_SCORES, Score, Wanted, check_scores, scores_ref, unpack
 
 _CELLS = (8, 8)
@@ -51,9 +50,10 @@ class RegionFeatures(NamedTuple):
     entropy_sum: Tensor
     """[N, R]: sum of the pixel entropy over the whole region."""
 
-    def vector(self) -> Tensor:
+    def vector(self: "RegionFeatures | ScoredRegionFeatures") -> Tensor:
         """[N, R, C + 3·ch·cw]: class_hist, then entropy_min, entropy_avg, entropy_max, cells row-major."""
-        return _vector(self)
+        maps = self.entropy_min, self.entropy_avg, self.entropy_max
+        return torch.cat([self.class_hist, *(pooled.flatten(2) for pooled in maps)], dim=2)
 
 
 class ScoredRegionFeatures(NamedTuple):
@@ -76,12 +76,7 @@ class ScoredRegionFeatures(NamedTuple):
 
     def vector(self) -> Tensor:
         """As RegionFeatures.vector."""
-        return _vector(self)
-
-
-def _vector(features: RegionFeatures | ScoredRegionFeatures) -> Tensor:
-    maps = features.entropy_min, features.entropy_avg, features.entropy_max
-    return torch.cat([features.class_hist, *(pooled.flatten(2) for pooled in maps)], dim=2)
+        return RegionFeatures.vector(self)
 
 
 @overload
@@ -185,7 +180,7 @@ def region_features(
     pooled = RegionFeatures(*features)
     if wanted == NO_SCORES:
         return pooled
-    count = _pixel_count(region_size, size, keep_edge, logits.device).expand(logits.shape[0], -1).clone()
+    count = pixel_count(region_size, size, keep_edge, logits.device).expand(logits.shape[0], -1).clone()
     return ScoredRegionFeatures(*pooled, count, *unpack(wanted, score_sum))
 
 
@@ -198,8 +193,8 @@ def _check_no_grid(region_size: object, cells: object, keep_edge: bool) -> None:
         raise ValueError("edge must be left out where regions are given, got 'keep'")
 
 
-def _pixel_count(region_size: Pair, size: Pair, keep_edge: bool, device: torch.device) -> Tensor:
-    """int64 [R]"""
+def pixel_count(region_size: Pair, size: Pair, keep_edge: bool, device: torch.device) -> Tensor:
+    """Of each region of an image: int64 [R]. Nothing is copied to the device, or waits for it."""
     lengths = []
     for region, whole in zip(region_size, size, strict=True):
         start = torch.arange(tiles_along(whole, region, keep_edge), device=device) * region
@@ -240,7 +235,7 @@ def region_features_ref(
     )
 
 
-def _empty(
+def _call(
     logits: Tensor,
     region_size: Pair,
     cells: Pair,
@@ -248,35 +243,17 @@ def _empty(
     align_corners: bool,
     keep_edge: bool,
     scores: Sequence[int],
-) -> tuple[Tensor, ...]:
-    rows = tiles_along(size[0], region_size[0], keep_edge)
-    cols = tiles_along(size[1], region_size[1], keep_edge)
-    return region_outputs(logits, rows * cols, cells, Wanted(*scores).num_scores)
-
-
-def _kernel(
-    logits: Tensor,
-    region_size: Pair,
-    cells: Pair,
-    size: Pair,
-    align_corners: bool,
-    keep_edge: bool,
-    scores: Sequence[int],
-) -> tuple[Tensor, ...]:
-    outputs = _empty(logits, region_size, cells, size, align_corners, keep_edge, scores)
+) -> Call:
+    num_regions = num_tiles(size, region_size, keep_edge)
+    outputs = region_outputs(logits, num_regions, cells, Wanted(*scores).num_scores)
     given = logits, region_size, keep_edge, size, align_corners, scores, outputs
-    if on_gpu(logits):
-        needed = cuda_kernels.region_features_scratch(logits, region_size, keep_edge, size, cells, scores)
-        cuda_kernels.region_features(*given, scratch_of(logits, needed), stream_of(logits))
-    else:
-        _C.region_features(*given, threads_for(logits.shape[0] * logits.shape[1] * size[0] * size[1]))
-    return outputs
+    scratch = "region_features_scratch", logits, region_size, keep_edge, size, cells, scores
+    return Call(outputs, given, logits.shape[0] * logits.shape[1] * size[0] * size[1], scratch)
 
 
 _op = register(
     "region_features(Tensor logits, SymInt[2] region_size, SymInt[2] cells, SymInt[2] size, "
     "bool align_corners, bool keep_edge, int[3] scores) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-    kernel=_kernel,
+    call=_call,
     ref=region_features_ref,
-    fake=_empty,
 )

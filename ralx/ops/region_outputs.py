@@ -8,14 +8,7 @@ def region_outputs(logits: Tensor, regions: int, cells: tuple[int, int], scores:
     """Memory in the order of csrc's RegionOutputs, up to score_sum: float32, on the device of the logits."""
     images, classes = logits.shape[:2]
     pooled = (images, regions, *cells)
-    shapes = (
-        (images, regions, classes),
-        pooled,
-        pooled,
-        pooled,
-        (images, regions),
-        (scores, images, regions),
-    )
+    shapes = (images, regions, classes), pooled, pooled, pooled, (images, regions), (scores, images, regions)
     return tuple(logits.new_empty(shape, dtype=torch.float32) for shape in shapes)
 
 

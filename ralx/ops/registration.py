@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import ralx._C as _C
+from ralx.ops.arguments import threads_for
 
 # The kernels for GPUs; None where ralx was built without a CUDA compiler.
 cuda_kernels: Any = getattr(_C, "cuda", None)
@@ -45,11 +46,6 @@ def on_gpu(tensor: Tensor) -> bool:
     return tensor.is_cuda
 
 
-def scratch_of(tensor: Tensor, num_bytes: int) -> Tensor:
-    """Memory on the tensor's device, for a kernel's own use."""
-    return tensor.new_empty(num_bytes, dtype=torch.uint8)
-
-
 def stream_of(tensor: Tensor) -> int:
     """The current CUDA stream of the tensor's device, as the kernels take it."""
     return torch.cuda.current_stream(tensor.device).cuda_stream
@@ -67,23 +63,50 @@ def _has_kernels(device: int) -> bool:
     return cuda_kernels is not None and runs_on(torch.cuda.get_device_capability(device), cuda_kernels.archs)
 
 
-def register(
-    schema: str, *, kernel: Callable, ref: Callable, fake: Callable, float64_on_gpu: bool = False
-) -> Callable:
+class Call(NamedTuple):
+    """A call of an op, as its kernels take it."""
+
+    outputs: Any
+    """What the op returns: a tensor, a tuple of them, or None where it changes its arguments; not filled."""
+    given: tuple[Any, ...]
+    """The kernel's arguments on either device, the outputs among them."""
+    work: int
+    """On how many logits, or factors, it computes: see `threads_for`."""
+    scratch: tuple[Any, ...] = ()
+    """The function of `_C.cuda` that tells how many bytes a GPU's kernel needs for its own use, and its
+    arguments; () where it needs none."""
+    refuse: Callable[[str, int, int], None] | None = None
+    """Raises the error of a wrong label that the CPU's kernel found, given its map, position and value."""
+
+
+def register(schema: str, *, call: Callable, ref: Callable, float64_on_gpu: bool = False) -> Callable:
     """Registers `ralx::<schema>` with torch, so that torch.compile can trace it; returns the callable op.
 
-    `kernel` computes on the CPU and on GPUs; `fake` gives outputs of the right shape and dtype from shapes
-    alone; `ref`, in plain torch, serves CUDA tensors where there are no CUDA kernels for their GPU or for
-    float64. The first argument is a tensor.
+    `call` makes a `Call` of the op's arguments, by their shapes alone, for the kernels of the schema's name;
+    `ref`, in plain torch, serves CUDA tensors where there are no CUDA kernels for their GPU or for float64.
+    The first argument is a tensor.
     """
+    name = schema.partition("(")[0]
+    cpu_kernel = getattr(_C, name)
 
-    def cuda(first: Tensor, *others: Any, **named: Any) -> Any:
-        known = float64_on_gpu or first.dtype != torch.float64
-        return (kernel if known and _has_kernels(first.get_device()) else ref)(first, *others, **named)
+    def run(first: Tensor, *others: Any) -> Any:
+        if on_gpu(first):
+            known = float64_on_gpu or first.dtype != torch.float64
+            if not known or not _has_kernels(first.get_device()):
+                return ref(first, *others)
+            outputs, given, _, scratch, _ = call(first, *others)
+            if scratch:
+                needed = getattr(cuda_kernels, scratch[0])(*scratch[1:])
+                given = *given, first.new_empty(needed, dtype=torch.uint8)
+            getattr(cuda_kernels, name)(*given, stream_of(first))
+        else:
+            outputs, given, work, _, refuse = call(first, *others)
+            wrong = cpu_kernel(*given, threads_for(work))
+            if refuse and wrong[0]:
+                refuse(*wrong)
+        return outputs
 
-    name = f"ralx::{schema.partition('(')[0]}"
-    torch.library.define(name, schema[schema.index("(") :], tags=(torch.Tag.pt2_compliant_tag,))
-    torch.library.impl(name, "cpu")(kernel)
-    torch.library.impl(name, "cuda")(cuda)
-    torch.library.register_fake(name)(fake)
-    return getattr(torch.ops.ralx, name.removeprefix("ralx::")).default
+    torch.library.define(f"ralx::{name}", schema.removeprefix(name), tags=(torch.Tag.pt2_compliant_tag,))
+    torch.library.impl(f"ralx::{name}", ("cpu", "cuda"))(run)
+    torch.library.register_fake(f"ralx::{name}")(lambda *arguments: call(*arguments).outputs)
+    return getattr(torch.ops.ralx, name).default

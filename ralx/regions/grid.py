@@ -6,6 +6,7 @@ of a grid than `Regions`, so that other shapes can stand in for tiles, see `ralx
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -93,6 +94,26 @@ class Regions(ABC):
             found = f"{int(regions.min())}..{int(regions.max())}"
             raise ValueError(f"regions must lie in 0..{self.num_regions - 1}, got {found}")
         return regions
+
+
+def gather_by_image(
+    grid: Regions, regions: Tensor, batch_size: int, compute: Callable[[Tensor, Tensor, Tensor], Tensor]
+) -> Tensor:
+    """`compute(images [n], which [k], regions [k])` → [k, ...] of all `regions` [K > 0], in their order.
+
+    `which` is the place of each region's image among `images`: distinct, ascending, `batch_size` at a time.
+    """
+    images, which = (regions // grid.regions_per_image).unique(return_inverse=True)
+    # Sorted by image, the regions of one batch of images are one slice.
+    by_image = which.argsort(stable=True)
+    firsts = torch.arange(0, len(images) + batch_size, batch_size, device=which.device)
+    starts = torch.searchsorted(which[by_image], firsts)
+    parts = []
+    for batch, part in enumerate(images.split(batch_size)):
+        members = by_image[starts[batch] : starts[batch + 1]]
+        parts.append(compute(part, which[members] - batch * batch_size, regions[members]))
+    joined = torch.cat(parts)
+    return joined[to_device(by_image.argsort(), joined.device)]
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ralx.ops.arguments import check_integer, check_labels, check_rank, check_tensor
+from ralx.ops.arguments import check_integer, check_label_map, check_rank, check_tensor
 from ralx.regions.grid import Boxes, Regions
 from ralx.support.devices import to_device
 
@@ -46,8 +46,7 @@ class RegionMap(Regions):
     """
 
     def __init__(self, labels: Tensor, regions_per_image: int) -> None:
-        check_labels("labels", check_tensor("labels", labels))
-        check_rank("labels", labels, "N, H, W")
+        check_label_map("labels", labels)
         self._regions_per_image = check_integer("regions_per_image", regions_per_image)
         if not labels.shape[1] * labels.shape[2]:
             raise ValueError(f"labels must have at least one pixel an image, got {list(labels.shape)}")
@@ -60,8 +59,8 @@ class RegionMap(Regions):
         self.image_size = labels.shape[1], labels.shape[2]
         measured = [_measure(label_map, regions_per_image) for label_map in labels.cpu()]
         empty = torch.zeros(5, 0, dtype=torch.int64, device="cpu")
-        self._pixels, *edges = torch.cat([empty, *measured], 1)
-        self._top, self._left, self._height, self._width = edges
+        # Each region's pixels; top, left, height and width of its box.
+        self._pixels, *self._edges = torch.cat([empty, *measured], 1)
 
     @property
     def regions_per_image(self) -> int:
@@ -69,12 +68,12 @@ class RegionMap(Regions):
 
     @property
     def box_size(self) -> tuple[int, int]:
-        return max(self._height.tolist(), default=0), max(self._width.tolist(), default=0)
+        _, _, height, width = self._edges
+        return max(height.tolist(), default=0), max(width.tolist(), default=0)
 
     def boxes(self, regions: Tensor) -> Boxes:
         regions = self.check(regions).cpu()
-        edges = (edge[regions] for edge in (self._top, self._left, self._height, self._width))
-        return Boxes(regions // self.regions_per_image, *edges)
+        return Boxes(regions // self.regions_per_image, *(edge[regions] for edge in self._edges))
 
     def num_pixels(self, regions: Tensor) -> Tensor:
         return self._pixels[self.check(regions).cpu()]
@@ -144,7 +143,12 @@ def slic_regions(images: Tensor, regions_per_image: int, *, compactness: float =
         raise ValueError(f"compactness must be above 0, got {compactness}")
     if math.isinf(compactness):
         raise ValueError(f"compactness must be finite, got {compactness}")
-    slic = _import_slic()
+    try:
+        from skimage.segmentation import slic
+    except ImportError as error:
+        raise ModuleNotFoundError(
+            "slic_regions needs scikit-image: pip install 'ralx[superpixels]'"
+        ) from error
     labels = np.zeros((len(images), *images.shape[2:]), dtype=np.int32)
     for label_map, image in zip(labels, images.permute(0, 2, 3, 1).cpu().numpy(), strict=True):
         label_map[:] = _superpixels(slic, image, regions_per_image, compactness)
@@ -159,13 +163,3 @@ def _superpixels(slic: Any, image: np.ndarray, wanted: int, compactness: float) 
         if wanted / 2 < labels.max() + 1 < wanted * 2 or compactness > _SQUARE:
             return labels
         compactness *= 4
-
-
-def _import_slic() -> Any:
-    try:
-        from skimage.segmentation import slic
-    except ImportError as error:
-        raise ModuleNotFoundError(
-            "slic_regions needs scikit-image: pip install 'ralx[superpixels]'"
-        ) from error
-    return slic

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from ralx.ops.arguments import check_ignore_index
-from ralx.regions.grid import Regions
-from ralx.support.devices import to_device
+from ralx.regions.grid import Regions, gather_by_image
 
 _ORACLE_IMAGES = 32  # label maps held at once: K regions may lie in as many images
 
@@ -68,15 +67,13 @@ class RegionPool:
         of range, twice in `regions`, labelled already or without a pixel."""
         regions = self.grid.check(regions).flatten().cpu()
         distinct, counts = regions.unique(return_counts=True)
-        twice = distinct[counts > 1]
-        if len(twice):
-            raise ValueError(f"regions must be distinct, got {twice[:5].tolist()} more than once")
-        again = regions[self.labelled[regions]]
-        if len(again):
-            raise ValueError(f"regions must be unlabelled, got {again[:5].tolist()}, labelled already")
-        empty = regions[self.empty[regions]]
-        if len(empty):
-            raise ValueError(f"regions must have pixels, got {empty[:5].tolist()}, which have none")
+        for rule, wrong, found in (
+            ("be distinct", distinct[counts > 1], " more than once"),
+            ("be unlabelled", regions[self.labelled[regions]], ", labelled already"),
+            ("have pixels", regions[self.empty[regions]], ", which have none"),
+        ):
+            if len(wrong):
+                raise ValueError(f"regions must {rule}, got {wrong[:5].tolist()}{found}")
         self.labelled[regions] = True
         self.order = torch.cat([self.order, regions])
 
@@ -128,18 +125,9 @@ class Oracle:
         regions = self.grid.check(regions).flatten().cpu()
         if not len(regions):
             return torch.zeros(0, *self.grid.box_size, dtype=torch.uint8, device="cpu")
-        distinct, which = self.grid.boxes(regions).image.unique(return_inverse=True)
-        parts, members = [], []
-        for first in range(0, len(distinct), _ORACLE_IMAGES):
-            labels = self._read(distinct[first : first + _ORACLE_IMAGES])
-            member = ((which >= first) & (which < first + _ORACLE_IMAGES)).nonzero().squeeze(1)
-            parts.append(self.grid.cut(labels, which[member] - first, regions[member], self.ignore_index))
-            members.append(member)
-        back = torch.cat(members).argsort()
-        joined = torch.cat(parts)
-        return joined[to_device(back, joined.device)]
+        return gather_by_image(self.grid, regions, _ORACLE_IMAGES, self._cut)
 
-    def _read(self, images: Tensor) -> Tensor:
+    def _cut(self, images: Tensor, which: Tensor, regions: Tensor) -> Tensor:
         labels = self.read_labels(images)
         if tuple(labels.shape) != (len(images), *self.grid.image_size):
             wanted = [len(images), *self.grid.image_size]
@@ -147,4 +135,4 @@ class Oracle:
         kind = torch.iinfo(labels.dtype)
         if not kind.min <= self.ignore_index <= kind.max:
             raise ValueError(f"ignore_index must fit into {labels.dtype} labels, got {self.ignore_index}")
-        return labels
+        return self.grid.cut(labels, which, regions, self.ignore_index)

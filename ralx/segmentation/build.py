@@ -9,15 +9,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ralx.segmentation.networks import fpn_mobilenetv2, fpn_resnet18, fpn_resnet34, fpn_resnet50, fpn_small
+from ralx.segmentation.encoders import BasicBlock, Bottleneck, MobileNetV2, ResNet, SmallEncoder
+from ralx.segmentation.networks import FPN, SmallFPN
 from ralx.support.imports import import_callable
 
 SEGMENTERS: dict[str, Callable[..., nn.Module]] = {
-    "fpn-resnet50": fpn_resnet50,
-    "fpn-resnet34": fpn_resnet34,
-    "fpn-resnet18": fpn_resnet18,
-    "fpn-mobilenetv2": fpn_mobilenetv2,
-    "fpn-small": fpn_small,
+    "fpn-resnet50": lambda **options: FPN(ResNet(Bottleneck, (3, 4, 6, 3)), **options),
+    "fpn-resnet34": lambda **options: FPN(ResNet(BasicBlock, (3, 4, 6, 3)), **options),
+    "fpn-resnet18": lambda **options: FPN(ResNet(BasicBlock, (2, 2, 2, 2)), **options),
+    "fpn-mobilenetv2": lambda **options: SmallFPN(MobileNetV2(), **options),
+    "fpn-small": lambda **options: SmallFPN(SmallEncoder(), **options),
 }
 
 

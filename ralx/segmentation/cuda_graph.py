@@ -1,19 +1,12 @@
 """A network's work on CUDA, launched as one."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 _MOST_SHAPES = 4
 _WARM_UP = 3  # calls, in which libraries choose their kernels and take their workspace
-
-
-class _Captured(NamedTuple):
-    graph: torch.cuda.CUDAGraph
-    argument: Tensor
-    result: Tensor
 
 
 class CudaGraph:
@@ -26,25 +19,23 @@ class CudaGraph:
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         self.function = function
-        self._captured: dict[tuple, _Captured | None] = {}  # None: seen once
+        self._replays: dict[tuple, Callable[[Tensor], Tensor] | None] = {}  # None: seen once
 
     def __call__(self, argument: Tensor) -> Tensor:
         if not argument.is_cuda:
             return self.function(argument)
         precision = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
         key = tuple(argument.shape), argument.dtype, argument.device, precision
-        if key not in self._captured:
-            if len(self._captured) < _MOST_SHAPES:
-                self._captured[key] = None
+        if key not in self._replays:
+            if len(self._replays) < _MOST_SHAPES:
+                self._replays[key] = None
             return self.function(argument)
-        captured = self._captured[key]
-        if captured is None:
-            captured = self._captured[key] = self._capture(argument, precision)
-        captured.argument.copy_(argument)
-        captured.graph.replay()
-        return captured.result.clone()
+        replay = self._replays[key]
+        if replay is None:
+            replay = self._replays[key] = self._capture(argument, precision)
+        return replay(argument)
 
-    def _capture(self, example: Tensor, precision: torch.dtype | None) -> _Captured:
+    def _capture(self, example: Tensor, precision: torch.dtype | None) -> Callable[[Tensor], Tensor]:
         argument, graph = example.clone(), torch.cuda.CUDAGraph()
         # Weights that autocast keeps converted would be out of date, or gone, at a replay.
         uncached = torch.autocast("cuda", precision, enabled=precision is not None, cache_enabled=False)
@@ -57,4 +48,10 @@ class CudaGraph:
             torch.cuda.current_stream(example.device).wait_stream(stream)
             with torch.cuda.graph(graph):
                 result = self.function(argument)
-        return _Captured(graph, argument, result)
+
+        def replay(new: Tensor) -> Tensor:
+            argument.copy_(new)
+            graph.replay()
+            return result.clone()
+
+        return replay

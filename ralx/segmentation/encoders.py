@@ -10,7 +10,7 @@ from torch.nn import functional as F
 class Encoder(Protocol):
     """Normalised images [N, 3, H, W] -> four maps at strides 4, 8, 16 and 32 with `channels` channels."""
 
-    channels: tuple[int, int, int, int]
+    channels: tuple[int, ...]
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]: ...
 
@@ -19,61 +19,54 @@ def conv3x3(inputs: int, outputs: int, stride: int = 1, bias: bool = False) -> n
     return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=bias)
 
 
-class BasicBlock(nn.Module):
+class _Residual(nn.Module):
+    """Convolutions, a batch norm after each, and a shortcut, which has one where the map's shape changes."""
+
+    def __init__(self, inputs: int, stride: int, *convs: nn.Conv2d):
+        super().__init__()
+        outputs, self._depth = convs[-1].out_channels, len(convs)
+        for i, conv in enumerate(convs, start=1):
+            self.add_module(f"conv{i}", conv)
+            self.add_module(f"bn{i}", nn.BatchNorm2d(conv.out_channels))
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = None
+        if stride != 1 or inputs != outputs:
+            projection = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.downsample = nn.Sequential(projection, nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        for i in range(1, self._depth + 1):
+            x = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(x))
+            x = self.relu(x if i < self._depth else x + shortcut)
+        return x
+
+
+class BasicBlock(_Residual):
     """Two 3×3 convolutions and a shortcut (ResNet-18/34)."""
 
     expansion = 1
 
-    def __init__(self, inputs: int, width: int, stride: int, downsample: nn.Module | None):
-        super().__init__()
-        self.conv1 = conv3x3(inputs, width, stride)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = conv3x3(width, width)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample = downsample
-
-    def forward(self, x: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.bn2(self.conv2(x))
-        return self.relu(x + shortcut)
+    def __init__(self, inputs: int, width: int, stride: int):
+        super().__init__(inputs, stride, conv3x3(inputs, width, stride), conv3x3(width, width))
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(_Residual):
     """1×1, 3×3 (which has the stride, as in torchvision), 1×1 and a shortcut (ResNet-50)."""
 
     expansion = 4
 
-    def __init__(self, inputs: int, width: int, stride: int, downsample: nn.Module | None):
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = conv3x3(width, width, stride)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, width * self.expansion, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(width * self.expansion)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample = downsample
-
-    def forward(self, x: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.relu(self.bn2(self.conv2(x)))
-        x = self.bn3(self.conv3(x))
-        return self.relu(x + shortcut)
+    def __init__(self, inputs: int, width: int, stride: int):
+        first = nn.Conv2d(inputs, width, 1, bias=False)
+        last = nn.Conv2d(width, width * self.expansion, 1, bias=False)
+        super().__init__(inputs, stride, first, conv3x3(width, width, stride), last)
 
 
 def _stage(
     block: type[BasicBlock] | type[Bottleneck], inputs: int, width: int, blocks: int, stride: int
 ) -> nn.Sequential:
-    outputs = width * block.expansion
-    downsample = None
-    if stride != 1 or inputs != outputs:
-        downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-    layers = [block(inputs, width, stride, downsample)]
-    layers += [block(outputs, width, 1, None) for _ in range(blocks - 1)]
-    return nn.Sequential(*layers)
+    more = (block(width * block.expansion, width, 1) for _ in range(blocks - 1))
+    return nn.Sequential(block(inputs, width, stride), *more)
 
 
 def initialise(module: nn.Module) -> None:
@@ -88,31 +81,50 @@ def initialise(module: nn.Module) -> None:
 class ResNet(nn.Module):
     """ResNet without its classifier (He et al. 2016), under torchvision's parameter names.
 
+    A `stem` of stride 2 takes the place of the 7×7 convolution and the pooling, whose stride is the first
+    stage's then.
+
     forward: see `Encoder`.
     """
 
-    classifier_only = ("fc.",)  # what torchvision's weight files hold beside it
+    classifier_only: tuple[str, ...] = ("fc.",)  # what torchvision's weight files hold beside it
 
-    def __init__(self, block: type[BasicBlock] | type[Bottleneck], blocks: tuple[int, int, int, int]):
+    def __init__(
+        self,
+        block: type[BasicBlock] | type[Bottleneck],
+        blocks: tuple[int, int, int, int],
+        widths: tuple[int, int, int, int] = (64, 128, 256, 512),
+        stem: nn.Conv2d | None = None,
+    ):
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
+        self.conv1 = stem or nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(self.conv1.out_channels)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        e = block.expansion
-        self.layer1 = _stage(block, 64, 64, blocks[0], 1)
-        self.layer2 = _stage(block, 64 * e, 128, blocks[1], 2)
-        self.layer3 = _stage(block, 128 * e, 256, blocks[2], 2)
-        self.layer4 = _stage(block, 256 * e, 512, blocks[3], 2)
-        self.channels = (64 * e, 128 * e, 256 * e, 512 * e)
+        self.maxpool = nn.Identity() if stem else nn.MaxPool2d(3, stride=2, padding=1)
+        self.channels = c2, c3, c4, _ = tuple(width * block.expansion for width in widths)
+        self.layer1 = _stage(block, self.conv1.out_channels, widths[0], blocks[0], 2 if stem else 1)
+        self.layer2 = _stage(block, c2, widths[1], blocks[1], 2)
+        self.layer3 = _stage(block, c3, widths[2], blocks[2], 2)
+        self.layer4 = _stage(block, c4, widths[3], blocks[3], 2)
         initialise(self)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        c2 = self.layer1(x)
+        c2 = self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(x)))))
         c3 = self.layer2(c2)
         c4 = self.layer3(c3)
         return c2, c3, c4, self.layer4(c4)
+
+
+class SmallEncoder(ResNet):
+    """A ResNet to train from scratch on two CPU cores: 3×3 stem, one basic block a level.
+
+    forward: see `Encoder`.
+    """
+
+    classifier_only = ()
+
+    def __init__(self) -> None:
+        super().__init__(BasicBlock, (1, 1, 1, 1), (32, 64, 96, 128), stem=conv3x3(3, 24, stride=2))
 
 
 def _conv_norm(x: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:
@@ -171,7 +183,7 @@ class MobileNetV2(nn.Module):
     forward: see `Encoder`.
     """
 
-    channels = (24, 32, 96, 320)
+    channels: tuple[int, ...] = (24, 32, 96, 320)
     classifier_only = ("features.18.", "classifier.")
     # Expansion, channels, blocks and the first one's stride of every stage.
     _STAGES = (
@@ -204,29 +216,3 @@ class MobileNetV2(nn.Module):
                 maps.append(x)
         c2, c3, c4, c5 = maps
         return c2, c3, c4, c5
-
-
-class SmallEncoder(nn.Module):
-    """A ResNet to train from scratch on two CPU cores: 3×3 stem, one basic block a level.
-
-    forward: see `Encoder`.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        stem, channels = 24, (32, 64, 96, 128)
-        self.conv1 = conv3x3(3, stem, stride=2)
-        self.bn1 = nn.BatchNorm2d(stem)
-        self.relu = nn.ReLU(inplace=True)
-        self.layer1 = _stage(BasicBlock, stem, channels[0], 1, 2)
-        self.layer2 = _stage(BasicBlock, channels[0], channels[1], 1, 2)
-        self.layer3 = _stage(BasicBlock, channels[1], channels[2], 1, 2)
-        self.layer4 = _stage(BasicBlock, channels[2], channels[3], 1, 2)
-        self.channels = channels
-        initialise(self)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        c2 = self.layer1(self.relu(self.bn1(self.conv1(x))))
-        c3 = self.layer2(c2)
-        c4 = self.layer3(c3)
-        return c2, c3, c4, self.layer4(c4)

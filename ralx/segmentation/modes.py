@@ -88,25 +88,19 @@ def set_mode(segmenter: nn.Module, training: bool) -> None:
 
 
 @contextmanager
-def modes_kept(segmenter: nn.Module) -> Iterator[None]:
-    """Give every submodule back the training or eval mode that it had, if it had one."""
+def evaluating(segmenter: nn.Module) -> Iterator[None]:
+    """Eval mode and no gradients inside; after, every submodule has back the mode that it had, if any."""
     before = [(module, getattr(module, "training", None)) for module in segmenter.modules()]
     try:
-        yield
+        with torch.no_grad():
+            set_mode(segmenter, False)
+            yield
     finally:
         for module, training in before:
             if training is not None:
                 module.training = training
             elif hasattr(module, "training"):  # torch.jit freezes modules without one, but lets it be set
                 del module.training
-
-
-@contextmanager
-def evaluating(segmenter: nn.Module) -> Iterator[None]:
-    """Eval mode and no gradients inside, every submodule's own mode restored after."""
-    with modes_kept(segmenter), torch.no_grad():
-        set_mode(segmenter, False)
-        yield
 
 
 @contextmanager

@@ -5,19 +5,13 @@ Every network has `encode` (images -> what the classifier reads, never random) a
 with dropout where it is on), so that MC passes run `encode` once.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ralx.segmentation.encoders import (
-    BasicBlock,
-    Bottleneck,
-    Encoder,
-    MobileNetV2,
-    ResNet,
-    SmallEncoder,
-    conv3x3,
-)
+from ralx.segmentation.encoders import Encoder, conv3x3
 
 
 def _resize(x: Tensor, like: Tensor) -> Tensor:
@@ -29,7 +23,20 @@ _PYRAMID, _LEVEL = 256, 128
 _SMALL_PYRAMID = 48
 
 
-class FPN(nn.Module):
+class _Network(nn.Module):
+    encode: Callable[[Tensor], Tensor]
+    classifier: nn.Module
+    dropout: nn.Module
+
+    def classify(self, features: Tensor) -> Tensor:
+        """What `encode` gave -> logits, with dropout where it is on."""
+        return self.classifier(self.dropout(features))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classify(self.encode(images))
+
+
+class FPN(_Network):
     """Feature pyramid network (Lin et al. 2017) with the head of the paper's authors: every level is
     smoothed, brought to quarter resolution and concatenated with the others.
 
@@ -69,15 +76,8 @@ class FPN(nn.Module):
         coarse = [conv(_resize(x, levels[0])) for conv, x in zip(self.upsampled, levels[1:], strict=True)]
         return torch.cat([levels[0], *coarse], dim=1)
 
-    def classify(self, features: Tensor) -> Tensor:
-        """What `encode` gave -> logits, with dropout where it is on."""
-        return self.classifier(self.dropout(features))
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.classify(self.encode(images))
-
-
-class SmallFPN(nn.Module):
+class SmallFPN(_Network):
     """Feature pyramid network for two CPU cores: one narrow top-down pathway, whose finest map is classified.
 
     Dropout drops whole channels. The classifier is 1×1, so that this is the same as dropping its weights,
@@ -110,30 +110,3 @@ class SmallFPN(nn.Module):
         for level in reversed(levels[:-1]):
             top = self.relu(level + _resize(top, level))
         return self.smooth(top)
-
-    def classify(self, features: Tensor) -> Tensor:
-        """What `encode` gave -> logits, with dropout where it is on."""
-        return self.classifier(self.dropout(features))
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.classify(self.encode(images))
-
-
-def fpn_resnet50(num_classes: int, dropout: float = 0.5) -> FPN:
-    return FPN(ResNet(Bottleneck, (3, 4, 6, 3)), num_classes, dropout=dropout)
-
-
-def fpn_resnet34(num_classes: int, dropout: float = 0.5) -> FPN:
-    return FPN(ResNet(BasicBlock, (3, 4, 6, 3)), num_classes, dropout=dropout)
-
-
-def fpn_resnet18(num_classes: int, dropout: float = 0.5) -> FPN:
-    return FPN(ResNet(BasicBlock, (2, 2, 2, 2)), num_classes, dropout=dropout)
-
-
-def fpn_small(num_classes: int, dropout: float = 0.2) -> SmallFPN:
-    return SmallFPN(SmallEncoder(), num_classes, dropout=dropout)
-
-
-def fpn_mobilenetv2(num_classes: int, dropout: float = 0.2) -> SmallFPN:
-    return SmallFPN(MobileNetV2(), num_classes, dropout=dropout)

@@ -122,13 +122,11 @@ class SegmenterTrainer:
         its running ones.
         """
         set_mode(self.segmenter, True)
+        fixed = [] if self.options.train_dropout else dropout_layers(self.segmenter)
         if len(images) == 1:
-            for layer in self.segmenter.modules():
-                if isinstance(layer, _BatchNorm):
-                    layer.eval()
-        if not self.options.train_dropout:
-            for layer in dropout_layers(self.segmenter):
-                layer.eval()
+            fixed += [layer for layer in self.segmenter.modules() if isinstance(layer, _BatchNorm)]
+        for layer in fixed:
+            layer.eval()
         self._optimizer.zero_grad()
         with autocast(self.device, self.precision):
             logits = logits_of(self.segmenter(inputs_for(self.segmenter, images)), self.segmenter)
@@ -193,9 +191,8 @@ class SegmenterTrainer:
         for name, parameter in self._parameters.items():
             if (saved := state.get(f"momentum.{name}")) is not None:
                 # In the parameter's own memory format: the fused update walks both in the same order.
-                self._optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(
-                    parameter.detach()
-                ).copy_(saved)
+                momentum = torch.empty_like(parameter.detach()).copy_(saved)
+                self._optimizer.state[parameter]["momentum_buffer"] = momentum
         self._optimizer.param_groups[0]["lr"] = float(state["lr"])
 
     def _expected_shapes(self, state: dict[str, Tensor]) -> dict[str, torch.Size]:
