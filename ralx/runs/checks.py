@@ -20,7 +20,7 @@ def refuse_impossible(config: RunConfig, worker: Worker) -> None:
         ("budget", config.learning.budget, splits.train_set),
         ("budgets", config.evaluation.budgets[-1], splits.eval_set),
     ):
-        available = stages.sees.regions.grid(data).num_regions
+        available = len(stages.sees.regions.grid(data).existing())
         if budget > available:
             raise ValueError(
                 f"{option}: must be at most the {available} regions of {data.name}, got {budget}"

@@ -85,7 +85,7 @@ def test_pixel_mask_and_labels_of_any_regions(kind, data, seed):
     mask = pool.pixel_mask(images)
     assert torch.equal(mask, torch.isin(ids, chosen)[images])
     crop = tuple(data.draw(st.integers(1, whole)) for whole in regions.image_size)
-    rows, cols = positions(crops_anywhere(images, regions.image_size, crop, generator(seed)), crop)
+    rows, cols = positions(crops_anywhere(images, regions.sizes_of(images), crop, generator(seed)), crop)
     assert torch.equal(regions.mask(pool.labelled, images, rows, cols), cut(mask, rows, cols))
 
     truth = torch.randint(0, 12, ids.shape, generator=generator(seed), dtype=torch.uint8)
