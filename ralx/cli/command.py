@@ -121,7 +121,7 @@ def worker_in(folder: Path, command: Command, lock: FolderLock, monitor: Monitor
 
 def describe(config: RunConfig, worker: Worker) -> None:
     """Say what is compared."""
-    data = worker.splits(config.data).eval_set
+    data = worker.splits(config).eval_set
     grid = Stages(config).sees.regions.grid(data)
     worker.monitor.say(
         f"{data.name}: {len(data)} images of {size_span(data.sizes)} pixels, "

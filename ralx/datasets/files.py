@@ -151,7 +151,7 @@ class FolderSource:
     @cached_property
     def _content(self) -> str:
         digest = hashlib.sha256(repr((self.image_size, self.native_size)).encode())
-        for line in in_threads(_content, self.files):
+        for line in in_threads(content_of, self.files):
             digest.update(line.encode())
         return digest.hexdigest()
 
@@ -174,7 +174,7 @@ class FittedFolderSource(FolderSource):
         return ImageOps.fit(image, (width, height), method)
 
 
-def _content(file: ImageFile) -> str:
+def content_of(file: ImageFile) -> str:
     """A line of names and hashes. A label file's name tells how it is read."""
     hashes = []
     for path in (file.image, file.label):

@@ -49,7 +49,9 @@ def find_images(folder: Path) -> FoundImages:
     """
     existing_folder(folder, "images")
     skipped: Counter[str] = Counter()
-    names = sorted(path.relative_to(folder).as_posix() for path in _images(folder, skipped, ()))
+    names = sorted(
+        path.relative_to(folder).as_posix() for path in files_below(folder, IMAGE_SUFFIXES, skipped)
+    )
     if not names:
         what = "".join(f", {count} {why}" for why, count in skipped.items())
         raise DataError(f"{folder}: expected images (JPEG, PNG, TIFF or WebP), found none{what}")
@@ -70,7 +72,11 @@ def _comparable(name: str) -> str:
     return unicodedata.normalize("NFC", str(PurePosixPath(name).with_suffix(""))).lower()
 
 
-def _images(folder: Path, skipped: Counter[str], above: tuple[Path, ...]) -> Iterator[Path]:
+def files_below(
+    folder: Path, suffixes: tuple[str, ...], skipped: Counter[str], above: tuple[Path, ...] = ()
+) -> Iterator[Path]:
+    """The files of these suffixes, in any case, in a folder and those in it; `skipped` counts the others.
+    `above` are the folders that were come through."""
     here = folder.resolve()
     if here in above:  # a link to a folder that it lies in
         skipped["links in a circle"] += 1
@@ -85,8 +91,8 @@ def _images(folder: Path, skipped: Counter[str], above: tuple[Path, ...]) -> Ite
         elif is_foreign(path):
             skipped["foreign"] += 1
         elif path.is_dir():
-            yield from _images(path, skipped, (*above, here))
-        elif path.suffix.lower() not in IMAGE_SUFFIXES:
+            yield from files_below(path, suffixes, skipped, (*above, here))
+        elif path.suffix.lower() not in suffixes:
             skipped["of another kind"] += 1
         else:
             yield path

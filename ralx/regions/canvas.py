@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ralx.ops.arguments import Edge, tiles_along
 from ralx.regions.grid import Boxes, RegionGrid
+from ralx.support.devices import to_device
 
 Size = tuple[int, int]
 
@@ -34,6 +35,12 @@ def grid_over(data: Any, region_size: Size, edge: Edge = "drop") -> RegionGrid:
     grid = RegionGrid(len(sizes), data.image_size, region_size, edge)
     if (sizes == torch.tensor(data.image_size, device="cpu")).all():
         return grid
+    for name, size in zip(data.names, sizes.tolist(), strict=True):
+        if min(whole - part for whole, part in zip(size, grid.region_size, strict=True)) < 0:
+            raise ValueError(
+                f"region_size must be at most the size of every image, got {grid.region_size} for {name} of "
+                f"{size[0]}x{size[1]} pixels"
+            )
     return CanvasGrid(len(sizes), data.image_size, region_size, edge, sizes=sizes)
 
 
@@ -42,23 +49,13 @@ class CanvasGrid(RegionGrid):
     """The tiles of canvases of `image_size` with images of other sizes at their top left.
 
     A tile without a pixel of its image stands for no region, and with `edge="drop"` so does one that its
-    image doesn't fill. ValueError where a region is larger than an image.
+    image doesn't fill. No image is smaller than a region.
     """
 
     sizes: Tensor = field(kw_only=True)  # int64 [num_images, 2]: height, width
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        small = (self.sizes < torch.tensor(self.region_size, device="cpu")).any(1)
-        if small.any():
-            (rh, rw), (height, width) = self.region_size, self.sizes[small][0].tolist()
-            raise ValueError(
-                f"region_size must be at most the size of every image, got ({rh}, {rw}) for one of "
-                f"{height}×{width} pixels"
-            )
-
     def sizes_of(self, images: Tensor) -> Tensor:
-        return self.sizes.to(images.device)[images]
+        return to_device(self.sizes, images.device)[images]
 
     @property
     def dropped_share(self) -> float:
@@ -70,11 +67,23 @@ class CanvasGrid(RegionGrid):
         height, width = self.sizes_of(boxes.image).unbind(1)
         height, width = (height - boxes.top).clamp(0, rh), (width - boxes.left).clamp(0, rw)
         is_region = (height * width == rh * rw) if self.edge == "drop" else height * width > 0
-        return boxes._replace(height=height * is_region, width=width * is_region)
+        top, left, height, width = (part * is_region for part in (boxes.top, boxes.left, height, width))
+        return Boxes(boxes.image, top, left, height, width)
+
+    def mask(self, chosen: Tensor, images: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
+        height, width = self.sizes_of(images)[..., None].unbind(1)
+        inside = (rows < height)[:, :, None] & (cols < width)[:, None]
+        return super().mask(chosen, images, rows, cols) & inside
+
+    def cut(self, maps: Tensor, which: Tensor, regions: Tensor, fill: int) -> Tensor:
+        tiles, boxes = super().cut(maps, which, regions, fill), self.boxes(regions)
+        down, across = (torch.arange(length, device=boxes.top.device) for length in self.region_size)
+        beside = (down >= boxes.height[:, None])[:, :, None] | (across >= boxes.width[:, None])[:, None]
+        return tiles.masked_fill(to_device(beside, tiles.device), fill)
 
     def on_canvas(self, rows: Tensor, size: Size) -> Tensor:
-        tiles = (tiles_along(n, r, self.edge == "keep") for n, r in zip(size, self.region_size, strict=True))
-        down, across = tiles
+        keep, (rh, rw) = self.edge == "keep", self.region_size
+        down, across = tiles_along(size[0], rh, keep), tiles_along(size[1], rw, keep)
         on_canvas = rows.new_zeros(len(rows), self.rows, self.cols, *rows.shape[2:])
         on_canvas[:, :down, :across] = rows.unflatten(1, (down, across))
         return on_canvas.flatten(1, 2)

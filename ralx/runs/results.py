@@ -22,7 +22,7 @@ def gather(
     arms: Sequence[Arm], config: RunConfig, plan: Sequence[Stage], worker: Worker, measured_on: MeasuredOn
 ) -> StudyResults:
     """The records of what is finished, the arm's label in the place of the method."""
-    splits = worker.splits(config.data)
+    splits = worker.splits(config)
     classes = splits.train_set.classes
     records, selected = [], []
     for seed in config.seeds:
