@@ -154,7 +154,7 @@ class OwnImages:
 
 def _files(root: Path) -> list[ImageFile]:
     """All images with their masks, sorted by name."""
-    images, labels = root / "images", existing_folder(root / "labels", "a mask for each image")
+    images, labels = root / "images", existing_folder(root / "labels", "a folder with a mask for each image")
     found = files_below(labels, (".png",), Counter())
     masks = {path.relative_to(labels).with_suffix("").as_posix(): path for path in found}
     files = []

@@ -47,7 +47,7 @@ def find_images(folder: Path) -> FoundImages:
     DataError: no such folder, no image, a name not in UTF-8, or names that differ in suffix or case alone,
     whose masks would have the same name.
     """
-    existing_folder(folder, "images")
+    existing_folder(folder, "a folder with images")
     skipped: Counter[str] = Counter()
     names = sorted(
         path.relative_to(folder).as_posix() for path in files_below(folder, IMAGE_SUFFIXES, skipped)
