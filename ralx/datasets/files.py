@@ -46,11 +46,12 @@ def existing_folder(path: Path, meaning: str) -> Path:
 
 def entries(folder: Path) -> list[Path]:
     """Files and folders in `folder`, sorted, without hidden ones and those that no person put there."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if not path.name.startswith(".") and path.name.lower() not in _FOREIGN
-    )
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and not is_foreign(path))
+
+
+def is_foreign(path: Path) -> bool:
+    """Whether an archive, a file server, a desktop or a file system left the file or folder."""
+    return path.name.lower() in _FOREIGN
 
 
 def _files(folder: Path, suffixes: tuple[str, ...], what: str) -> dict[str, Path]:
