@@ -1,5 +1,5 @@
-"""What every labelling format promises: labels survive, files are the same when written again, and what is wrong
-is refused with the file's name."""
+"""What every labelling format promises: labels survive, files are the same when written again, and what is
+wrong is refused with the file's name."""
 
 import json
 from pathlib import Path
@@ -114,7 +114,7 @@ def test_another_class_list_is_refused(form, tmp_path):
 @pytest.mark.parametrize("form", sorted(FORMATS.keys() - {"nnunet"}))  # whose names hold the whole path
 def test_an_image_that_comes_twice_is_refused(form, tmp_path):
     write(form, tmp_path, {"b/a.png": ring(), "c/a.png": ring()})
-    with pytest.raises(DataError, match="expected each image once, found 'a.png' twice"):
+    with pytest.raises(DataError, match=r"expected each image once, found 'a.png' twice"):
         read(form, tmp_path, {"a.png": SIZE})
 
 
@@ -210,5 +210,5 @@ def test_json_of_another_kind_is_refused(tmp_path):
         for form in ("labelme", "coco", "label-studio"):
             if (form, value) == ("label-studio", []):
                 continue  # no tasks at all
-            with pytest.raises(DataError, match="a.json: expected"):
+            with pytest.raises(DataError, match=r"a.json: expected"):
                 read(form, tmp_path, {"a.png": SIZE})

@@ -87,7 +87,7 @@ def compressed(lengths: np.ndarray) -> str:
 
 def decompressed(text: str) -> np.ndarray:
     """The lengths in COCO's text, int64."""
-    digits = np.frombuffer(text.encode("ascii", "replace"), np.uint8).astype(np.int64) - _FIRST_CHARACTER
+    digits = np.frombuffer(text.encode(), np.uint8).astype(np.int64) - _FIRST_CHARACTER
     ends = np.flatnonzero(digits & _MORE == 0)
     if digits.min(initial=0) < 0 or digits.max(initial=0) >= 2 * _MORE or not len(ends):
         raise ValueError("expected COCO's compressed run lengths, found other characters")
