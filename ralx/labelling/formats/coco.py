@@ -23,11 +23,11 @@ from ralx.labelling.formats.items import (
     checked,
     class_masks,
     json_text,
-    polygon_mask,
     read_json,
     reading,
     write_image,
 )
+from ralx.labelling.formats.polygons import middles_inside
 from ralx.labelling.formats.rle import compressed, decompressed, from_columns, to_columns
 from ralx.support.files import write_whole
 
@@ -82,12 +82,11 @@ def read(path: Path, classes: ClassList, sizes: Mapping[str, Size]) -> Iterator[
 
 
 def _mask(segmentation: Any, size: Size) -> np.ndarray:
-    if isinstance(segmentation, list):  # polygons; a pixel's middle lies half a pixel off its corner
-        masks = [
-            polygon_mask([(x - 0.5, y - 0.5) for x, y in zip(each[::2], each[1::2], strict=True)], size)
-            for each in segmentation
-        ]
-        return np.logical_or.reduce(masks, initial=np.zeros(size, bool))
+    if isinstance(segmentation, list):  # polygons: x, y, x, y, …
+        mask = np.zeros(size, bool)
+        for each in segmentation:
+            mask |= middles_inside(np.array(each, float).reshape(-1, 2), size)
+        return mask
     if tuple(segmentation["size"]) != size:
         raise ValueError(
             f"expected masks of {size[0]}x{size[1]} pixels as their image, found {segmentation['size']}"

@@ -26,10 +26,10 @@ from ralx.labelling.formats.items import (
     checked,
     class_masks,
     json_text,
-    polygon_mask,
     reading,
     write_image,
 )
+from ralx.labelling.formats.polygons import middles_inside
 from ralx.labelling.formats.rle import from_run_lengths, run_lengths
 from ralx.support.files import write_whole
 
@@ -108,9 +108,7 @@ def read(path: Path, classes: ClassList, sizes: Mapping[str, Size]) -> Iterator[
 
 def _mask(file: Path, kind: str, shape: Attributes, size: Size) -> np.ndarray:
     if kind == "polygon":
-        # A pixel's middle lies half a pixel off its corner, from which CVAT counts.
-        points = [point.split(",") for point in shape["points"].split(";")]
-        return polygon_mask([(float(x) - 0.5, float(y) - 0.5) for x, y in points], size)
+        return middles_inside(np.array([each.split(",") for each in shape["points"].split(";")], float), size)
     if kind != "mask":
         raise DataError(f"{file}: expected masks or polygons, found a {kind} of {shape.get('label')!r}")
     top, left, height, width = (int(shape[key]) for key in ("top", "left", "height", "width"))

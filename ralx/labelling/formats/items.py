@@ -5,15 +5,14 @@ import binascii
 import contextlib
 import io
 import json
-import math
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from ralx.datasets.class_file import UNLABELLED, ClassList
 from ralx.datasets.decoding import PNG, decode
@@ -285,16 +284,3 @@ def read_ids(file: Path, meaning: str) -> np.ndarray:
             f"{file}: expected a grey PNG of 8 or 16 bits, {meaning}, found {bits} bits in {image.mode}"
         )
     return np.asarray(image).astype(np.uint16)
-
-
-def polygon_mask(points: Sequence[Sequence[float]], size: Size) -> np.ndarray:
-    """The pixels of a polygon and its edge, bool [h, w]; points are (x, y), a pixel's middle a whole
-    number."""
-    corners = [(float(x), float(y)) for x, y in points]
-    if len(corners) < 3 or not all(
-        math.isfinite(each) and abs(each) < 1e6 for corner in corners for each in corner
-    ):
-        raise ValueError(f"expected a polygon of three or more points, found {corners[:3]}")
-    image = Image.new("L", (size[1], size[0]))
-    ImageDraw.Draw(image).polygon(corners, outline=1, fill=1)
-    return np.asarray(image) > 0

@@ -26,11 +26,11 @@ from ralx.labelling.formats.items import (
     decoded_png,
     json_text,
     png_bytes,
-    polygon_mask,
     read_json,
     reading,
     write_image,
 )
+from ralx.labelling.formats.polygons import with_edge
 from ralx.support.files import write_whole
 
 TOOL = "labelme"
@@ -88,7 +88,7 @@ def read(path: Path, classes: ClassList, sizes: Mapping[str, Size]) -> Iterator[
 def _mask(file: Path, shape: dict[str, Any], size: Size) -> np.ndarray:
     kind = shape.get("shape_type") or "polygon"
     if kind == "polygon":
-        return polygon_mask(shape["points"], size)
+        return with_edge(shape["points"], size)
     if kind != "mask":
         raise DataError(f"{file}: expected masks or polygons, found a {kind} of {shape['label']!r}")
     (left, top), (right, bottom) = ((int(x), int(y)) for x, y in shape["points"])
