@@ -32,6 +32,7 @@ _MARK_BITS, _VALUE_BITS = 3, 8  # the mark with which size; a value
 _SHORTEST_BLOCK = _MARK_BITS + 1 + _VALUE_BITS
 _STORED = 255  # in a table of steps, which are at most 3 + 16 + 8
 _OPAQUE = 255
+_REPEATED = 4  # a mark, with the size: smaller ones store all values
 
 
 # Lengths
@@ -150,30 +151,28 @@ def from_brush(code: bytes, size: Size) -> np.ndarray:
     # 64 bits from each byte on: what is read at once lies in one of them, wherever it starts.
     words = np.ndarray((len(code),), ">i8", code + bytes(7), strides=(1,))
     starts = _block_starts(code, words, length_bits)
-    marks = _bits(words, starts, _MARK_BITS)
-    sizes = np.array(length_bits)[marks & 3]
-    lengths = _bits(words, starts, _MARK_BITS + sizes, sizes) + 1
+    word, shift = words[starts >> 3].astype(np.int64), 64 - _MARK_BITS - (starts & 7)
+    marks = word >> shift & (1 << _MARK_BITS) - 1
+    sizes = np.array(length_bits * 2)[marks]
+    shift -= sizes
+    lengths = (word >> shift & (1 << sizes) - 1) + 1
+    values = word >> shift - _VALUE_BITS & (1 << _VALUE_BITS) - 1  # the first of each block
     ends = np.cumsum(lengths)
     kept = np.searchsorted(ends, count) + 1  # blocks; behind them lies what fills a byte
-    repeated, lengths, places = marks[:kept] >= 4, lengths[:kept], (starts + _MARK_BITS + sizes)[:kept]
-    stored = np.where(repeated, 1, lengths)
-    if lengths.sum() != count or (places + stored * _VALUE_BITS).max() > 8 * len(code):
+    if ends[kept - 1 : kept].tolist() != [count]:
         raise ValueError(f"expected {count} values, found a code that was cut off or damaged")
-    if not repeated.all():
+    marks, lengths, values, ends = marks[:kept], lengths[:kept], values[:kept], ends[:kept]
+    first = (starts + _MARK_BITS + sizes)[:kept]  # bits of the first values
+    if marks.min() < _REPEATED:
+        stored = np.where(marks < _REPEATED, lengths, 1)
         inside = np.arange(stored.sum()) - np.repeat(np.cumsum(stored) - stored, stored)
-        places = np.repeat(places, stored) + _VALUE_BITS * inside
-        ends = np.cumsum(np.repeat(np.where(repeated, lengths, 1), stored))
+        first = np.repeat(first, stored) + _VALUE_BITS * inside
+        values = words[np.minimum(first >> 3, len(code) - 1)] >> 56 - (first & 7) & 255
+        ends = np.cumsum(np.repeat(np.where(marks < _REPEATED, 1, lengths), stored))
+    if first[-1] + _VALUE_BITS > 8 * len(code):
+        raise ValueError(f"expected {count} values, found a code that was cut off or damaged")
     # Of the values before the n-th, n // 4 are alphas.
-    pixels = np.diff(ends[: len(places)] >> 2, prepend=0)
-    return np.repeat(_bits(words, places, _VALUE_BITS) > 0, pixels).reshape(size)
-
-
-def _bits(
-    words: np.ndarray, places: np.ndarray, ends: np.ndarray | int, sizes: np.ndarray | int | None = None
-) -> np.ndarray:
-    """Numbers that end `ends` bits (at most 57) behind `places` in the code, of `sizes` bits; else of all."""
-    sizes = ends if sizes is None else sizes
-    return words[places >> 3].astype(np.int64) >> 64 - (places & 7) - ends & (1 << sizes) - 1
+    return np.repeat(values > 0, np.diff(ends >> 2, prepend=0)).reshape(size)
 
 
 def _block_starts(code: bytes, words: np.ndarray, length_bits: tuple[int, ...]) -> np.ndarray:
@@ -191,17 +190,17 @@ def _block_starts(code: bytes, words: np.ndarray, length_bits: tuple[int, ...]) 
             step = steps[place]
             taken.append(step)
             place += step
-    starts = np.cumsum(np.frombuffer(bytes(taken), np.uint8), dtype=np.int64)[:-1]
-    stored = taken.index(_STORED) if _STORED in taken else len(taken)
-    if stored == len(taken) or starts[stored - 1] + _SHORTEST_BLOCK > len(steps):
-        return starts[:stored]
-    places = starts[: stored - 1].tolist()
-    place = int(starts[stored - 1])
+    sizes = bytes(taken)
+    starts = np.cumsum(np.frombuffer(sizes, np.uint8), dtype=np.int64)[:-1]
+    stored = sizes.find(_STORED)
+    if stored < 0:
+        return starts
+    rest, place = [], int(starts[stored - 1])  # from the first block that stores values
     while place + _SHORTEST_BLOCK <= len(steps):
-        places.append(place)
+        rest.append(place)
         step = steps[place]
         place += step if step != _STORED else _stored_step(words, place, length_bits)
-    return np.array(places)
+    return np.concatenate((starts[: stored - 1], np.array(rest, np.int64)))
 
 
 @functools.lru_cache(maxsize=8)
