@@ -54,7 +54,9 @@ def export(folder: Path, *results: dict[str, Any], **task: Any) -> Path:
     annotations = [{"id": 7, "was_cancelled": False, "result": list(results)}]
     file = folder / "project-1-at-2026.json"
     file.write_text(
-        json.dumps([{"id": 3, "data": {"image": "/x.png", "name": NAME}, "annotations": annotations} | task])
+        json.dumps(
+            [{"id": 3, "data": {"image": "/x.png", "ralx_image": NAME}, "annotations": annotations} | task]
+        )
     )
     return file
 
@@ -66,7 +68,10 @@ def labels(file: Path) -> np.ndarray:
 def test_tasks_hold_predictions_and_a_path_that_local_files_serve(tmp_path):
     write("label-studio", tmp_path, {"street/a b.jpg": ring()})
     [task] = json.loads((tmp_path / "tasks.json").read_text())
-    assert task["data"] == {"image": "/data/local-files/?d=images/street/a%20b.png", "name": "street/a b.jpg"}
+    assert task["data"] == {
+        "image": "/data/local-files/?d=images/street/a%20b.png",
+        "ralx_image": "street/a b.jpg",
+    }
     assert (tmp_path / "images/street/a b.png").is_file()
     [prediction] = task["predictions"]
     assert [each["value"]["brushlabels"] for each in prediction["result"]] == [["sky"], ["road"]]
@@ -80,7 +85,7 @@ def test_a_task_takes_the_address_of_an_upload():
     task = label_studio.task(
         Item(NAME, None, np.full((9, 8), 255, np.uint8)), CLASSES, "/data/upload/1/x.png"
     )
-    assert task == {"data": {"image": "/data/upload/1/x.png", "name": NAME}, "predictions": []}
+    assert task == {"data": {"image": "/data/upload/1/x.png", "ralx_image": NAME}, "predictions": []}
 
 
 def test_brush_and_bitmask_of_an_export_are_read(tmp_path):

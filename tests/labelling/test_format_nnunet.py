@@ -92,3 +92,5 @@ def test_a_class_called_ignore_and_cases_of_one_name_are_refused(tmp_path):
         write("nnunet", tmp_path, {"a.png": np.zeros((1, 1), np.uint8)}, classes)
     with pytest.raises(ValueError, match=r"got 'a/b\.png' and 'a__b\.png'"):
         write("nnunet", tmp_path, {"a/b.png": ring(), "a__b.png": ring()})
+    with pytest.raises(DataError, match="expected images of different cases"):
+        read("nnunet", tmp_path, {"a/b.png": (9, 8), "a__b.png": (9, 8)})

@@ -12,10 +12,19 @@ from PIL import Image
 
 from ralx.datasets.class_file import ClassList
 from ralx.datasets.errors import DataError
-from ralx.labelling.formats import FORMATS, Item
+from ralx.labelling.formats import FORMATS, Item, format_of
 
 EVERY = pytest.mark.parametrize("form", FORMATS)
 SIZE = (9, 8)
+LABEL_FILES = {
+    "png": "a.png",
+    "cvat": "annotations.xml",
+    "label-studio": "tasks.json",
+    "labelme": "a.json",
+    "coco": "annotations.json",
+    "nnunet": "labelsTr/a.png",
+    "napari": "a.png",
+}
 
 
 def same_both_ways(form: str, folder: Path, label: np.ndarray, classes: ClassList) -> None:
@@ -68,16 +77,24 @@ def test_without_pixels_only_labels_are_written(form, tmp_path):
 @EVERY
 def test_the_label_file_alone_is_read(form, tmp_path):
     write(form, tmp_path, {"a.png": ring()})
-    [file] = {
-        "png": [tmp_path / "a.png"],
-        "napari": [tmp_path / "a.png"],
-        "nnunet": [tmp_path / "labelsTr" / "a.png"],
-        "labelme": [tmp_path / "a.json"],
-        "cvat": [tmp_path / "annotations.xml"],
-        "label-studio": [tmp_path / "tasks.json"],
-        "coco": [tmp_path / "annotations.json"],
-    }[form]
+    file = tmp_path / LABEL_FILES[form]
     np.testing.assert_array_equal(read(form, file, {"b/a.jpg": SIZE})["b/a.jpg"], ring())
+
+
+@EVERY
+def test_the_format_is_told_by_the_files(form, tmp_path):
+    write(form, tmp_path, {"a.png": ring()})
+    assert format_of(tmp_path) == format_of(tmp_path / LABEL_FILES[form]) == form
+
+
+def test_masks_alone_are_index_pngs_and_other_files_no_format(tmp_path):
+    Image.fromarray(ring()).save(tmp_path / "a.png")
+    assert format_of(tmp_path) == format_of(tmp_path / "a.png") == "png"
+    (tmp_path / "a.json").write_text("{}")
+    (tmp_path / "empty").mkdir()
+    for path, rule in (("a.json", "found other JSON"), ("empty", "found none"), ("none", "found nothing")):
+        with pytest.raises(DataError, match=rule):
+            format_of(tmp_path / path)
 
 
 # --- what is refused -------------------------------------------------------------------------------
@@ -193,6 +210,16 @@ def test_a_tools_name_finds_the_image(found, known, name, tmp_path):
     target.parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / "one.json").rename(target)
     assert list(read("labelme", tmp_path, dict.fromkeys(known, SIZE))) == [name]
+
+
+def test_a_name_outside_the_folder_is_refused(tmp_path):
+    write("coco", tmp_path, {"a.png": ring()})
+    file = tmp_path / "annotations.json"
+    file.write_text(file.read_text().replace('"a.png"', '"../a.png"'))
+    with pytest.raises(
+        DataError, match=r"annotations\.json: expected names inside the folder, found '\.\./a\.png'"
+    ):
+        read("coco", tmp_path, {"a.png": SIZE})
 
 
 def test_hidden_and_foreign_files_are_left_alone(tmp_path):

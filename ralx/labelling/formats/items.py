@@ -146,17 +146,14 @@ class Known:
             self._by_stem[_parts(_stem(name))[-1]].append(name)
         self._files: dict[str, Path] = {}
 
-    @property
-    def label_names(self) -> set[str]:
-        """What the images' labels are called in a folder like the images' own."""
-        return {png_name(name) for name in self.sizes}
-
     def name(self, file: Path, found: str) -> str:
         """The image that a tool's name stands for.
 
         A tool may change the suffix, drop folders or add some. So both paths without suffix are compared from
         their ends as far as the shorter one goes; the longest agreement counts, and it must be one image's.
         """
+        if ".." in _parts(found):
+            raise DataError(f"{file}: expected names inside the folder, found {found!r}")
         named = [found] if found in self.sizes else []
         has_suffix = PurePosixPath(found).suffix.lower() in _SUFFIXES
         for stem in (_stem(found), found) if has_suffix else (found, _stem(found)):

@@ -9,6 +9,7 @@ task's data tells the image, else the address does.
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from ralx.support.files import write_whole
 TOOL = "Label Studio"
 TASKS, CONFIG, IMAGES = "tasks.json", "config.xml", "images"
 CONTROL, OBJECT, MODEL = "label", "image", "ralx"  # names in the configuration, and of what made predictions
+NAME = "ralx_image"  # in a task's data
 _BRUSH, _BITMASK = "brushlabels", "bitmasklabels"
 # Results that may lie beside masks and say nothing of pixels.
 _NO_AREA = (
@@ -102,7 +104,7 @@ def task(item: Item, classes: ClassList, address: str) -> dict[str, Any]:
         for klass, mask in class_masks(item.label)
     ]
     predictions = [{"model_version": MODEL, "result": results}] if results else []
-    return {"data": {"image": address, "name": item.name}, "predictions": predictions}
+    return {"data": {"image": address, NAME: item.name}, "predictions": predictions}
 
 
 # Reading
@@ -110,13 +112,16 @@ def task(item: Item, classes: ClassList, address: str) -> dict[str, Any]:
 
 def read(path: Path, classes: ClassList, sizes: Mapping[str, Size]) -> Iterator[Labelled]:
     known = Known(classes, sizes)
+    renamed: dict[str, list[str]] = defaultdict(list)
+    for name in sizes:
+        renamed[_uploaded(name)].append(name)
     for file in annotation_files(path, ".json", TOOL):
         with reading(file, TOOL):
             tasks = read_json(file)
             if not isinstance(tasks, list):
                 raise DataError(f"{file}: expected a list of tasks, as Label Studio exports JSON")
             for each in tasks:
-                name = _name(file, each["data"], known)
+                name = known.name(file, _named(each["data"], renamed))
                 label = known.blank(name)
                 for result in results_of(each):
                     if result["type"] not in _NO_AREA:
@@ -137,21 +142,22 @@ def results_of(task: dict[str, Any]) -> list[dict[str, Any]]:
     return order[-1][1]["result"] if order else []
 
 
-def _name(file: Path, data: dict[str, Any], known: Known) -> str:
-    if "name" in data:
-        return known.name(file, data["name"])
+def _named(data: dict[str, Any], renamed: Mapping[str, list[str]]) -> str:
+    """The name of a task's image: the one that was written, else that in its address."""
+    if NAME in data:
+        return data[NAME]
     address = urlsplit(data["image"])
     path = parse_qs(address.query).get("d", [unquote(address.path)])[0]
     found = path.rsplit("/", 1)[-1]
-    if _UPLOADED.match(found):
-        # An upload is renamed: some letters are left out or replaced.
-        given = _UPLOADED.sub("", found, count=1)
-        same = [name for name in known.sizes if _uploaded(name) == _uploaded(given)]
-        path = same[0] if len(same) == 1 else given
-    return known.name(file, path)
+    if not _UPLOADED.match(found):
+        return path
+    given = _UPLOADED.sub("", found, count=1)
+    named = renamed.get(_uploaded(given), [])
+    return named[0] if len(named) == 1 else given
 
 
 def _uploaded(name: str) -> str:
+    """What Label Studio leaves of the name of a file that is uploaded."""
     return re.sub(r"[^-\w.]", "", name.rsplit("/", 1)[-1].strip().replace(" ", "_"))
 
 
@@ -170,7 +176,7 @@ def _mask(file: Path, name: str, result: dict[str, Any], known: Known) -> np.nda
     if result.get("image_rotation"):
         raise DataError(f"{file}: expected images that were not rotated, found {name} rotated")
     if kind == _BRUSH:
-        return from_brush(bytes(value["rle"]), known.sizes[name])
+        return from_brush(bytes([*value["rle"]]), known.sizes[name])  # bytes(n) would be n zeros
     start, _, text = value["imageDataURL"].partition(",")
     if start != "data:image/png;base64":
         raise DataError(f"{file}: expected masks as PNG data URLs, found {start[:40]!r} on {name}")

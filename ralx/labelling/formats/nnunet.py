@@ -70,7 +70,11 @@ def read(path: Path, classes: ClassList, sizes: Mapping[str, Size]) -> Iterator[
     """Labels of labelsTr, or of `path` where that is a folder of labels or one; dataset.json lies beside or
     above."""
     known = Known(classes, sizes)
-    names = {_case(name): name for name in sizes}
+    cases = {_case(name): name for name in sizes}
+    if len(cases) < len(sizes):
+        raise DataError(
+            f"{path}: expected images of different cases, found several of one, as a/b and a__b are"
+        )
     folder = path if path.is_dir() else path.parent
     dataset = next((each / DATASET for each in (folder, folder.parent) if (each / DATASET).is_file()), None)
     if dataset is None:
@@ -79,7 +83,7 @@ def read(path: Path, classes: ClassList, sizes: Mapping[str, Size]) -> Iterator[
         table = _table(dataset, read_json(dataset)["labels"], known)
     labels = path / LABELS if (path / LABELS).is_dir() else path
     for file in annotation_files(labels, ".png", TOOL):
-        name = known.name(file, names.get(file.stem, file.name))
+        name = known.name(file, cases.get(file.stem, file.name))
         ids = read_ids(file, "the ids of dataset.json")
         known.check_size(file, name, ids.shape)
         outside = np.flatnonzero(np.bincount(ids.ravel(), minlength=len(table))[: len(table)] * (table < 0))

@@ -74,9 +74,10 @@ def label_files(path: Path, known: Known) -> Iterator[tuple[str, Path]]:
     files = files_of(path, _SUFFIXES)
     if not files:
         raise DataError(f"{path}: expected labels as PNG, found none")
+    labels = {png_name(name) for name in known.sizes}
     for file in files:
         relative = file.relative_to(path if path.is_dir() else path.parent).as_posix()
-        if relative.split("/")[0] in (IMAGES, ASKED) and relative not in known.label_names:
+        if relative.split("/")[0] in (IMAGES, ASKED) and relative not in labels:
             continue
         if file.suffix.lower() != ".png":
             raise DataError(
