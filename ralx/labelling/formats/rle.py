@@ -157,22 +157,23 @@ def from_brush(code: bytes, size: Size) -> np.ndarray:
     shift -= sizes
     lengths = (word >> shift & (1 << sizes) - 1) + 1
     values = word >> shift - _VALUE_BITS & (1 << _VALUE_BITS) - 1  # the first of each block
-    ends = np.cumsum(lengths)
-    kept = np.searchsorted(ends, count) + 1  # blocks; behind them lies what fills a byte
+    ends = lengths.cumsum()
+    kept = int(ends.searchsorted(count)) + 1  # blocks; behind them lies what fills a byte
     if ends[kept - 1 : kept].tolist() != [count]:
         raise ValueError(f"expected {count} values, found a code that was cut off or damaged")
     marks, lengths, values, ends = marks[:kept], lengths[:kept], values[:kept], ends[:kept]
     first = (starts + _MARK_BITS + sizes)[:kept]  # bits of the first values
     if marks.min() < _REPEATED:
         stored = np.where(marks < _REPEATED, lengths, 1)
-        inside = np.arange(stored.sum()) - np.repeat(np.cumsum(stored) - stored, stored)
-        first = np.repeat(first, stored) + _VALUE_BITS * inside
+        inside = np.arange(stored.sum()) - (stored.cumsum() - stored).repeat(stored)
+        first = first.repeat(stored) + _VALUE_BITS * inside
         values = words[np.minimum(first >> 3, len(code) - 1)] >> 56 - (first & 7) & 255
-        ends = np.cumsum(np.repeat(np.where(marks < _REPEATED, 1, lengths), stored))
+        ends = np.where(marks < _REPEATED, 1, lengths).repeat(stored).cumsum()
     if first[-1] + _VALUE_BITS > 8 * len(code):
         raise ValueError(f"expected {count} values, found a code that was cut off or damaged")
-    # Of the values before the n-th, n // 4 are alphas.
-    return np.repeat(values > 0, np.diff(ends >> 2, prepend=0)).reshape(size)
+    pixels = ends >> 2  # of the values up to there every fourth is an alpha
+    pixels[1:] -= ends[:-1] >> 2
+    return (values > 0).repeat(pixels).reshape(size)
 
 
 def _block_starts(code: bytes, words: np.ndarray, length_bits: tuple[int, ...]) -> np.ndarray:
@@ -191,7 +192,7 @@ def _block_starts(code: bytes, words: np.ndarray, length_bits: tuple[int, ...]) 
             taken.append(step)
             place += step
     sizes = bytes(taken)
-    starts = np.cumsum(np.frombuffer(sizes, np.uint8), dtype=np.int64)[:-1]
+    starts = np.frombuffer(sizes, np.uint8).cumsum(dtype=np.int64)[:-1]
     stored = sizes.find(_STORED)
     if stored < 0:
         return starts
