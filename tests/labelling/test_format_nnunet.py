@@ -62,7 +62,8 @@ def test_background_that_is_no_class_and_other_ids_are_refused(number, found, tm
 
 
 @pytest.mark.parametrize(
-    "labels", [{"background": 0, "whole": [1, 2]}, {"background": 0, "water": 1}, {"sky": -3}, {}]
+    "labels",
+    [{"background": 0, "whole": [1, 2]}, {"background": 0, "water": 1}, {"sky": -3}, {"sky": 2**40}, {}],
 )
 def test_other_labels_of_dataset_json_are_refused(labels, tmp_path):
     write("nnunet", tmp_path, {"street/a.jpg": ring()})

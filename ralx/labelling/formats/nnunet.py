@@ -32,6 +32,7 @@ from ralx.support.files import write_whole
 
 TOOL = "nnU-Net"
 DATASET, IMAGES, LABELS = "dataset.json", "imagesTr", "labelsTr"
+_HIGHEST = 65535  # id in a PNG
 _BACKGROUND, _IGNORE = "background", "ignore"
 
 
@@ -95,6 +96,9 @@ def read(path: Path, classes: ClassList, sizes: Mapping[str, Size]) -> Iterator[
 
 def _table(file: Path, labels: dict[str, Any], known: Known) -> np.ndarray:
     """The class of each id, or UNLABELLED; -1 for the background where it is no class."""
+    for name, number in labels.items():
+        if type(number) is not int or not 0 <= number <= _HIGHEST:
+            raise DataError(f"{file}: expected ids 0..{_HIGHEST}, found {number!r} for {name!r}")
     table = np.full(max(labels.values()) + 1, -1)
     for name, number in labels.items():
         if name == _IGNORE:
