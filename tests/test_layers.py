@@ -32,6 +32,7 @@ LAYERS = {
     "game": 5,
     "report": 5,
     "runs": 6,
+    "labelling": 6,
     "cli": 7,
 }
 NO_DATASETS = "support ops regions metrics features compat segmentation acquisition agent".split()
