@@ -1,6 +1,8 @@
 """The page's server: regions come and labels go as bytes, and nobody else may talk to it."""
 
 import io
+import re
+import socket
 import sys
 import time
 
@@ -13,8 +15,9 @@ pytest.importorskip("uvicorn", reason="the page needs the extra `label`")
 
 from fake_project import FakeProject  # noqa: E402
 
-from ralx.labelling.page import Background, page_app  # noqa: E402
+from ralx.labelling.page import Background, page_app, serve  # noqa: E402
 from ralx.labelling.page.guard import ANY_ADDRESS, LOOPBACK, SLACK  # noqa: E402
+from ralx.support.files import RunError  # noqa: E402
 
 TOKEN = "a-token"
 BASE = "http://127.0.0.1:8765"
@@ -375,3 +378,36 @@ class TestBackground:
         job.stop()
         assert self.finished(job).returncode != 0
         assert not (tmp_path / "x").exists()
+
+
+class TestServing:
+    def served(self, monkeypatch, project, **options):
+        """What `serve` says, and the hosts that it answers to."""
+        lines, apps = [], []
+        monkeypatch.setattr("uvicorn.Server.run", lambda server, sockets: apps.append(server.config.app))
+        serve(project, port=0, say=lines.append, **options)
+        return lines, testclient.TestClient(apps[0], base_url=BASE)
+
+    def test_the_address_that_is_said_opens_the_page(self, monkeypatch, project):
+        [line], client = self.served(monkeypatch, project)
+        address = re.search(r"http://127\.0\.0\.1:\d+(/\?token=[\w-]{32})$", line)
+        assert client.get(address[1]).status_code == 200
+
+    def test_each_server_has_a_token_of_its_own(self, monkeypatch, project):
+        tokens = {self.served(monkeypatch, project)[0][0].partition("token=")[2] for _ in range(2)}
+        assert len(tokens) == 2
+
+    def test_listening_beyond_the_loopback_is_warned_of_and_needs_the_token_too(self, monkeypatch, project):
+        [warning, line], client = self.served(monkeypatch, project, host="0.0.0.0", token=TOKEN)
+        assert "--host 0.0.0.0" in warning and "token" in warning
+        assert "0.0.0.0" not in line and line.endswith(f"/?token={TOKEN}")
+        refusal(client.get("/api/project", headers={"host": "10.1.2.3"}), 401)
+        refusal(client.get("/api/project", headers={"host": "evil.example"}), 403)
+
+    def test_a_port_that_is_taken_is_named(self, project):
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            port = other.getsockname()[1]
+            with pytest.raises(
+                RunError, match=rf"127\.0\.0\.1:{port}: can't be listened on: Address already"
+            ):
+                serve(project, port=port)

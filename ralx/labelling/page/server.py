@@ -31,6 +31,7 @@ from starlette.routing import Route
 from ralx.datasets.errors import DataError
 from ralx.labelling.page.guard import ANY_ADDRESS, LOOPBACK, SLACK, Guard, address
 from ralx.labelling.page.view import crop_around, encode_bmp, superpixels
+from ralx.support.files import RunError
 
 if TYPE_CHECKING:
     from ralx.labelling.project import AskedRegion, Project
@@ -127,10 +128,13 @@ def serve(
         say: told each line.
 
     Raises:
-        OSError: the address can't be listened on, such as a port that is taken.
+        RunError: the address can't be listened on, as where another program has the port.
     """
     token = token or secrets.token_urlsafe(24)
-    listener = socket.create_server((host, port), family=_family(host), backlog=128)
+    try:
+        listener = socket.create_server((host, port), family=_family(host))
+    except OSError as error:
+        raise RunError(f"{address(host, port)}: can't be listened on: {error.strerror}") from error
     port = listener.getsockname()[1]
     is_local = host in LOOPBACK
     hosts = LOOPBACK if is_local else LOOPBACK | {host.lower(), socket.gethostname().lower(), ANY_ADDRESS}
@@ -141,7 +145,7 @@ def serve(
             "changes the labels, and nothing on the way is encrypted"
         )
     say(f"{project.name}: the page is at\n  http://{address(_shown(host), port)}/?token={token}")
-    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
+    config = uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=2)
     with listener:
         uvicorn.Server(config).run(sockets=[listener])
 

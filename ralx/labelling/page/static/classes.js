@@ -30,7 +30,6 @@ export class Classes {
     const swatch = make("span", "swatch", c < KEYS ? String(c + 1) : ""), share = make("span", "share");
     choose.append(swatch, make("span", "name", name), share);
     choose.title = c < KEYS ? `${name}  ${c + 1}` : name;
-    choose.setAttribute("role", "option");
     accept.title = `Accept the guess of ${name}` + (c < KEYS ? `  Shift+${c + 1}` : "");
     accept.setAttribute("aria-label", accept.title);
     choose.addEventListener("click", () => this.onChoose(c));
@@ -51,7 +50,7 @@ export class Classes {
     this.chosen = c;
     this.rows.forEach(({ choose, item }, other) => {
       item.classList.toggle("chosen", other === c);
-      choose.setAttribute("aria-selected", other === c);
+      choose.setAttribute("aria-pressed", other === c);
     });
     this.rows[c].item.scrollIntoView({ block: "nearest" });
   }

@@ -2,15 +2,19 @@
 
 import { fromRuns, toRuns } from "./raster.js";
 
+const placeOf = ({ image, box }) => `${image} ${box}`;
+
 export class Drafts {
   constructor(project, annotator) {
     this.prefix = `ralx/${project}/${annotator}/draft/`;
   }
 
   /** Says whether the browser had room. */
-  keep(id, label, etag, seconds) {
+  keep(region, seconds) {
+    const { id, etag, painting } = region;
+    const draft = { label: toRuns(painting.label), place: placeOf(region), etag, seconds };
     try {
-      localStorage.setItem(this.prefix + id, JSON.stringify({ label: toRuns(label), etag, seconds }));
+      localStorage.setItem(this.prefix + id, JSON.stringify(draft));
       return true;
     } catch {
       return false;
@@ -18,15 +22,10 @@ export class Drafts {
   }
 
   /** {label, etag, seconds}, or null. */
-  of(id, length) {
-    const text = localStorage.getItem(this.prefix + id);
-    if (text === null) return null;
-    try {
-      const draft = JSON.parse(text), label = fromRuns(draft.label, length);
-      return label && { ...draft, label };
-    } catch {
-      return null;
-    }
+  of(region) {
+    const draft = JSON.parse(localStorage.getItem(this.prefix + region.id));
+    if (draft?.place !== placeOf(region)) return null; // none, or one of another project of this name
+    return { ...draft, label: fromRuns(draft.label, region.painting.label.length) };
   }
 
   drop(id) {

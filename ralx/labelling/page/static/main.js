@@ -149,12 +149,14 @@ function showOptions() {
   $("#tolerance-shown").textContent = tools.tolerance;
 }
 
+tools.onOptions = showOptions;
+
 /** Say what lies under the pointer. */
 tools.onShow = (place) => {
-  showOptions();
   const { painting } = tools;
   const isInside = place && painting && place.x >= 0 && place.y >= 0 && place.x < painting.width && place.y < painting.height;
-  $("#under").textContent = isInside ? nameAt(place) : "";
+  const text = isInside ? nameAt(place) : "";
+  if ($("#under").textContent !== text) $("#under").textContent = text;
 };
 
 function nameAt(place) {

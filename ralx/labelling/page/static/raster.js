@@ -104,15 +104,14 @@ export function toRuns(label) {
   return runs.join(" ");
 }
 
-/** The label that `toRuns` made text of; null where the text is of another length. */
+/** The label that `toRuns` made text of. */
 export function fromRuns(text, length) {
   const label = new Uint8Array(length);
   let at = 0;
   for (const run of text.split(" ")) {
     const [value, count] = run.split("*").map(Number);
-    if (!(at + count <= length)) return null;
     label.fill(value, at, at + count);
     at += count;
   }
-  return at === length ? label : null;
+  return label;
 }

@@ -80,10 +80,10 @@ export class Session {
 
   /** Keep what is painted in this browser until the server has it. */
   keepDraft() {
-    const { id, painting, etag } = this.region;
-    this.clock.tick();
-    if (painting.isSaved()) this.drafts.drop(id);
-    else if (!this.drafts.keep(id, painting.label, etag, this.clock.seconds)) {
+    const { region, clock } = this;
+    clock.tick();
+    if (region.painting.isSaved()) this.drafts.drop(region.id);
+    else if (!this.drafts.keep(region, clock.seconds)) {
       banner("This browser has no room to keep unsaved strokes. Save often.");
     }
   }
@@ -128,7 +128,7 @@ export class Session {
     this.round = asked.round;
     this.clock.take();
     this.restoreDraft();
-    tools.pieces = null;
+    tools.usePieces(null);
     view.show(photo, { top: top - cropTop, left: left - cropLeft, height, width }, painting, this.region.guess);
     tools.request();
     closeCard();
@@ -140,15 +140,14 @@ export class Session {
   async fetchPieces(region) {
     try {
       const superpixels = await api.superpixels(region.id);
-      if (this.region === region) this.tools.pieces = superpixels && new Pieces(new Uint16Array(superpixels));
+      if (this.region === region && superpixels) this.tools.usePieces(new Pieces(new Uint16Array(superpixels)));
     } catch (error) {
       console.warn(`no superpixels, so fill goes by colour: ${error.message}`);
     }
-    this.tools.request();
   }
 
   restoreDraft() {
-    const { id, painting, etag } = this.region, draft = this.drafts.of(id, painting.label.length);
+    const { id, painting, etag } = this.region, draft = this.drafts.of(this.region);
     if (!draft) return;
     this.clock.seconds += draft.seconds;
     painting.edit(() => draft.label.forEach((value, index) => painting.paint(index, value)));
@@ -251,7 +250,7 @@ export class Session {
     if (region && api.isTaken(error)) {
       card({
         title: "Somebody else has this region now",
-        text: "Nothing happened here for ten minutes, so it was given to another person. Their label stays as it is; "
+        text: "Nothing happened here for a while, so it was given to another person. Their label stays as it is; "
           + "what you painted here was not saved.",
         buttons: [another],
       });
@@ -313,11 +312,18 @@ export class Session {
   lookAgain(stateBefore) {
     clearTimeout(this.look);
     this.look = setTimeout(async () => {
-      if (this.region || !this.isMine || this.isMoving) return;
-      const { progress, job } = await this.reach(api.situation);
-      if (job.state === "running" && job.lines.length) showLines(job.lines);
-      if (progress.left > 0 || job.state !== stateBefore) await this.moving(() => this.takeNext());
-      else this.lookAgain(stateBefore);
+      const isWanted = () => !this.region && this.isMine && !this.isMoving;
+      if (!isWanted()) return;
+      try {
+        const { progress, job } = await this.reach(api.situation);
+        if (!isWanted()) return;
+        if (job.state === "running" && job.lines.length) showLines(job.lines);
+        if (progress.left > 0 || job.state !== stateBefore) await this.moving(() => this.takeNext());
+        else this.lookAgain(stateBefore);
+      } catch (error) {
+        if (!(error instanceof api.Refused)) throw error;
+        this.sayRefused(error);
+      }
     }, LOOK_AGAIN);
   }
 }

@@ -24,6 +24,7 @@ export class Tools {
     this.ink = [...view.viewport.querySelectorAll("#ink polygon")];
     this.spent = []; // milliseconds of work a frame, for who measures
     view.onMove = () => this.request();
+    this.onShow = this.onOptions = () => {}; // called with the pointer's place each frame; when an option changed
   }
 
   get painting() {
@@ -84,6 +85,15 @@ export class Tools {
       const step = Math.max(1, Math.round(this.size * 0.15));
       this.size = Math.min(MOST_SIZE, Math.max(1, this.size + step * steps));
     }
+    this.onOptions();
+    this.request();
+  }
+
+  /** The superpixels to fill by; null for a fill by colour. */
+  usePieces(pieces) {
+    this.pieces = pieces;
+    this.hoveredPixels = null;
+    this.onOptions();
     this.request();
   }
 
@@ -151,7 +161,7 @@ export class Tools {
     for (const polygon of this.ink) {
       if (polygon.getAttribute("points") !== points) polygon.setAttribute("points", points);
     }
-    this.onShow?.(place);
+    this.onShow(place);
   }
 
   /** What lights up under the pointer. A flood by colour is too slow to follow it. */
