@@ -5,6 +5,7 @@ import re
 import socket
 import sys
 import time
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -257,6 +258,15 @@ class TestSaving:
     def test_an_oversized_body_is_refused_wherever_it_is_sent(self, client):
         refusal(client.post("/api/next", params={"annotator": "Ann"}, content=bytes(SLACK + 1)), 413)
 
+    def test_a_body_that_does_not_say_its_size_is_refused_as_well(self, client):
+        region = next_region(client)
+        refusal(save(client, region, (bytes(1000) for _ in range(100))), 413)
+
+    def test_a_disk_that_is_full_is_said(self, client, project, monkeypatch):
+        region = next_region(client)
+        monkeypatch.setattr(project, "receive", Mock(side_effect=OSError(28, "No space left on device")))
+        assert "No space left on device" in refusal(save(client, region, painted()), 500)
+
     def test_a_class_that_does_not_exist_is_refused(self, client, project):
         region = next_region(client)
         assert "classes below 11 or 255, got 11" in refusal(save(client, region, painted(11)), 400)
@@ -333,6 +343,22 @@ class TestTheNextBatch:
         project.ask()
         assert next_region(client)["round"] == 2
 
+    def test_a_label_that_changes_while_it_runs_starts_no_other(self, project):
+        client, commands = self.started(project, "import time; time.sleep(60)")
+        region = next_region(client)
+        self.work_off(client)
+        assert save(client, region, painted(5)).status_code == 200
+        assert self.state(client)["state"] == "running" and len(commands) == 1
+
+    def test_closing_the_server_ends_it(self, project, tmp_path):
+        job = Background([sys.executable, "-c", "import time; time.sleep(60)"])
+        with client_of(project, next_batch=lambda: job) as client:
+            self.work_off(opened(client))
+        until = time.monotonic() + 20
+        while job.returncode is None:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+
     def test_nothing_starts_while_regions_are_left(self, project):
         client, commands = self.started(project, "")
         save(client, next_region(client), painted())
@@ -384,7 +410,13 @@ class TestServing:
     def served(self, monkeypatch, project, **options):
         """What `serve` says, and the hosts that it answers to."""
         lines, apps = [], []
-        monkeypatch.setattr("uvicorn.Server.run", lambda server, sockets: apps.append(server.config.app))
+
+        def run(server, sockets):
+            [listener] = sockets
+            assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)  # or each answer takes 40 ms
+            apps.append(server.config.app)
+
+        monkeypatch.setattr("uvicorn.Server.run", run)
         serve(project, port=0, say=lines.append, **options)
         return lines, testclient.TestClient(apps[0], base_url=BASE)
 

@@ -13,6 +13,7 @@ import math
 import re
 import secrets
 import socket
+import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Collection
 from pathlib import Path
@@ -105,7 +106,12 @@ def page_app(
     return Starlette(
         routes=routes,
         middleware=[Middleware(Guard, token=token, allowed_hosts=frozenset(allowed_hosts))],
-        exception_handlers={HTTPException: _answer_error, DataError: _answer_data_error},
+        exception_handlers={
+            HTTPException: _answer_error,
+            DataError: _answer_data_error,
+            OSError: _answer_failure,
+            sqlite3.Error: _answer_failure,
+        },
         lifespan=page.lifespan,
     )
 
@@ -135,6 +141,8 @@ def serve(
         listener = socket.create_server((host, port), family=_family(host))
     except OSError as error:
         raise RunError(f"{address(host, port)}: can't be listened on: {error.strerror}") from error
+    # Else an answer's body waits some 40 ms until its head is acknowledged; connections inherit the option.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     port = listener.getsockname()[1]
     is_local = host in LOOPBACK
     hosts = LOOPBACK if is_local else LOOPBACK | {host.lower(), socket.gethostname().lower(), ANY_ADDRESS}
@@ -355,3 +363,8 @@ def _answer_error(request: Request, error: Exception) -> Response:
 def _answer_data_error(request: Request, error: Exception) -> Response:
     """What the project refuses, such as an image that was changed since it was asked for."""
     return JSONResponse({"error": str(error)}, 422)
+
+
+def _answer_failure(request: Request, error: Exception) -> Response:
+    """A full disk, a folder that can't be written: the page keeps what it could not save."""
+    return JSONResponse({"error": f"the server failed: {error}"}, 500)

@@ -1,5 +1,6 @@
 // What keys do, outside of fields to type in.
 
+const REPEATED = "[]+=-zys"; // a key that is held down goes on doing these
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 /** `keys`: what each key does; `digit(n, isShifted)`; `arrow([dx, dy], isShifted)`; `space(isDown)`; `undo`, `redo`. */
@@ -15,16 +16,19 @@ export function listenToKeys({ keys, digit, arrow, space, undo, redo }) {
   addEventListener("keyup", ({ key }) => key === " " && space(false));
   addEventListener("blur", () => space(false));
 
-  function actionOf({ target, key, code, ctrlKey, metaKey, altKey, shiftKey }) {
-    const letter = key.toLowerCase();
-    if (ctrlKey || metaKey) return { z: shiftKey ? redo : undo, y: redo }[letter];
-    if (altKey) return null;
+  function actionOf(event) {
+    const { target, key, code, shiftKey } = event, letter = key.toLowerCase();
+    if (!event.getModifierState("AltGraph")) { // which some keyboards need for brackets
+      if (event.ctrlKey || event.metaKey) return { z: shiftKey ? redo : undo, y: redo }[letter];
+      if (event.altKey) return null;
+    }
     if (target.matches("button, input") && [" ", "Enter"].includes(key)) return null; // presses it
     if (target.matches("input") && ARROWS[key]) return null; // moves it
     if (key === " ") return () => space(true);
     if (ARROWS[key]) return () => arrow(ARROWS[key], shiftKey);
-    const number = Number(/^(?:Digit|Numpad)([1-9])$/.exec(code)?.[1]); // Shift makes another key of a digit
-    if (number && (shiftKey || key === String(number))) return () => digit(number, shiftKey);
+    if (event.repeat && !REPEATED.includes(letter)) return null;
+    const number = /^(?:Digit|Numpad)([1-9])$/.exec(code)?.[1]; // by its place: not every keyboard has it unshifted
+    if (number) return () => digit(Number(number), shiftKey);
     return keys[key] ?? keys[letter];
   }
 }
