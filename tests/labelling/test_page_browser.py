@@ -277,7 +277,7 @@ class TestPainting:
 
     def test_without_superpixels_fill_takes_what_is_of_a_like_colour(self, tab, site):
         ndimage = pytest.importorskip("scipy.ndimage")
-        tab.page.evaluate("ralx.tools.usePieces(null)")
+        tab.page.evaluate("ralx.tools.set({ pieces: null })")
         tab.press("f", "2")
         tolerance = tab.page.evaluate("ralx.tools.tolerance")
         tab.page.mouse.click(*tab.at(30.5, 40.5))

@@ -34,7 +34,10 @@ const region = (id, what) => `regions/${encodeURIComponent(id)}/${what}`;
 
 async function bytes(path) {
   const answer = await ask("GET", path);
-  return { content: answer.status === 204 ? null : await answer.arrayBuffer(), etag: answer.headers.get("etag") };
+  return {
+    content: answer.status === 204 ? null : await answer.arrayBuffer(),
+    etag: answer.headers.get("etag"),
+  };
 }
 
 export const project = () => json("GET", "project");
@@ -51,5 +54,9 @@ export const guess = async (id) => (await bytes(region(id, "guess"))).content;
 export const superpixels = async (id) => (await bytes(region(id, "superpixels"))).content;
 
 export const save = (id, annotator, { label, etag, seconds, unsure }) =>
-  json("PUT", region(id, "label"), { annotator, seconds: seconds.toFixed(2), unsure: unsure ? 1 : 0 },
-    { body: label, headers: { "if-match": etag } });
+  json(
+    "PUT",
+    region(id, "label"),
+    { annotator, seconds: seconds.toFixed(2), unsure: unsure ? 1 : 0 },
+    { body: label, headers: { "if-match": etag } },
+  );

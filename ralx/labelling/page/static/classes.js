@@ -25,9 +25,13 @@ export class Classes {
   }
 
   row(name, c) {
-    const make = (tag, className, text = "") => Object.assign(document.createElement(tag), { className, textContent: text });
-    const item = make("li", ""), choose = make("button", "choose"), accept = make("button", "accept", "accept");
-    const swatch = make("span", "swatch", c < KEYS ? String(c + 1) : ""), share = make("span", "share");
+    const make = (tag, className, text = "") =>
+      Object.assign(document.createElement(tag), { className, textContent: text });
+    const item = make("li", ""),
+      choose = make("button", "choose"),
+      accept = make("button", "accept", "accept");
+    const swatch = make("span", "swatch", c < KEYS ? String(c + 1) : ""),
+      share = make("span", "share");
     choose.append(swatch, make("span", "name", name), share);
     choose.title = c < KEYS ? `${name}  ${c + 1}` : name;
     accept.title = `Accept the guess of ${name}` + (c < KEYS ? `  Shift+${c + 1}` : "");
@@ -65,11 +69,13 @@ export class Classes {
 
   filter() {
     const wanted = this.search.value.trim().toLowerCase();
-    this.rows.forEach(({ item }, c) => { item.hidden = !this.names[c].toLowerCase().includes(wanted); });
+    this.rows.forEach(({ item }, c) => {
+      item.hidden = !this.names[c].toLowerCase().includes(wanted);
+    });
   }
 }
 
 export function percent(part, whole) {
-  const share = 100 * part / whole;
+  const share = (100 * part) / whole;
   return share > 0 && share < 1 ? "< 1 %" : share < 100 && share > 99 ? "> 99 %" : `${Math.round(share)} %`;
 }

@@ -33,7 +33,8 @@ export class Drafts {
   }
 
   ids() {
-    return Object.keys(localStorage).filter((key) => key.startsWith(this.prefix))
+    return Object.keys(localStorage)
+      .filter((key) => key.startsWith(this.prefix))
       .map((key) => key.slice(this.prefix.length));
   }
 }

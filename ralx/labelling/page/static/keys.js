@@ -17,8 +17,10 @@ export function listenToKeys({ keys, digit, arrow, space, undo, redo }) {
   addEventListener("blur", () => space(false));
 
   function actionOf(event) {
-    const { target, key, code, shiftKey } = event, letter = key.toLowerCase();
-    if (!event.getModifierState("AltGraph")) { // which some keyboards need for brackets
+    const { target, key, code, shiftKey } = event,
+      letter = key.toLowerCase();
+    if (!event.getModifierState("AltGraph")) {
+      // which some keyboards need for brackets
       if (event.ctrlKey || event.metaKey) return { z: shiftKey ? redo : undo, y: redo }[letter];
       if (event.altKey) return null;
     }

@@ -9,11 +9,10 @@ import { safeColours } from "./palette.js";
 import { listen } from "./pointer.js";
 import { UNLABELLED } from "./raster.js";
 import { Session, reach } from "./session.js";
-import { TOOLS, Tools } from "./tools.js";
+import { MOST_SIZE, TOOLS, Tools } from "./tools.js";
 import { View } from "./view.js";
 
 const $ = (selector) => document.querySelector(selector);
-const MOST_SIZE = 200; // pixels of a brush, at the end of its slider
 
 history.replaceState(null, "", "/"); // the token stays out of sight and out of bookmarks
 
@@ -29,11 +28,17 @@ async function start() {
   project = await reach(api.project);
   document.title = `${project.name}: label`;
   $("#project").textContent = project.name;
-  classes = new Classes($("#classes"), $("#search"), project.classes.map(({ name }) => name), choose, accept);
+  classes = new Classes(
+    $("#classes"),
+    $("#search"),
+    project.classes.map(({ name }) => name),
+    choose,
+    accept,
+  );
   recolour();
   choose(0);
   report(project);
-  await begin(stored("annotator") || await askName(project.annotator));
+  await begin(stored("annotator") || (await askName(project.annotator)));
 }
 
 /** This person labels from now on. */
@@ -46,7 +51,7 @@ async function begin(annotator) {
 
 async function rename() {
   const name = await askName(session.annotator);
-  if (name !== session.annotator && await session.end()) await begin(name);
+  if (name !== session.annotator && (await session.end())) await begin(name);
 }
 
 // ---------------------------------------------------------------- painting
@@ -66,9 +71,18 @@ function changed() {
     classes.update([], [], 1);
     return showSaved("");
   }
-  const { painting, guess, image, box: [top, left, height, width] } = region;
-  const pixels = painting.label.length, painted = painting.counts(), guessed = new Uint32Array(256);
-  guess?.forEach((value, index) => { if (painting.label[index] === UNLABELLED) guessed[value]++; });
+  const {
+    painting,
+    guess,
+    image,
+    box: [top, left, height, width],
+  } = region;
+  const pixels = painting.label.length,
+    painted = painting.counts(),
+    guessed = new Uint32Array(256);
+  guess?.forEach((value, index) => {
+    if (painting.label[index] === UNLABELLED) guessed[value]++;
+  });
   guessed[UNLABELLED] = 0;
   classes.update(painted, guessed, pixels);
   $("#accept").hidden = !guess;
@@ -118,10 +132,15 @@ function choose(c) {
 function accept(c = null) {
   if (c !== null && !(c < project?.classes.length)) return;
   const isRight = (value) => value !== UNLABELLED && (c === null || value === c);
-  const hasChanged = edit(({ painting, guess }) => guess?.forEach((value, index) => {
-    if (isRight(value)) painting.paint(index, value, true);
-  }));
-  if (!hasChanged) toast(c === null ? "No guess is left to accept" : `No guess of ${project.classes[c].name} is left to accept`);
+  const hasChanged = edit(({ painting, guess }) =>
+    guess?.forEach((value, index) => {
+      if (isRight(value)) painting.paint(index, value, true);
+    }),
+  );
+  if (!hasChanged)
+    toast(
+      c === null ? "No guess is left to accept" : `No guess of ${project.classes[c].name} is left to accept`,
+    );
 }
 
 function fillRest() {
@@ -130,20 +149,20 @@ function fillRest() {
 
 function useTool(tool) {
   tools.lift();
-  tools.tool = tool;
+  tools.set({ tool });
   for (const button of document.querySelectorAll("[data-tool]")) {
     button.setAttribute("aria-pressed", button.dataset.tool === tool);
   }
   view.viewport.dataset.tool = tool;
-  showOptions();
-  tools.request();
 }
 
 function showOptions() {
   const isFlood = tools.tool === "fill" && !tools.pieces;
   $("#size-option").hidden = !["brush", "eraser"].includes(tools.tool);
   $("#tolerance-option").hidden = !isFlood;
-  $("#size").value = 100 * Math.log(tools.size) / Math.log(MOST_SIZE);
+  // A slider that is being moved shows where it was moved to, which no size of the brush may match exactly.
+  if (!$("#size").matches(":active, :focus"))
+    $("#size").value = (100 * Math.log(tools.size)) / Math.log(MOST_SIZE);
   $("#size-shown").textContent = `${tools.size} px`;
   $("#tolerance").value = tools.tolerance;
   $("#tolerance-shown").textContent = tools.tolerance;
@@ -154,21 +173,22 @@ tools.onOptions = showOptions;
 /** Say what lies under the pointer. */
 tools.onShow = (place) => {
   const { painting } = tools;
-  const isInside = place && painting && place.x >= 0 && place.y >= 0 && place.x < painting.width && place.y < painting.height;
-  const text = isInside ? nameAt(place) : "";
+  const index = place && painting ? painting.indexAt(place) : null;
+  const text = index === null ? "" : nameAt(index);
   if ($("#under").textContent !== text) $("#under").textContent = text;
 };
 
-function nameAt(place) {
-  const { painting } = tools, name = (c) => project.classes[c].name;
-  const index = Math.floor(place.y) * painting.width + Math.floor(place.x);
-  const value = painting.label[index], guessed = session.region?.guess?.[index] ?? UNLABELLED;
+function nameAt(index) {
+  const value = tools.painting.label[index],
+    guessed = session.region?.guess?.[index] ?? UNLABELLED;
+  const name = (c) => project.classes[c].name;
   if (value !== UNLABELLED) return name(value);
   return guessed !== UNLABELLED ? `unlabelled, guessed: ${name(guessed)}` : "unlabelled";
 }
 
 function recolour() {
   const isSafe = $("#safe-colours").checked;
+  localStorage.setItem("ralx/safe-colours", isSafe);
   const colours = isSafe ? safeColours(project.classes.length) : project.classes.map(({ colour }) => colour);
   classes.recolour(colours);
   view.restyle({ colours });
@@ -181,10 +201,12 @@ function report({ progress }) {
   const { round, asked, labelled, unsure } = progress;
   minutes = progress.minutes;
   $("#round").textContent = round ? `Round ${round}` : "";
-  $("#count").textContent = asked ? `${labelled} of ${asked} labelled` + (unsure ? `, ${unsure} not sure` : "") : "";
+  $("#count").textContent = asked
+    ? `${labelled} of ${asked} labelled` + (unsure ? `, ${unsure} not sure` : "")
+    : "";
   const [first, second] = $("#bar").children;
-  first.style.width = `${100 * labelled / (asked || 1)}%`;
-  second.style.width = `${100 * unsure / (asked || 1)}%`;
+  first.style.width = `${(100 * labelled) / (asked || 1)}%`;
+  second.style.width = `${(100 * unsure) / (asked || 1)}%`;
   $("#bar").setAttribute("aria-valuemax", asked);
   $("#bar").setAttribute("aria-valuenow", labelled + unsure);
   showMinutes();
@@ -207,7 +229,9 @@ async function askName(proposed) {
   dialog.showModal();
   $("#name").select();
   dialog.oncancel = (event) => event.preventDefault();
-  await new Promise((done) => { dialog.onclose = done; });
+  await new Promise((done) => {
+    dialog.onclose = done;
+  });
   return $("#name").value.trim() || askName(proposed);
 }
 
@@ -256,8 +280,10 @@ function stamp() {
 
 function moveByKey([dx, dy], isFar) {
   if (!tools.painting || tools.active !== null) return;
-  const { width, height } = tools.painting, { x, y } = tools.place ?? { x: width / 2, y: height / 2 };
-  const step = isFar ? 10 : 1, limited = (value, end) => Math.min(end - 0.5, Math.max(0.5, value));
+  const { width, height } = tools.painting,
+    { x, y } = tools.place ?? { x: width / 2, y: height / 2 };
+  const step = isFar ? 10 : 1,
+    limited = (value, end) => Math.min(end - 0.5, Math.max(0.5, value));
   tools.move([{ x: limited(x + dx * step, width), y: limited(y + dy * step, height) }]);
 }
 
@@ -276,23 +302,34 @@ function wire() {
   on("#next", () => leave(1));
   on("#annotator", () => session && rename());
   on("#help-button", () => $("#help").showModal());
-  on("#size", () => { tools.size = Math.round(MOST_SIZE ** ($("#size").value / 100)); tools.request(); }, "input");
-  on("#tolerance", () => { tools.tolerance = Number($("#tolerance").value); tools.request(); }, "input");
-  on("#protect", () => { tools.isProtected = $("#protect").checked; }, "change");
+  on("#size", () => tools.set({ size: Math.round(MOST_SIZE ** ($("#size").value / 100)) }), "input");
+  on("#tolerance", () => tools.set({ tolerance: Number($("#tolerance").value) }), "input");
+  on(
+    "#protect",
+    () => {
+      tools.isProtected = $("#protect").checked;
+    },
+    "change",
+  );
   on("#show-labels", () => view.restyle({ labels: $("#show-labels").checked }), "change");
   on("#show-guess", () => view.restyle({ guess: $("#show-guess").checked }), "change");
-  on("#safe-colours", () => { localStorage.setItem("ralx/safe-colours", $("#safe-colours").checked); recolour(); }, "change");
+  on("#safe-colours", recolour, "change");
   on("#opacity", () => view.restyle({ opacity: $("#opacity").value / 100 }), "input");
   $("#safe-colours").checked = localStorage.getItem("ralx/safe-colours") === "true";
   $("#opacity").value = 100 * view.style.opacity;
 
   // What was clicked keeps no focus, or the next Enter or Space would press it again.
   document.addEventListener("click", ({ detail, target }) => {
-    const isPressed = detail && target.closest("nav, aside, footer, #options") && !target.matches("input[type=search]");
+    const isPressed =
+      detail && target.closest("nav, aside, footer, #options") && !target.matches("input[type=search]");
     if (isPressed) view.viewport.focus({ preventScroll: true });
   });
   listenToKeys({
-    keys: KEYS, undo, redo, arrow: moveByKey, space: hand.space,
+    keys: KEYS,
+    undo,
+    redo,
+    arrow: moveByKey,
+    space: hand.space,
     digit: (number, isShifted) => (isShifted ? accept(number - 1) : choose(number - 1)),
   });
   addEventListener("pagehide", () => session?.close());
@@ -303,4 +340,11 @@ function wire() {
 start();
 
 // For who measures the page.
-window.ralx = { view, tools, clock, get region() { return session?.region; } };
+window.ralx = {
+  view,
+  tools,
+  clock,
+  get region() {
+    return session?.region;
+  },
+};

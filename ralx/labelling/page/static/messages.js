@@ -23,11 +23,16 @@ export function card({ title, text, lines = [], buttons = [] }) {
   $("#card-title").textContent = title;
   $("#card-text").textContent = text;
   showLines(lines);
-  $("#card-buttons").replaceChildren(...buttons.map(([label, act], i) => {
-    const button = Object.assign(document.createElement("button"), { textContent: label, className: i ? "" : "primary" });
-    button.addEventListener("click", act);
-    return button;
-  }));
+  $("#card-buttons").replaceChildren(
+    ...buttons.map(([label, act], i) => {
+      const button = Object.assign(document.createElement("button"), {
+        textContent: label,
+        className: i ? "" : "primary",
+      });
+      button.addEventListener("click", act);
+      return button;
+    }),
+  );
   $("#card-buttons button")?.focus();
 }
 

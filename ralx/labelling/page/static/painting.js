@@ -26,7 +26,8 @@ export class Painting {
   paint(index, value, isProtected = false) {
     if (this.label[index] === value || (isProtected && this.before[index] !== UNLABELLED)) return;
     this.label[index] = value;
-    const x = index % this.width, y = (index - x) / this.width;
+    const x = index % this.width,
+      y = (index - x) / this.width;
     const rect = this.touched;
     if (!rect) {
       this.touched = { x0: x, y0: y, x1: x + 1, y1: y + 1 };
@@ -73,6 +74,12 @@ export class Painting {
     return this.commit();
   }
 
+  /** The index of the pixel at a place; null outside. */
+  indexAt({ x, y }) {
+    const isInside = x >= 0 && y >= 0 && x < this.width && y < this.height;
+    return isInside ? Math.floor(y) * this.width + Math.floor(x) : null;
+  }
+
   isEmpty() {
     return this.label.every((value) => value === UNLABELLED);
   }
@@ -91,7 +98,9 @@ export class Painting {
   swap(from, to) {
     const edit = from.pop();
     if (!edit) return null;
-    const { rect } = edit, current = this.cut(this.label, rect), columns = rect.x1 - rect.x0;
+    const { rect } = edit,
+      current = this.cut(this.label, rect),
+      columns = rect.x1 - rect.x0;
     for (let y = rect.y0; y < rect.y1; y++) {
       const row = edit.other.subarray((y - rect.y0) * columns, (y - rect.y0 + 1) * columns);
       this.label.set(row, y * this.width + rect.x0);
@@ -101,7 +110,8 @@ export class Painting {
   }
 
   cut(label, rect) {
-    const columns = rect.x1 - rect.x0, part = new Uint8Array(columns * (rect.y1 - rect.y0));
+    const columns = rect.x1 - rect.x0,
+      part = new Uint8Array(columns * (rect.y1 - rect.y0));
     for (let y = rect.y0; y < rect.y1; y++) {
       const start = y * this.width + rect.x0;
       part.set(label.subarray(start, start + columns), (y - rect.y0) * columns);
@@ -109,4 +119,3 @@ export class Painting {
     return part;
   }
 }
-

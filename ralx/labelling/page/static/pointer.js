@@ -2,8 +2,12 @@
 
 /** Let pointers paint with `tools` and move `view`. */
 export function listen(view, tools) {
-  const { viewport } = view, fingers = new Map();
-  let isSpaceDown = false, hand = null, pinch = null, hasPen = false;
+  const { viewport } = view,
+    fingers = new Map();
+  let isSpaceDown = false,
+    hand = null,
+    pinch = null,
+    hasPen = false;
 
   const place = (event) => view.toRegion(event.clientX, event.clientY);
   const isHeld = () => viewport.classList.toggle("held", isSpaceDown || hand !== null);
@@ -41,7 +45,8 @@ export function listen(view, tools) {
     if (!view.painting) return;
     if (fingers.has(event.pointerId)) fingers.set(event.pointerId, { x: event.clientX, y: event.clientY });
     if (pinch && fingers.size === 2) {
-      const now = pinchOf(), { left, top } = viewport.getBoundingClientRect();
+      const now = pinchOf(),
+        { left, top } = viewport.getBoundingClientRect();
       view.panBy(now.x - pinch.x, now.y - pinch.y);
       view.zoomBy(now.apart / pinch.apart, { x: now.x - left, y: now.y - top });
       pinch = now;
@@ -68,13 +73,20 @@ export function listen(view, tools) {
   viewport.addEventListener("contextmenu", (event) => event.preventDefault());
   viewport.addEventListener("auxclick", (event) => event.preventDefault());
 
-  viewport.addEventListener("wheel", (event) => {
-    event.preventDefault();
-    if (event.shiftKey) return tools.resize(Math.sign(-(event.deltaY || event.deltaX)));
-    const { left, top } = viewport.getBoundingClientRect();
-    const pixels = event.deltaY * (event.deltaMode ? 32 : 1) * (event.ctrlKey ? 4 : 1); // a pinch comes with Ctrl
-    view.zoomBy(Math.exp(-Math.max(-240, Math.min(240, pixels)) / 480), { x: event.clientX - left, y: event.clientY - top });
-  }, { passive: false });
+  viewport.addEventListener(
+    "wheel",
+    (event) => {
+      event.preventDefault();
+      if (event.shiftKey) return tools.resize(Math.sign(-(event.deltaY || event.deltaX)));
+      const { left, top } = viewport.getBoundingClientRect();
+      const pixels = event.deltaY * (event.deltaMode ? 32 : 1) * (event.ctrlKey ? 4 : 1); // a pinch comes with Ctrl
+      view.zoomBy(Math.exp(-Math.max(-240, Math.min(240, pixels)) / 480), {
+        x: event.clientX - left,
+        y: event.clientY - top,
+      });
+    },
+    { passive: false },
+  );
 
   return {
     space(isDown) {

@@ -7,30 +7,39 @@ export const UNLABELLED = 255;
 export function union(a, b) {
   if (!a || !b) return a || b;
   return {
-    x0: Math.min(a.x0, b.x0), y0: Math.min(a.y0, b.y0),
-    x1: Math.max(a.x1, b.x1), y1: Math.max(a.y1, b.y1),
+    x0: Math.min(a.x0, b.x0),
+    y0: Math.min(a.y0, b.y0),
+    x1: Math.max(a.x1, b.x1),
+    y1: Math.max(a.y1, b.y1),
   };
 }
 
 /** Where a brush of so many pixels sits: an odd one on a pixel's centre, an even one on a corner. */
 export function snapped(place, size) {
-  return size % 2 ? { x: Math.floor(place.x) + 0.5, y: Math.floor(place.y) + 0.5 }
+  return size % 2
+    ? { x: Math.floor(place.x) + 0.5, y: Math.floor(place.y) + 0.5 }
     : { x: Math.round(place.x), y: Math.round(place.y) };
 }
 
 /** What a round brush covers on its way from one place to another. `visit` is told each pixel's index. */
 export function stroke({ width, height }, from, to, size, visit) {
-  const a = snapped(from, size), b = snapped(to, size), radius = size / 2;
-  const dx = b.x - a.x, dy = b.y - a.y, length2 = dx * dx + dy * dy || 1;
+  const a = snapped(from, size),
+    b = snapped(to, size),
+    radius = size / 2;
+  const dx = b.x - a.x,
+    dy = b.y - a.y,
+    length2 = dx * dx + dy * dy || 1;
   const x0 = Math.max(0, Math.floor(Math.min(a.x, b.x) - radius));
   const x1 = Math.min(width, Math.ceil(Math.max(a.x, b.x) + radius));
   const y0 = Math.max(0, Math.floor(Math.min(a.y, b.y) - radius));
   const y1 = Math.min(height, Math.ceil(Math.max(a.y, b.y) + radius));
   for (let y = y0; y < y1; y++) {
     for (let x = x0; x < x1; x++) {
-      const px = x + 0.5 - a.x, py = y + 0.5 - a.y;
+      const px = x + 0.5 - a.x,
+        py = y + 0.5 - a.y;
       const along = Math.min(1, Math.max(0, (px * dx + py * dy) / length2));
-      const ex = px - along * dx, ey = py - along * dy;
+      const ex = px - along * dx,
+        ey = py - along * dy;
       if (ex * ex + ey * ey <= radius * radius) visit(y * width + x);
     }
   }
@@ -39,10 +48,11 @@ export function stroke({ width, height }, from, to, size, visit) {
 /** What lies inside an outline, which is closed by itself: pixels whose centre it goes around. */
 export function inside({ width, height }, outline, visit) {
   for (let y = 0; y < height; y++) {
-    const centre = y + 0.5, crossings = [];
+    const centre = y + 0.5,
+      crossings = [];
     outline.forEach((a, i) => {
       const b = outline[(i + 1) % outline.length];
-      if (a.y <= centre !== b.y <= centre) crossings.push(a.x + (centre - a.y) / (b.y - a.y) * (b.x - a.x));
+      if (a.y <= centre !== b.y <= centre) crossings.push(a.x + ((centre - a.y) / (b.y - a.y)) * (b.x - a.x));
     });
     crossings.sort((a, b) => a - b);
     for (let i = 0; i + 1 < crossings.length; i += 2) {
@@ -54,18 +64,23 @@ export function inside({ width, height }, outline, visit) {
 
 /** What is joined to a pixel and of a like colour: at most `tolerance` from it, as a distance in RGB. */
 export function alike({ width, height }, rgba, start, tolerance, visit) {
-  const seen = new Uint8Array(width * height), front = [start];
-  const [red, green, blue] = rgba.subarray(4 * start, 4 * start + 3), limit = tolerance * tolerance;
+  const seen = new Uint8Array(width * height),
+    front = [start];
+  const [red, green, blue] = rgba.subarray(4 * start, 4 * start + 3),
+    limit = tolerance * tolerance;
   seen[start] = 1;
   const reach = (index) => {
     if (seen[index]) return;
-    const r = rgba[4 * index] - red, g = rgba[4 * index + 1] - green, b = rgba[4 * index + 2] - blue;
+    const r = rgba[4 * index] - red,
+      g = rgba[4 * index + 1] - green,
+      b = rgba[4 * index + 2] - blue;
     if (r * r + g * g + b * b > limit) return;
     seen[index] = 1;
     front.push(index);
   };
   while (front.length) {
-    const index = front.pop(), x = index % width;
+    const index = front.pop(),
+      x = index % width;
     visit(index);
     if (x > 0) reach(index - 1);
     if (x + 1 < width) reach(index + 1);
@@ -84,7 +99,9 @@ export class Pieces {
     for (let i = 0; i < count; i++) this.starts[i + 1] += this.starts[i];
     this.pixels = new Uint32Array(superpixels.length);
     const next = this.starts.slice();
-    superpixels.forEach((piece, index) => { this.pixels[next[piece]++] = index; });
+    superpixels.forEach((piece, index) => {
+      this.pixels[next[piece]++] = index;
+    });
   }
 
   of(piece) {

@@ -11,7 +11,10 @@ import { Tabs } from "./tabs.js";
 const RENEW = 60_000; // milliseconds between two renewals of a lease
 const RETRY = 1500; // milliseconds between two tries to reach the server
 const LOOK_AGAIN = 1000; // milliseconds between two looks whether there is a region again
-const wait = (milliseconds) => new Promise((done) => { setTimeout(done, milliseconds); });
+const wait = (milliseconds) =>
+  new Promise((done) => {
+    setTimeout(done, milliseconds);
+  });
 
 export class Session {
   /** `onAnswer`: told each answer of the server; `onChange`: the region or what is painted of it changed. */
@@ -53,7 +56,7 @@ export class Session {
     const { ids, at } = this.visited;
     if (step < 0 && at === 0) return toast("This is the first region that this tab has shown");
     await this.moving(async () => {
-      if (!await this.save(unsure)) return;
+      if (!(await this.save(unsure))) return;
       for (let i = at + step; i >= 0 && i < ids.length; i += step) {
         if (await this.reopen(ids[i])) return;
       }
@@ -64,7 +67,7 @@ export class Session {
 
   /** Somebody else sits down here: save, and let go. Says whether that was possible. */
   async end() {
-    if (this.isMoving || (this.region && !await this.save(false))) return false;
+    if (this.isMoving || (this.region && !(await this.save(false)))) return false;
     if (this.region) api.release(this.region.id, this.annotator);
     clearInterval(this.renewal);
     this.tabs.close();
@@ -106,7 +109,8 @@ export class Session {
   }
 
   async takeNext() {
-    const answer = await this.reach(() => api.next(this.annotator)), { visited } = this;
+    const answer = await this.reach(() => api.next(this.annotator)),
+      { visited } = this;
     if (!answer.region) return this.showNothing(answer);
     const { id, round } = answer.region;
     if (this.round && round !== this.round) toast(`Round ${round}: ${answer.progress.asked} new regions`);
@@ -116,20 +120,34 @@ export class Session {
   }
 
   async show(asked) {
-    const { view, tools } = this, [top, left, height, width] = asked.box, [cropTop, cropLeft] = asked.crop_box;
+    const { view, tools } = this,
+      [top, left, height, width] = asked.box,
+      [cropTop, cropLeft] = asked.crop_box;
     const [photo, label, guess] = await this.reach(() =>
-      Promise.all([api.crop(asked.id), api.label(asked.id), api.guess(asked.id)]));
+      Promise.all([api.crop(asked.id), api.label(asked.id), api.guess(asked.id)]),
+    );
     tools.lift(); // a stroke of the region before, which it keeps as its draft
-    const saved = label.content ? new Uint8Array(label.content) : new Uint8Array(width * height).fill(UNLABELLED);
+    const saved = label.content
+      ? new Uint8Array(label.content)
+      : new Uint8Array(width * height).fill(UNLABELLED);
     const painting = new Painting(width, height, saved);
     this.region = {
-      ...asked, painting, etag: label.etag, guess: guess && new Uint8Array(guess), renewedAt: performance.now(),
+      ...asked,
+      painting,
+      etag: label.etag,
+      guess: guess && new Uint8Array(guess),
+      renewedAt: performance.now(),
     };
     this.round = asked.round;
     this.clock.take();
     this.restoreDraft();
-    tools.usePieces(null);
-    view.show(photo, { top: top - cropTop, left: left - cropLeft, height, width }, painting, this.region.guess);
+    tools.set({ pieces: null });
+    view.show(
+      photo,
+      { top: top - cropTop, left: left - cropLeft, height, width },
+      painting,
+      this.region.guess,
+    );
     tools.request();
     closeCard();
     sessionStorage.setItem(this.key, JSON.stringify(this.visited));
@@ -140,14 +158,16 @@ export class Session {
   async fetchPieces(region) {
     try {
       const superpixels = await api.superpixels(region.id);
-      if (this.region === region && superpixels) this.tools.usePieces(new Pieces(new Uint16Array(superpixels)));
+      if (this.region === region && superpixels)
+        this.tools.set({ pieces: new Pieces(new Uint16Array(superpixels)) });
     } catch (error) {
       console.warn(`no superpixels, so fill goes by colour: ${error.message}`);
     }
   }
 
   restoreDraft() {
-    const { id, painting, etag } = this.region, draft = this.drafts.of(this.region);
+    const { id, painting, etag } = this.region,
+      draft = this.drafts.of(this.region);
     if (!draft) return;
     this.clock.seconds += draft.seconds;
     painting.edit(() => draft.label.forEach((value, index) => painting.paint(index, value)));
@@ -162,19 +182,23 @@ export class Session {
 
   /** Says whether the server has what is painted. It is tried until the server answers. */
   async save(unsure) {
-    const { region, annotator } = this, { painting, id } = region;
+    const { region, annotator } = this,
+      { painting, id } = region;
     if (!unsure && (painting.isEmpty() || painting.isSaved())) {
       if (region.state !== "asked" && painting.isSaved()) api.release(id, annotator);
       return true;
     }
-    const seconds = this.clock.take(), label = painting.label.slice();
+    const seconds = this.clock.take(),
+      label = painting.label.slice();
     try {
-      const { etag } = await this.reach(() => api.save(id, annotator, { label, etag: region.etag, seconds, unsure }));
+      const { etag } = await this.reach(() =>
+        api.save(id, annotator, { label, etag: region.etag, seconds, unsure }),
+      );
       Object.assign(region, { etag, state: "labelled" });
       painting.saved = label;
       this.drafts.drop(id);
       this.onChange();
-      return painting.isSaved() || await this.save(false); // who waits for the server may have painted on
+      return painting.isSaved() || (await this.save(false)); // who waits for the server may have painted on
     } catch (error) {
       this.clock.seconds += seconds;
       if (!(error instanceof api.Refused)) throw error;
@@ -186,13 +210,15 @@ export class Session {
   /** Keep the lease while somebody works. */
   async renew() {
     const { region } = this;
-    if (!region || this.isMoving || !this.clock.isRunning || performance.now() - region.renewedAt < RENEW) return;
+    if (!region || this.isMoving || !this.clock.isRunning || performance.now() - region.renewedAt < RENEW)
+      return;
     region.renewedAt = performance.now();
     try {
       this.onAnswer(await api.open(region.id, this.annotator));
       banner(null);
     } catch (error) {
-      if (error instanceof api.Unreachable) banner("The server does not answer. What you paint is kept in this browser.");
+      if (error instanceof api.Unreachable)
+        banner("The server does not answer. What you paint is kept in this browser.");
       else if (this.region === region && !isCardOpen()) this.sayRefused(error);
     }
   }
@@ -243,22 +269,27 @@ export class Session {
 
   sayRefused(error) {
     const { region } = this;
-    const another = ["Go on with another region", () => {
-      this.drafts.drop(region.id);
-      this.moving(() => this.takeNext());
-    }];
+    const another = [
+      "Go on with another region",
+      () => {
+        this.drafts.drop(region.id);
+        this.moving(() => this.takeNext());
+      },
+    ];
     if (region && api.isTaken(error)) {
       card({
         title: "Somebody else has this region now",
-        text: "Nothing happened here for a while, so it was given to another person. Their label stays as it is; "
-          + "what you painted here was not saved.",
+        text:
+          "Nothing happened here for a while, so it was given to another person. Their label stays as it is; " +
+          "what you painted here was not saved.",
         buttons: [another],
       });
     } else if (region && api.isChanged(error)) {
       card({
         title: "This region was saved elsewhere",
-        text: "A label of it came in since this page opened it: from another window, another person or a file. "
-          + "Nothing was overwritten.",
+        text:
+          "A label of it came in since this page opened it: from another window, another person or a file. " +
+          "Nothing was overwritten.",
         buttons: [["Show what was saved", () => this.moving(() => this.reopen(region.id))], another],
       });
     } else {
@@ -273,10 +304,14 @@ export class Session {
   /** No region can be had: say why, and look again. */
   showNothing(answer) {
     this.hide();
-    const { left, round, asked, labelled } = answer.progress, { state, lines, can_start: canStart } = answer.job;
+    const { left, round, asked, labelled } = answer.progress,
+      { state, lines, can_start: canStart } = answer.job;
     const last = this.visited.ids.at(-1);
     const back = last ? [["Back to the last region", () => this.moving(() => this.reopen(last))]] : [];
-    const again = ["Train and ask again", () => this.moving(async () => this.showNothing(await this.reach(api.startBatch)))];
+    const again = [
+      "Train and ask again",
+      () => this.moving(async () => this.showNothing(await this.reach(api.startBatch))),
+    ];
     const done = asked ? `Round ${round} is done: ${labelled} of ${asked} regions have labels. ` : "";
     if (left > 0) {
       card({
@@ -301,8 +336,11 @@ export class Session {
     } else {
       card({
         title: asked ? "This batch is done" : "Nothing is asked for yet",
-        text: done + (canStart ? "Train the model and let it choose the next regions."
-          : "As soon as more is asked for, this page goes on by itself."),
+        text:
+          done +
+          (canStart
+            ? "Train the model and let it choose the next regions."
+            : "As soon as more is asked for, this page goes on by itself."),
         buttons: canStart ? [again, ...back] : back,
       });
     }
@@ -337,9 +375,13 @@ export async function reach(request) {
       return answer;
     } catch (error) {
       if (error instanceof api.Unreachable) {
-        banner("The server does not answer. Paint on: it is kept in this browser and saved once the server is back.");
+        banner(
+          "The server does not answer. Paint on: it is kept in this browser and saved once the server is back.",
+        );
       } else if (api.isStranger(error)) {
-        banner("The server was started anew: open the address that it printed. What you painted is kept in this browser.");
+        banner(
+          "The server was started anew: open the address that it printed. What you painted is kept in this browser.",
+        );
       } else {
         throw error;
       }

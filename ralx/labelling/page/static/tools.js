@@ -4,7 +4,7 @@
 import { UNLABELLED, alike, inside, snapped, stroke, union } from "./raster.js";
 
 export const TOOLS = ["brush", "eraser", "lasso", "fill"];
-const MOST_SIZE = 200; // pixels of a brush
+export const MOST_SIZE = 200; // pixels of a brush
 
 export class Tools {
   /** `view` shows what changes; `onEdit` is called after each edit. */
@@ -78,23 +78,21 @@ export class Tools {
     this.request();
   }
 
-  resize(steps) {
-    if (this.tool === "fill" && !this.pieces) {
-      this.tolerance = Math.min(100, Math.max(4, this.tolerance + 4 * steps));
-    } else {
-      const step = Math.max(1, Math.round(this.size * 0.15));
-      this.size = Math.min(MOST_SIZE, Math.max(1, this.size + step * steps));
-    }
+  /** Change options: tool, size, tolerance, or pieces, the superpixels to fill by (null for a fill by colour). */
+  set(options) {
+    Object.assign(this, options);
     this.onOptions();
     this.request();
   }
 
-  /** The superpixels to fill by; null for a fill by colour. */
-  usePieces(pieces) {
-    this.pieces = pieces;
-    this.hoveredPixels = null;
-    this.onOptions();
-    this.request();
+  /** Make the brush larger by so many steps, or what counts as a like colour wider. */
+  resize(steps) {
+    if (this.tool === "fill" && !this.pieces) {
+      this.set({ tolerance: Math.min(100, Math.max(4, this.tolerance + 4 * steps)) });
+    } else {
+      const step = Math.max(1, Math.round(this.size * 0.15));
+      this.set({ size: Math.min(MOST_SIZE, Math.max(1, this.size + step * steps)) });
+    }
   }
 
   request() {
@@ -107,7 +105,9 @@ export class Tools {
 
   work() {
     if (!this.queue.length || !this.painting) return;
-    const started = performance.now(), places = this.queue.splice(0), { painting } = this;
+    const started = performance.now(),
+      places = this.queue.splice(0),
+      { painting } = this;
     if (this.tool === "lasso") {
       this.outline.push(...places);
     } else {
@@ -117,11 +117,14 @@ export class Tools {
           for (const index of this.under(place) || []) this.paint(index);
           rect = painting.touched;
         } else {
-          const { last, size } = this, reach = size / 2 + 1;
+          const { last, size } = this,
+            reach = size / 2 + 1;
           stroke(painting, last, place, size, (index) => this.paint(index));
           rect = union(rect, {
-            x0: Math.floor(Math.min(last.x, place.x) - reach), y0: Math.floor(Math.min(last.y, place.y) - reach),
-            x1: Math.ceil(Math.max(last.x, place.x) + reach), y1: Math.ceil(Math.max(last.y, place.y) + reach),
+            x0: Math.floor(Math.min(last.x, place.x) - reach),
+            y0: Math.floor(Math.min(last.y, place.y) - reach),
+            x1: Math.ceil(Math.max(last.x, place.x) + reach),
+            y1: Math.ceil(Math.max(last.y, place.y) + reach),
           });
         }
         this.last = place;
@@ -137,10 +140,9 @@ export class Tools {
   }
 
   /** The pixels that a fill at this place takes: its superpixel, or what is of a like colour; null outside. */
-  under({ x, y }) {
-    const { width, height } = this.painting;
-    if (x < 0 || y < 0 || x >= width || y >= height) return null;
-    const index = Math.floor(y) * width + Math.floor(x);
+  under(place) {
+    const index = this.painting.indexAt(place);
+    if (index === null) return null;
     if (this.pieces) return this.pieces.of(this.pieces.at[index]);
     const pixels = [];
     alike(this.painting, this.view.rgba, index, this.tolerance, (pixel) => pixels.push(pixel));
@@ -152,28 +154,21 @@ export class Tools {
     const isRound = tool === "brush" || tool === "eraser";
     cursor.hidden = !(place && isRound && view.box);
     if (!cursor.hidden) {
-      const { x, y } = view.toViewport(snapped(place, this.size)), across = Math.max(4, this.size * view.zoom);
+      const { x, y } = view.toViewport(snapped(place, this.size)),
+        across = Math.max(4, this.size * view.zoom);
       cursor.style.width = cursor.style.height = `${across}px`;
       cursor.style.transform = `translate(${x - across / 2}px, ${y - across / 2}px)`;
     }
-    view.hover(this.hoverOf(place));
-    const points = this.outline.map((spot) => view.toViewport(spot)).map(({ x, y }) => `${x},${y}`).join(" ");
+    // A flood by colour is too slow to follow the pointer.
+    const isFilling = tool === "fill" && place && this.pieces && this.painting;
+    view.hover(isFilling ? this.under(place) : null);
+    const points = this.outline
+      .map((spot) => view.toViewport(spot))
+      .map(({ x, y }) => `${x},${y}`)
+      .join(" ");
     for (const polygon of this.ink) {
       if (polygon.getAttribute("points") !== points) polygon.setAttribute("points", points);
     }
     this.onShow(place);
-  }
-
-  /** What lights up under the pointer. A flood by colour is too slow to follow it. */
-  hoverOf(place) {
-    if (this.tool !== "fill" || !place || !this.pieces || !this.painting) return null;
-    const { width, height } = this.painting;
-    if (place.x < 0 || place.y < 0 || place.x >= width || place.y >= height) return null;
-    const piece = this.pieces.at[Math.floor(place.y) * width + Math.floor(place.x)];
-    if (piece !== this.hoveredPiece || !this.hoveredPixels) {
-      this.hoveredPiece = piece;
-      this.hoveredPixels = this.pieces.of(piece);
-    }
-    return this.hoveredPixels;
   }
 }
