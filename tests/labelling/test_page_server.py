@@ -201,6 +201,15 @@ class TestRegions:
         assert 10 < len(np.unique(pieces)) < 100
         assert all(ndimage.label(pieces == piece)[1] == 1 for piece in np.unique(pieces))
 
+    def test_superpixels_are_found_once(self, client, monkeypatch):
+        find = Mock(return_value=np.zeros(SIZE, "<u2"))
+        monkeypatch.setattr("ralx.labelling.page.server.superpixels", find)
+        region = next_region(client)
+        assert client.get(f"/api/regions/{region['id']}/superpixels").status_code == 200
+        save(client, region, painted())
+        assert client.get(f"/api/regions/{region['id']}/superpixels").status_code == 200
+        assert find.call_count == 1
+
     def test_without_scikit_image_there_are_no_superpixels(self, client, monkeypatch):
         monkeypatch.setitem(sys.modules, "skimage.segmentation", None)
         assert client.get(f"/api/regions/{next_region(client)['id']}/superpixels").status_code == 204

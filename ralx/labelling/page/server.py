@@ -35,7 +35,7 @@ from ralx.labelling.page.view import crop_around, encode_bmp, superpixels
 from ralx.support.files import RunError
 
 if TYPE_CHECKING:
-    from ralx.labelling.project import AskedRegion, Project
+    from ralx.labelling.project import AskedRegion, Box, Project
 
 LEASE_SECONDS = 600.0  # the page renews its lease while somebody works
 LONGEST_SECONDS = 86400  # of work on one region
@@ -209,13 +209,16 @@ class _Page:
         return JSONResponse(self._situation())
 
     def crop(self, request: Request) -> Response:
-        return Response(self._crop_bmp(self._region(request)), media_type="image/bmp")
+        region = self._region(request)
+        content = self._crop_bmp(region.image, region.box, region.image_size)
+        return Response(content, media_type="image/bmp")
 
     def guess(self, request: Request) -> Response:
         return _bytes_or_nothing(self._project.prelabel(self._region(request).id))
 
     def superpixels(self, request: Request) -> Response:
-        return _bytes_or_nothing(self._superpixels(self._region(request)))
+        region = self._region(request)
+        return _bytes_or_nothing(self._superpixels(region.image, region.box))
 
     def label(self, request: Request) -> Response:
         label = self._project.label_of(self._region(request).id)
@@ -290,13 +293,16 @@ class _Page:
         if not self._project.renew(region.id, _annotator(request), LEASE_SECONDS):
             raise HTTPException(409, "somebody else has taken this region over")
 
-    def _encode_crop(self, region: "AskedRegion") -> bytes:
-        top, left, height, width = crop_around(region.box, region.image_size)
-        return encode_bmp(self._project.pixels(region.image)[top : top + height, left : left + width])
+    def _encode_crop(self, image: str, box: "Box", image_size: tuple[int, int]) -> bytes:
+        return encode_bmp(_cut(self._project.pixels(image), crop_around(box, image_size)))
 
-    def _find_superpixels(self, region: "AskedRegion") -> np.ndarray | None:
-        top, left, height, width = region.box
-        return superpixels(self._project.pixels(region.image)[top : top + height, left : left + width])
+    def _find_superpixels(self, image: str, box: "Box") -> np.ndarray | None:
+        return superpixels(_cut(self._project.pixels(image), box))
+
+
+def _cut(pixels: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
+    top, left, height, width = box
+    return pixels[top : top + height, left : left + width]
 
 
 def _described(region: "AskedRegion") -> dict[str, Any]:
