@@ -3,8 +3,8 @@
 python bench/page.py ADDRESS [--regions 10] [--chromium /usr/bin/chromium]
 
 ADDRESS is what `ralx-label serve` printed, token and all. The model's guess, or one class where there is
-none, is SAVED as the label of each region on the way: use a project that is there to be played with, with more
-regions left than are asked for here. Needs playwright and a Chromium.
+none, is SAVED as the label of each region on the way: use a project that is there to be played with, and has
+more regions left than --regions. Needs playwright and a Chromium.
 """
 
 import argparse

@@ -113,7 +113,7 @@ class TestWhoMayTalk:
         assert opened(client_of(project, f"http://{host}")).get("/api/project").status_code == 200
 
     def test_beyond_the_loopback_addresses_in_digits_are_right_and_foreign_names_are_not(self, project):
-        hosts = LOOPBACK | {"labels.lan", ANY_ADDRESS}
+        hosts = LOOPBACK | {"Labels.lan", ANY_ADDRESS}
         for host, status in ("192.168.7.9", 200), ("labels.lan", 200), ("evil.example", 403):
             client = client_of(project, f"http://{host}:8765", allowed_hosts=hosts)
             assert client.get("/", params={"token": TOKEN}).status_code == status

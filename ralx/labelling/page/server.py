@@ -105,7 +105,7 @@ def page_app(
     ]
     return Starlette(
         routes=routes,
-        middleware=[Middleware(Guard, token=token, allowed_hosts=frozenset(allowed_hosts))],
+        middleware=[Middleware(Guard, token=token, allowed_hosts={host.lower() for host in allowed_hosts})],
         exception_handlers={
             HTTPException: _answer_error,
             DataError: _answer_data_error,
@@ -145,7 +145,7 @@ def serve(
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     port = listener.getsockname()[1]
     is_local = host in LOOPBACK
-    hosts = LOOPBACK if is_local else LOOPBACK | {host.lower(), socket.gethostname().lower(), ANY_ADDRESS}
+    hosts = LOOPBACK if is_local else LOOPBACK | {host, socket.gethostname(), ANY_ADDRESS}
     app = page_app(project, token, allowed_hosts=hosts, annotator=annotator, next_batch=next_batch)
     if not is_local:
         say(

@@ -27,11 +27,11 @@ export class Classes {
   row(name, c) {
     const make = (tag, className, text = "") =>
       Object.assign(document.createElement(tag), { className, textContent: text });
-    const item = make("li", ""),
-      choose = make("button", "choose"),
-      accept = make("button", "accept", "accept");
-    const swatch = make("span", "swatch", c < KEYS ? String(c + 1) : ""),
-      share = make("span", "share");
+    const item = make("li", "");
+    const choose = make("button", "choose");
+    const accept = make("button", "accept", "accept");
+    const swatch = make("span", "swatch", c < KEYS ? String(c + 1) : "");
+    const share = make("span", "share");
     choose.append(swatch, make("span", "name", name), share);
     choose.title = c < KEYS ? `${name}  ${c + 1}` : name;
     accept.title = `Accept the guess of ${name}` + (c < KEYS ? `  Shift+${c + 1}` : "");

@@ -33,8 +33,8 @@ export class Clock {
   }
 
   tick() {
-    const now = performance.now(),
-      until = Math.min(now, this.touchedAt + IDLE);
+    const now = performance.now();
+    const until = Math.min(now, this.touchedAt + IDLE);
     if (!this.isStopped && !this.wasHidden) this.seconds += Math.max(0, until - this.at) / 1000;
     this.at = now;
     this.wasHidden = document.hidden;

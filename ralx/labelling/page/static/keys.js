@@ -17,8 +17,8 @@ export function listenToKeys({ keys, digit, arrow, space, undo, redo }) {
   addEventListener("blur", () => space(false));
 
   function actionOf(event) {
-    const { target, key, code, shiftKey } = event,
-      letter = key.toLowerCase();
+    const { target, key, code, shiftKey } = event;
+    const letter = key.toLowerCase();
     if (!event.getModifierState("AltGraph")) {
       // which some keyboards need for brackets
       if (event.ctrlKey || event.metaKey) return { z: shiftKey ? redo : undo, y: redo }[letter];

@@ -77,9 +77,9 @@ function changed() {
     image,
     box: [top, left, height, width],
   } = region;
-  const pixels = painting.label.length,
-    painted = painting.counts(),
-    guessed = new Uint32Array(256);
+  const pixels = painting.label.length;
+  const painted = painting.counts();
+  const guessed = new Uint32Array(256);
   guess?.forEach((value, index) => {
     if (painting.label[index] === UNLABELLED) guessed[value]++;
   });
@@ -179,8 +179,8 @@ tools.onShow = (place) => {
 };
 
 function nameAt(index) {
-  const value = tools.painting.label[index],
-    guessed = session.region?.guess?.[index] ?? UNLABELLED;
+  const value = tools.painting.label[index];
+  const guessed = session.region?.guess?.[index] ?? UNLABELLED;
   const name = (c) => project.classes[c].name;
   if (value !== UNLABELLED) return name(value);
   return guessed !== UNLABELLED ? `unlabelled, guessed: ${name(guessed)}` : "unlabelled";
@@ -280,10 +280,10 @@ function stamp() {
 
 function moveByKey([dx, dy], isFar) {
   if (!tools.painting || tools.active !== null) return;
-  const { width, height } = tools.painting,
-    { x, y } = tools.place ?? { x: width / 2, y: height / 2 };
-  const step = isFar ? 10 : 1,
-    limited = (value, end) => Math.min(end - 0.5, Math.max(0.5, value));
+  const { width, height } = tools.painting;
+  const { x, y } = tools.place ?? { x: width / 2, y: height / 2 };
+  const step = isFar ? 10 : 1;
+  const limited = (value, end) => Math.min(end - 0.5, Math.max(0.5, value));
   tools.move([{ x: limited(x + dx * step, width), y: limited(y + dy * step, height) }]);
 }
 

@@ -26,8 +26,8 @@ export class Painting {
   paint(index, value, isProtected = false) {
     if (this.label[index] === value || (isProtected && this.before[index] !== UNLABELLED)) return;
     this.label[index] = value;
-    const x = index % this.width,
-      y = (index - x) / this.width;
+    const x = index % this.width;
+    const y = (index - x) / this.width;
     const rect = this.touched;
     if (!rect) {
       this.touched = { x0: x, y0: y, x1: x + 1, y1: y + 1 };
@@ -98,9 +98,9 @@ export class Painting {
   swap(from, to) {
     const edit = from.pop();
     if (!edit) return null;
-    const { rect } = edit,
-      current = this.cut(this.label, rect),
-      columns = rect.x1 - rect.x0;
+    const { rect } = edit;
+    const current = this.cut(this.label, rect);
+    const columns = rect.x1 - rect.x0;
     for (let y = rect.y0; y < rect.y1; y++) {
       const row = edit.other.subarray((y - rect.y0) * columns, (y - rect.y0 + 1) * columns);
       this.label.set(row, y * this.width + rect.x0);
@@ -110,8 +110,8 @@ export class Painting {
   }
 
   cut(label, rect) {
-    const columns = rect.x1 - rect.x0,
-      part = new Uint8Array(columns * (rect.y1 - rect.y0));
+    const columns = rect.x1 - rect.x0;
+    const part = new Uint8Array(columns * (rect.y1 - rect.y0));
     for (let y = rect.y0; y < rect.y1; y++) {
       const start = y * this.width + rect.x0;
       part.set(label.subarray(start, start + columns), (y - rect.y0) * columns);

@@ -2,12 +2,12 @@
 
 /** Let pointers paint with `tools` and move `view`. */
 export function listen(view, tools) {
-  const { viewport } = view,
-    fingers = new Map();
-  let isSpaceDown = false,
-    hand = null,
-    pinch = null,
-    hasPen = false;
+  const { viewport } = view;
+  const fingers = new Map();
+  let isSpaceDown = false;
+  let hand = null;
+  let pinch = null;
+  let hasPen = false;
 
   const place = (event) => view.toRegion(event.clientX, event.clientY);
   const isHeld = () => viewport.classList.toggle("held", isSpaceDown || hand !== null);
@@ -45,8 +45,8 @@ export function listen(view, tools) {
     if (!view.painting) return;
     if (fingers.has(event.pointerId)) fingers.set(event.pointerId, { x: event.clientX, y: event.clientY });
     if (pinch && fingers.size === 2) {
-      const now = pinchOf(),
-        { left, top } = viewport.getBoundingClientRect();
+      const now = pinchOf();
+      const { left, top } = viewport.getBoundingClientRect();
       view.panBy(now.x - pinch.x, now.y - pinch.y);
       view.zoomBy(now.apart / pinch.apart, { x: now.x - left, y: now.y - top });
       pinch = now;

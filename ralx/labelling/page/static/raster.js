@@ -23,23 +23,23 @@ export function snapped(place, size) {
 
 /** What a round brush covers on its way from one place to another. `visit` is told each pixel's index. */
 export function stroke({ width, height }, from, to, size, visit) {
-  const a = snapped(from, size),
-    b = snapped(to, size),
-    radius = size / 2;
-  const dx = b.x - a.x,
-    dy = b.y - a.y,
-    length2 = dx * dx + dy * dy || 1;
+  const a = snapped(from, size);
+  const b = snapped(to, size);
+  const radius = size / 2;
+  const dx = b.x - a.x;
+  const dy = b.y - a.y;
+  const length2 = dx * dx + dy * dy || 1;
   const x0 = Math.max(0, Math.floor(Math.min(a.x, b.x) - radius));
   const x1 = Math.min(width, Math.ceil(Math.max(a.x, b.x) + radius));
   const y0 = Math.max(0, Math.floor(Math.min(a.y, b.y) - radius));
   const y1 = Math.min(height, Math.ceil(Math.max(a.y, b.y) + radius));
   for (let y = y0; y < y1; y++) {
     for (let x = x0; x < x1; x++) {
-      const px = x + 0.5 - a.x,
-        py = y + 0.5 - a.y;
+      const px = x + 0.5 - a.x;
+      const py = y + 0.5 - a.y;
       const along = Math.min(1, Math.max(0, (px * dx + py * dy) / length2));
-      const ex = px - along * dx,
-        ey = py - along * dy;
+      const ex = px - along * dx;
+      const ey = py - along * dy;
       if (ex * ex + ey * ey <= radius * radius) visit(y * width + x);
     }
   }
@@ -48,8 +48,8 @@ export function stroke({ width, height }, from, to, size, visit) {
 /** What lies inside an outline, which is closed by itself: pixels whose centre it goes around. */
 export function inside({ width, height }, outline, visit) {
   for (let y = 0; y < height; y++) {
-    const centre = y + 0.5,
-      crossings = [];
+    const centre = y + 0.5;
+    const crossings = [];
     outline.forEach((a, i) => {
       const b = outline[(i + 1) % outline.length];
       if (a.y <= centre !== b.y <= centre) crossings.push(a.x + ((centre - a.y) / (b.y - a.y)) * (b.x - a.x));
@@ -64,10 +64,10 @@ export function inside({ width, height }, outline, visit) {
 
 /** What is joined to a pixel and of a like colour: at most `tolerance` from it, as a distance in RGB. */
 export function alike({ width, height }, rgba, start, tolerance, visit) {
-  const seen = new Uint8Array(width * height),
-    front = [start];
-  const [red, green, blue] = rgba.subarray(4 * start, 4 * start + 3),
-    limit = tolerance * tolerance;
+  const seen = new Uint8Array(width * height);
+  const front = [start];
+  const [red, green, blue] = rgba.subarray(4 * start, 4 * start + 3);
+  const limit = tolerance * tolerance;
   seen[start] = 1;
   const reach = (index) => {
     if (seen[index]) return;
@@ -79,8 +79,8 @@ export function alike({ width, height }, rgba, start, tolerance, visit) {
     front.push(index);
   };
   while (front.length) {
-    const index = front.pop(),
-      x = index % width;
+    const index = front.pop();
+    const x = index % width;
     visit(index);
     if (x > 0) reach(index - 1);
     if (x + 1 < width) reach(index + 1);

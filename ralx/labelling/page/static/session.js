@@ -109,8 +109,8 @@ export class Session {
   }
 
   async takeNext() {
-    const answer = await this.reach(() => api.next(this.annotator)),
-      { visited } = this;
+    const answer = await this.reach(() => api.next(this.annotator));
+    const { visited } = this;
     if (!answer.region) return this.showNothing(answer);
     const { id, round } = answer.region;
     if (this.round && round !== this.round) toast(`Round ${round}: ${answer.progress.asked} new regions`);
@@ -120,9 +120,9 @@ export class Session {
   }
 
   async show(asked) {
-    const { view, tools } = this,
-      [top, left, height, width] = asked.box,
-      [cropTop, cropLeft] = asked.crop_box;
+    const { view, tools } = this;
+    const [top, left, height, width] = asked.box;
+    const [cropTop, cropLeft] = asked.crop_box;
     const [photo, label, guess] = await this.reach(() =>
       Promise.all([api.crop(asked.id), api.label(asked.id), api.guess(asked.id)]),
     );
@@ -166,8 +166,8 @@ export class Session {
   }
 
   restoreDraft() {
-    const { id, painting, etag } = this.region,
-      draft = this.drafts.of(this.region);
+    const { id, painting, etag } = this.region;
+    const draft = this.drafts.of(this.region);
     if (!draft) return;
     this.clock.seconds += draft.seconds;
     painting.edit(() => draft.label.forEach((value, index) => painting.paint(index, value)));
@@ -182,14 +182,14 @@ export class Session {
 
   /** Says whether the server has what is painted. It is tried until the server answers. */
   async save(unsure) {
-    const { region, annotator } = this,
-      { painting, id } = region;
+    const { region, annotator } = this;
+    const { painting, id } = region;
     if (!unsure && (painting.isEmpty() || painting.isSaved())) {
       if (region.state !== "asked" && painting.isSaved()) api.release(id, annotator);
       return true;
     }
-    const seconds = this.clock.take(),
-      label = painting.label.slice();
+    const seconds = this.clock.take();
+    const label = painting.label.slice();
     try {
       const { etag } = await this.reach(() =>
         api.save(id, annotator, { label, etag: region.etag, seconds, unsure }),
@@ -304,8 +304,8 @@ export class Session {
   /** No region can be had: say why, and look again. */
   showNothing(answer) {
     this.hide();
-    const { left, round, asked, labelled } = answer.progress,
-      { state, lines, can_start: canStart } = answer.job;
+    const { left, round, asked, labelled } = answer.progress;
+    const { state, lines, can_start: canStart } = answer.job;
     const last = this.visited.ids.at(-1);
     const back = last ? [["Back to the last region", () => this.moving(() => this.reopen(last))]] : [];
     const again = [

@@ -105,9 +105,9 @@ export class Tools {
 
   work() {
     if (!this.queue.length || !this.painting) return;
-    const started = performance.now(),
-      places = this.queue.splice(0),
-      { painting } = this;
+    const started = performance.now();
+    const places = this.queue.splice(0);
+    const { painting } = this;
     if (this.tool === "lasso") {
       this.outline.push(...places);
     } else {
@@ -117,8 +117,8 @@ export class Tools {
           for (const index of this.under(place) || []) this.paint(index);
           rect = painting.touched;
         } else {
-          const { last, size } = this,
-            reach = size / 2 + 1;
+          const { last, size } = this;
+          const reach = size / 2 + 1;
           stroke(painting, last, place, size, (index) => this.paint(index));
           rect = union(rect, {
             x0: Math.floor(Math.min(last.x, place.x) - reach),
@@ -154,8 +154,8 @@ export class Tools {
     const isRound = tool === "brush" || tool === "eraser";
     cursor.hidden = !(place && isRound && view.box);
     if (!cursor.hidden) {
-      const { x, y } = view.toViewport(snapped(place, this.size)),
-        across = Math.max(4, this.size * view.zoom);
+      const { x, y } = view.toViewport(snapped(place, this.size));
+      const across = Math.max(4, this.size * view.zoom);
       cursor.style.width = cursor.style.height = `${across}px`;
       cursor.style.transform = `translate(${x - across / 2}px, ${y - across / 2}px)`;
     }

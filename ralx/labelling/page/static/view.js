@@ -3,8 +3,8 @@
 import { UNLABELLED } from "./raster.js";
 import { words } from "./palette.js";
 
-const LEAST_ZOOM = 0.25,
-  MOST_ZOOM = 64; // screen pixels a pixel
+const LEAST_ZOOM = 0.25;
+const MOST_ZOOM = 64; // screen pixels a pixel
 const PIXELATED = 12; // the zoom from which single pixels of the photograph are told apart
 const FIT = 0.8; // of the viewport that the region fills
 const DIM = 0.42; // what is left of the light around the region
@@ -32,8 +32,8 @@ export class View {
   /** Show a region: `bitmap` of its surroundings, `box` in that bitmap, its painting and the guess or null. */
   show(bitmap, box, painting, guess) {
     Object.assign(this, { box, painting, guess });
-    const { photo } = this,
-      context = photo.getContext("2d", { willReadFrequently: true });
+    const { photo } = this;
+    const context = photo.getContext("2d", { willReadFrequently: true });
     photo.width = bitmap.width;
     photo.height = bitmap.height;
     context.drawImage(bitmap, 0, 0);
@@ -87,18 +87,18 @@ export class View {
   /** Draw the labels again in a rectangle; an edge depends on the pixels next to it. */
   draw(rect) {
     if (!rect || !this.painting) return;
-    const { width, height, label } = this.painting,
-      { guess, labelled, guessed, solid, edge, plain } = this;
-    const x0 = Math.max(0, rect.x0 - 1),
-      x1 = Math.min(width, rect.x1 + 1);
-    const y0 = Math.max(0, rect.y0 - 1),
-      y1 = Math.min(height, rect.y1 + 1);
-    const showLabels = this.style.labels,
-      showGuess = this.style.guess && guess !== null;
+    const { width, height, label } = this.painting;
+    const { guess, labelled, guessed, solid, edge, plain } = this;
+    const x0 = Math.max(0, rect.x0 - 1);
+    const x1 = Math.min(width, rect.x1 + 1);
+    const y0 = Math.max(0, rect.y0 - 1);
+    const y1 = Math.min(height, rect.y1 + 1);
+    const showLabels = this.style.labels;
+    const showGuess = this.style.guess && guess !== null;
     for (let y = y0; y < y1; y++) {
       for (let x = x0; x < x1; x++) {
-        const index = y * width + x,
-          value = label[index];
+        const index = y * width + x;
+        const value = label[index];
         if (value === UNLABELLED) {
           labelled.words[index] = 0;
           guessed.words[index] = showGuess ? plain[guess[index]] : 0;
@@ -121,8 +121,8 @@ export class View {
   hover(pixels) {
     if (pixels?.[0] === this.hovered?.[0] || !this.painting) return; // pieces differ in their first pixel
     this.hovered = pixels;
-    const context = this.hoverCanvas.getContext("2d"),
-      { width } = this.painting;
+    const context = this.hoverCanvas.getContext("2d");
+    const { width } = this.painting;
     context.clearRect(0, 0, this.hoverCanvas.width, this.hoverCanvas.height);
     context.fillStyle = "rgb(255 255 255 / 0.5)";
     for (const index of pixels || []) context.fillRect(index % width, Math.floor(index / width), 1, 1);
@@ -131,8 +131,8 @@ export class View {
   /** The whole region in the middle, with some of its surroundings. */
   fit() {
     if (!this.box) return;
-    const { clientWidth, clientHeight } = this.viewport,
-      { top, left, width, height } = this.box;
+    const { clientWidth, clientHeight } = this.viewport;
+    const { top, left, width, height } = this.box;
     this.zoom = this.limited(FIT * Math.min(clientWidth / width, clientHeight / height));
     this.x = clientWidth / 2 - (left + width / 2) * this.zoom;
     this.y = clientHeight / 2 - (top + height / 2) * this.zoom;
@@ -173,8 +173,8 @@ export class View {
 
   place() {
     if (!this.box) return;
-    const { clientWidth, clientHeight } = this.viewport,
-      { width, height } = this.photo;
+    const { clientWidth, clientHeight } = this.viewport;
+    const { width, height } = this.photo;
     const keep = 60; // screen pixels of the photograph that can't be moved out of sight
     this.x = Math.min(clientWidth - keep, Math.max(keep - width * this.zoom, this.x));
     this.y = Math.min(clientHeight - keep, Math.max(keep - height * this.zoom, this.y));
@@ -182,8 +182,8 @@ export class View {
       stage.style.transform = `translate(${this.x}px, ${this.y}px) scale(${this.zoom})`;
     }
     this.photo.classList.toggle("pixelated", this.zoom >= PIXELATED);
-    const corner = this.toViewport({ x: 0, y: 0 }),
-      { style } = this.frame;
+    const corner = this.toViewport({ x: 0, y: 0 });
+    const { style } = this.frame;
     style.transform = `translate(${corner.x}px, ${corner.y}px)`;
     style.width = `${this.box.width * this.zoom}px`;
     style.height = `${this.box.height * this.zoom}px`;
