@@ -1,15 +1,12 @@
-"""A project in memory, with the methods that the page's server uses; a command serves it.
+"""A project in memory, with the methods that the page's server uses.
 
 Its photographs are generated scenes, so the truth is known. With a file to keep its state in, a server that
 was killed goes on where it was.
 """
 
-import argparse
 import contextlib
 import functools
-import getpass
 import pickle
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -222,45 +219,3 @@ class FakeProject:
                 written = self._file.with_suffix(".new")
                 written.write_bytes(pickle.dumps(state))
                 written.replace(self._file)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--state", type=Path, required=True)
-    parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--token", default="test-token")
-    parser.add_argument("--regions", type=int, default=6)
-    parser.add_argument("--region-size", type=int, nargs=2, default=(48, 64))
-    parser.add_argument("--image-size", type=int, nargs=2, default=(144, 192))
-    parser.add_argument(
-        "--ask", action="store_true", help="ask for another round, as a command would, and stop"
-    )
-    options = parser.parse_args()
-    project = FakeProject(
-        regions=options.regions,
-        region_size=tuple(options.region_size),
-        image_size=tuple(options.image_size),
-        state_file=options.state,
-    )
-    if options.ask:
-        for epoch in range(1, 4):
-            print(f"epoch {epoch} of 3: mIoU 0.{40 + 3 * epoch}")
-            time.sleep(0.4)
-        project.ask()
-        print(f"round {project.state.round}: asked for {options.regions} regions")
-        return
-
-    from ralx.labelling.page import Background, serve
-
-    serve(
-        project,
-        port=options.port,
-        token=options.token,
-        annotator=getpass.getuser(),
-        next_batch=lambda: Background([sys.executable, __file__, "--ask", *sys.argv[1:]]),
-        say=lambda line: print(line, flush=True),
-    )
-
-
-if __name__ == "__main__":
-    main()

@@ -4,11 +4,9 @@ RALX_SCREENSHOTS names a folder for pictures of the page.
 """
 
 import contextlib
+import multiprocessing
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -22,7 +20,7 @@ uvicorn = pytest.importorskip("uvicorn", reason="the page needs the extra `label
 
 from fake_project import FakeProject  # noqa: E402
 
-from ralx.labelling.page import page_app  # noqa: E402
+from ralx.labelling.page import page_app, serve  # noqa: E402
 
 CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
 if CHROMIUM is None:
@@ -542,12 +540,15 @@ class TestSaving:
 
 class TestOthers:
     def test_a_killed_server_costs_no_stroke(self, browser, tmp_path):
+        fork = multiprocessing.get_context("fork")  # a new Python would take seconds to import torch
+
         def start(port):
-            command = [sys.executable, str(Path(__file__).parent / "fake_project.py"), "--token", TOKEN]
-            options = ["--state", str(tmp_path / "state"), "--port", str(port)]
-            server = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
-            line = [server.stdout.readline() for _ in range(2)][1]
-            return server, line.strip().partition("/?")[0]
+            told, tells = fork.Pipe(duplex=False)
+            project = FakeProject(region_size=SIZE, state_file=tmp_path / "state")
+            options = {"port": port, "token": TOKEN, "say": tells.send}
+            server = fork.Process(target=serve, args=(project,), kwargs=options)
+            server.start()
+            return server, told.recv().split()[-1].partition("/?")[0]
 
         server, address = start(0)
         try:
@@ -555,15 +556,15 @@ class TestOthers:
             tab = Tab(context, address).open("Ann")
             first = tab.region
             tab.drag((10, 10), (40, 10))
-            server.send_signal(signal.SIGKILL)
-            server.wait()
+            server.kill()
+            server.join()
             tab.drag((10, 30), (40, 30))
             label = tab.label
             tab.press("n")
             tab.says("The server does not answer")
             tab.shoot("server-away")
             assert tab.region == first and np.array_equal(tab.label, label)
-            server, again = start(address.rpartition(":")[2])
+            server, again = start(int(address.rpartition(":")[2]))
             assert again == address
             tab.until(f"ralx.region?.id !== {first!r}")
             tab.ready().go_on("p")
@@ -571,7 +572,7 @@ class TestOthers:
             assert tab.page.is_hidden("#banner") and not tab.errors
         finally:
             server.kill()
-            server.wait()
+            server.join()
 
     def test_the_tab_that_was_opened_last_goes_on_with_the_strokes_of_the_other(self, tab, person):
         tab.drag((10, 10), (40, 10))
