@@ -457,6 +457,23 @@ class TestSaving:
         tab.says("1 of 3 labelled")
         assert (tab.label == UNLABELLED).all() and tab.page.is_disabled("#undo")
 
+    def test_what_comes_too_fast_is_not_painted_on_the_region_that_was_saved(self, tab, site):
+        first = tab.region
+        tab.drag((10, 10), (40, 10))
+        label = tab.label
+
+        def late(route):
+            tab.press("a", "r")
+            tab.page.mouse.down()
+            tab.page.mouse.up()
+            route.continue_()
+
+        tab.page.route("**/api/next?*", late)
+        tab.go_on()
+        assert np.array_equal(site.project.label_of(first), label)
+        tab.go_on("p")
+        assert tab.region == first and np.array_equal(tab.label, label)
+
     def test_previous_shows_what_was_saved_and_a_change_replaces_it(self, tab, site):
         first = tab.region
         tab.press("a")

@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { Classes, percent } from "./classes.js";
 import { Clock } from "./clock.js";
 import { listenToKeys } from "./keys.js";
-import { toast } from "./messages.js";
+import { card, toast } from "./messages.js";
 import { safeColours } from "./palette.js";
 import { listen } from "./pointer.js";
 import { UNLABELLED } from "./raster.js";
@@ -97,11 +97,11 @@ function changed() {
 }
 
 function undo() {
-  if (tools.active === null) redrawn(session?.region?.painting.undo());
+  if (tools.isFree) redrawn(tools.painting.undo());
 }
 
 function redo() {
-  if (tools.active === null) redrawn(session?.region?.painting.redo());
+  if (tools.isFree) redrawn(tools.painting.redo());
 }
 
 /** Something changed in a rectangle that is no stroke; null for nothing. */
@@ -113,8 +113,7 @@ function redrawn(rect) {
 
 /** An edit of pixels here and there. Says whether it changed anything. */
 function edit(change) {
-  const region = session?.region;
-  if (!region || tools.active !== null || !region.painting.edit(() => change(region))) return false;
+  if (!tools.isFree || !tools.painting.edit(() => change(session.region))) return false;
   view.redraw();
   edited();
   return true;
@@ -273,13 +272,13 @@ const KEYS = {
 
 /** Paint where the brush is. */
 function stamp() {
-  if (tools.active !== null || !tools.place) return;
+  if (!tools.isFree || !tools.place) return;
   tools.press(tools.place);
   tools.lift();
 }
 
 function moveByKey([dx, dy], isFar) {
-  if (!tools.painting || tools.active !== null) return;
+  if (!tools.isFree) return;
   const { width, height } = tools.painting;
   const { x, y } = tools.place ?? { x: width / 2, y: height / 2 };
   const step = isFar ? 10 : 1;
@@ -337,7 +336,9 @@ function wire() {
   useTool("brush");
 }
 
-start();
+start().catch(({ message }) => {
+  card({ title: "This can’t be done", text: message, buttons: [["Try again", () => location.reload()]] });
+});
 
 // For who measures the page.
 window.ralx = {

@@ -49,7 +49,6 @@ export class Session {
   /** Save, then on to the next region (`step` 1) or back to the one before (-1). */
   async leave(step, { unsure = false } = {}) {
     if (!this.region || this.isMoving || isCardOpen()) return;
-    this.tools.lift();
     if (step > 0 && !unsure && this.region.painting.isEmpty()) {
       return toast("Nothing is painted here yet. Paint, accept the guess (A), or say Not sure (U)");
     }
@@ -57,6 +56,7 @@ export class Session {
     if (step < 0 && at === 0) return toast("This is the first region that this tab has shown");
     await this.moving(async () => {
       if (!(await this.save(unsure))) return;
+      this.tools.isLocked = true; // what is painted now would be painted on the region that was just saved
       for (let i = at + step; i >= 0 && i < ids.length; i += step) {
         if (await this.reopen(ids[i])) return;
       }
@@ -126,7 +126,6 @@ export class Session {
     const [photo, label, guess] = await this.reach(() =>
       Promise.all([api.crop(asked.id), api.label(asked.id), api.guess(asked.id)]),
     );
-    tools.lift(); // a stroke of the region before, which it keeps as its draft
     const saved = label.content
       ? new Uint8Array(label.content)
       : new Uint8Array(width * height).fill(UNLABELLED);
@@ -182,6 +181,7 @@ export class Session {
 
   /** Says whether the server has what is painted. It is tried until the server answers. */
   async save(unsure) {
+    this.tools.lift();
     const { region, annotator } = this;
     const { painting, id } = region;
     if (!unsure && (painting.isEmpty() || painting.isSaved())) {
@@ -255,7 +255,7 @@ export class Session {
       if (!(error instanceof api.Refused)) throw error;
       this.sayRefused(error);
     } finally {
-      this.isMoving = false;
+      this.isMoving = this.tools.isLocked = false;
       document.body.classList.remove("moving");
     }
   }

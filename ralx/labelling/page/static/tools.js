@@ -15,6 +15,7 @@ export class Tools {
     this.tolerance = 24;
     this.value = 0; // the class that is painted
     this.isProtected = false;
+    this.isLocked = false; // nothing can be painted
     this.pieces = null; // superpixels, once they are there
     this.place = null; // of the pointer, in the region
     this.active = null; // the value that the edit in hand paints
@@ -27,13 +28,18 @@ export class Tools {
     this.onShow = this.onOptions = () => {}; // called with the pointer's place each frame; when an option changed
   }
 
+  /** Whether an edit may begin. */
+  get isFree() {
+    return this.painting !== null && this.active === null && !this.isLocked;
+  }
+
   get painting() {
     return this.view.painting;
   }
 
   /** Begin an edit at a place; with `erase`, whatever the tool, it takes labels away. */
   press(place, { erase = false } = {}) {
-    if (!this.painting) return;
+    if (!this.painting || this.isLocked) return;
     this.active = erase || this.tool === "eraser" ? UNLABELLED : this.value;
     this.painting.begin();
     this.outline = [];
