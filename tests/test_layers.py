@@ -1,5 +1,5 @@
-"""Dependencies point one way: `cli → runs → game, report → agent, acquisition, segmentation, datasets →
-features, regions, metrics → ops → _C`; `support` is below all.
+"""Dependencies point one way: `cli → labelling → runs → game, report → agent, acquisition, segmentation,
+datasets → features, regions, metrics → ops → _C`; `support` is below all.
 
 Read from the sources, so that a rule is broken where the import is written and not where it happens to run.
 """
@@ -32,8 +32,8 @@ LAYERS = {
     "game": 5,
     "report": 5,
     "runs": 6,
-    "labelling": 6,
-    "cli": 7,
+    "labelling": 7,
+    "cli": 8,
 }
 NO_DATASETS = "support ops regions metrics features compat segmentation acquisition agent".split()
 

@@ -1,1 +1,5 @@
-"""Somebody's own images: what is asked, who labels it, and what is learnt from it."""
+"""Labelling one's own images: a project asks people for regions, takes their labels and trains on them."""
+
+from ralx.labelling.project import AskedRegion, Box, Project
+
+__all__ = ["AskedRegion", "Box", "Project"]
