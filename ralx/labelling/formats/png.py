@@ -55,18 +55,23 @@ def write_images(folder: Path, item: Item) -> None:
 
 def read(path: Path, classes: ClassList, sizes: Mapping[str, Size]) -> Iterator[Labelled]:
     """Masks as `ralx.datasets.images.read_mask` reads them; greys beside a list of classes are always ids."""
-    known = Known(classes, sizes)
-    by_ids = classes
-    if (path / CLASSES).is_file():
+    known, are_ids = Known(classes, sizes), (path / CLASSES).is_file()
+    if are_ids:
         found = read_classes(path / CLASSES).names
         if found != classes.names:
             expected = f"the classes {list(classes.names)} in this order"
             raise DataError(f"{path / CLASSES}: expected {expected}, found {list(found)}")
-        # Black and white as colours of two classes would be confused with the id 0 and unlabelled.
-        by_ids = replace(classes, colours=tuple((1, 2, blue) for blue in range(len(classes))))
     for name, file in label_files(path, known):
-        grey = image_header(file, (PNG,)).mode in GREY_MODES
-        yield Labelled(name, file, read_mask(file, by_ids if grey else classes, sizes[name]))
+        read_label = read_painted if are_ids else read_mask
+        yield Labelled(name, file, read_label(file, classes, sizes[name]))
+
+
+def read_painted(file: Path, classes: ClassList, size: Size) -> np.ndarray:
+    """A label file that ralx wrote and somebody painted on: the numbers of a grey one are class ids, whatever
+    the classes' colours. Black and white as these would be confused with the id 0 and unlabelled."""
+    if image_header(file, (PNG,)).mode in GREY_MODES:
+        classes = replace(classes, colours=tuple((1, 2, blue) for blue in range(len(classes))))
+    return read_mask(file, classes, size)
 
 
 def label_files(path: Path, known: Known) -> Iterator[tuple[str, Path]]:
