@@ -58,16 +58,26 @@ def write_report(run_dir: Path, *, pictures: Any | None = None) -> Path:
         "learning_curves.png": lambda: learning_curves(run),
         "step_seconds.png": lambda: step_seconds(run),
     }
-    fresh = run_dir / ".report-new"
+    return write_page(run_dir / "report", figures, lambda drawn: render_page(run, drawn))
+
+
+def write_page(
+    folder: Path, figures: Mapping[str, Callable[[], Figure | None]], render: Callable[[list[str]], str]
+) -> Path:
+    """Replaces `folder` as a whole by a page and its pictures: if anything fails, an earlier one stays.
+
+    `render` gets the names of the figures that are not None. Returns the path of index.html.
+    """
+    fresh = folder.with_name(".report-new")
     shutil.rmtree(fresh, ignore_errors=True)  # what a killed process left
     try:
-        page = render_page(run, save_figures(fresh, figures))
+        page = render(save_figures(fresh, figures))
         # A file name that isn't UTF-8 reached the run's files as characters that UTF-8 has not.
         write_whole(fresh / "index.html", page.encode(errors="replace"))
-        _replace_folder(fresh, run_dir / "report")
+        _replace_folder(fresh, folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-    return run_dir / "report" / "index.html"
+    return folder / "index.html"
 
 
 def has_report(run_dir: Path) -> bool:

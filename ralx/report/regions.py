@@ -56,7 +56,7 @@ def selections(run: Run, pictures: Any, count: int = 3) -> Figure | None:
         panel.set(xticks=[], yticks=[])
         panel.grid(visible=False)
         panel.spines[:].set_visible(False)
-    handles = _class_handles(pictures.classes, palette, present)
+    handles = class_handles(pictures.classes, palette, present)
     columns = max(1, 2 * len(chosen) - 1)
     draw_legend(figure, handles, loc="outside lower center", ncols=columns, fontsize=9)
     return figure
@@ -134,7 +134,7 @@ def _write_beside(axes: Axes, name: str) -> None:
     written.set_in_layout(False)
 
 
-def _class_handles(classes: Sequence[str], palette: np.ndarray, present: set[int]) -> list[Patch]:
+def class_handles(classes: Sequence[str], palette: np.ndarray, present: set[int]) -> list[Patch]:
     handles = [
         Patch(color=palette[index] / 255, label=readable(name))
         for index, name in enumerate(classes)
