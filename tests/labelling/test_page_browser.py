@@ -3,13 +3,13 @@
 RALX_SCREENSHOTS names a folder for pictures of the page.
 """
 
-import contextlib
 import multiprocessing
 import os
 import shutil
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -82,34 +82,43 @@ class Job:
 
 
 class Site:
-    """A server in a thread, and what it serves."""
+    """What the server serves to one test."""
 
-    def __init__(self, **options):
+    def __init__(self, address):
+        self.address = address
         self.now = 0.0  # seconds that the test adds to the clock that leases run by
-        self.project = FakeProject(region_size=SIZE, clock=lambda: time.time() + self.now, **options)
+        self.project = FakeProject(regions=3, region_size=SIZE, clock=lambda: time.time() + self.now)
         self.jobs = []
+        self.app = page_app(self.project, TOKEN, annotator="Ann", next_batch=self.next_batch)
 
     def next_batch(self):
         self.jobs.append(Job())
         return self.jobs[-1]
 
-    @contextlib.contextmanager
-    def running(self):
-        app = page_app(self.project, TOKEN, annotator="Ann", next_batch=self.next_batch)
-        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=0))
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        wait_until(lambda: server.started, "the server")
-        self.address = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-        yield self
-        server.should_exit = True
-        thread.join()
+
+@pytest.fixture(scope="module")
+def server():
+    """A server in a thread: its address, and what the test puts in to be served."""
+    served = SimpleNamespace(address=None, site=None)
+
+    async def app(scope, receive, send):
+        await served.site.app(scope, receive, send)
+
+    config = uvicorn.Config(app, port=0, lifespan="off", log_level="error", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    wait_until(lambda: server.started, "the server")
+    served.address = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    yield served
+    server.should_exit = True
+    thread.join()
 
 
 @pytest.fixture
-def site():
-    with Site(regions=3).running() as site:
-        yield site
+def site(server):
+    server.site = Site(server.address)
+    return server.site
 
 
 class Tab:

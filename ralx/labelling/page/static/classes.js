@@ -1,4 +1,5 @@
-// The list of classes: which one is painted, how much of the region each has, and what the model guesses of it.
+// The list of classes: which one is painted, how much of the region each has, and which ones the model
+// guesses there.
 
 import { inkOn } from "./palette.js";
 

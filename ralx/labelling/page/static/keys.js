@@ -3,11 +3,14 @@
 const REPEATED = "[]+=-zys"; // a key that is held down goes on doing these
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
-/** `keys`: what each key does; `digit(n, isShifted)`; `arrow([dx, dy], isShifted)`; `space(isDown)`; `undo`, `redo`. */
+/**
+ * `keys`: what each key does; `digit(n, isShifted)`, `arrow([dx, dy], isShifted)` and `space(isDown)` are called
+ * with what is pressed; `undo` and `redo`.
+ */
 export function listenToKeys({ keys, digit, arrow, space, undo, redo }) {
   addEventListener("keydown", (event) => {
-    const { target, key } = event;
-    if (target.matches("input[type=search], dialog input") || document.querySelector("dialog[open]")) return;
+    if (event.target.matches("input[type=search], dialog input") || document.querySelector("dialog[open]"))
+      return;
     const act = actionOf(event);
     if (!act) return;
     event.preventDefault();
@@ -19,8 +22,8 @@ export function listenToKeys({ keys, digit, arrow, space, undo, redo }) {
   function actionOf(event) {
     const { target, key, code, shiftKey } = event;
     const letter = key.toLowerCase();
+    // With AltGr, some keyboards have brackets.
     if (!event.getModifierState("AltGraph")) {
-      // which some keyboards need for brackets
       if (event.ctrlKey || event.metaKey) return { z: shiftKey ? redo : undo, y: redo }[letter];
       if (event.altKey) return null;
     }
@@ -29,7 +32,8 @@ export function listenToKeys({ keys, digit, arrow, space, undo, redo }) {
     if (key === " ") return () => space(true);
     if (ARROWS[key]) return () => arrow(ARROWS[key], shiftKey);
     if (event.repeat && !REPEATED.includes(letter)) return null;
-    const number = /^(?:Digit|Numpad)([1-9])$/.exec(code)?.[1]; // by its place: not every keyboard has it unshifted
+    // By its place: not every keyboard has digits unshifted.
+    const number = /^(?:Digit|Numpad)([1-9])$/.exec(code)?.[1];
     if (number) return () => digit(Number(number), shiftKey);
     return keys[key] ?? keys[letter];
   }

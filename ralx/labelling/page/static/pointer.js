@@ -79,7 +79,8 @@ export function listen(view, tools) {
       event.preventDefault();
       if (event.shiftKey) return tools.resize(Math.sign(-(event.deltaY || event.deltaX)));
       const { left, top } = viewport.getBoundingClientRect();
-      const pixels = event.deltaY * (event.deltaMode ? 32 : 1) * (event.ctrlKey ? 4 : 1); // a pinch comes with Ctrl
+      // A touchpad's pinch comes as a small turn of the wheel with Ctrl.
+      const pixels = event.deltaY * (event.deltaMode ? 32 : 1) * (event.ctrlKey ? 4 : 1);
       view.zoomBy(Math.exp(-Math.max(-240, Math.min(240, pixels)) / 480), {
         x: event.clientX - left,
         y: event.clientY - top,

@@ -1,5 +1,5 @@
-// One person at work on a project: which region is shown, saving it, going on. Nothing that is painted is lost
-// while the server is away, and nothing is written over what somebody else saved.
+// One person at work on a project: which region is shown, saving it, going on. While the server is away nothing
+// that is painted is lost, and nothing is ever written over what somebody else saved.
 
 import * as api from "./api.js";
 import { Drafts } from "./drafts.js";
@@ -280,8 +280,8 @@ export class Session {
       card({
         title: "Somebody else has this region now",
         text:
-          "Nothing happened here for a while, so it was given to another person. Their label stays as it is; " +
-          "what you painted here was not saved.",
+          "Nothing happened here for a while, so it was given to another person. Their label stays as it " +
+          "is; what you painted here was not saved.",
         buttons: [another],
       });
     } else if (region && api.isChanged(error)) {
@@ -316,7 +316,9 @@ export class Session {
     if (left > 0) {
       card({
         title: "The rest of this batch is with somebody else",
-        text: `${left} ${left === 1 ? "region is" : "regions are"} being painted by others. This page goes on by itself.`,
+        text:
+          `${left} ${left === 1 ? "region is" : "regions are"} being painted by others. ` +
+          "This page goes on by itself.",
         buttons: back,
       });
     } else if (state === "running") {
@@ -376,11 +378,13 @@ export async function reach(request) {
     } catch (error) {
       if (error instanceof api.Unreachable) {
         banner(
-          "The server does not answer. Paint on: it is kept in this browser and saved once the server is back.",
+          "The server does not answer. Paint on: it is kept in this browser, and saved once the server is " +
+            "back.",
         );
       } else if (api.isStranger(error)) {
         banner(
-          "The server was started anew: open the address that it printed. What you painted is kept in this browser.",
+          "The server was started anew: open the address that it printed. What you painted is kept in this " +
+            "browser.",
         );
       } else {
         throw error;

@@ -25,7 +25,8 @@ export class Tools {
     this.ink = [...view.viewport.querySelectorAll("#ink polygon")];
     this.spent = []; // milliseconds of work a frame, for who measures
     view.onMove = () => this.request();
-    this.onShow = this.onOptions = () => {}; // called with the pointer's place each frame; when an option changed
+    this.onShow = () => {}; // called with the pointer's place, each frame in which something changed
+    this.onOptions = () => {}; // called when an option changed
   }
 
   /** Whether an edit may begin. */
@@ -84,7 +85,7 @@ export class Tools {
     this.request();
   }
 
-  /** Change options: tool, size, tolerance, or pieces, the superpixels to fill by (null for a fill by colour). */
+  /** Change options: tool, size, tolerance, or pieces, the superpixels to fill by (null: fill by colour). */
   set(options) {
     Object.assign(this, options);
     this.onOptions();
@@ -145,7 +146,7 @@ export class Tools {
     this.painting.paint(index, this.active, this.isProtected && this.active !== UNLABELLED);
   }
 
-  /** The pixels that a fill at this place takes: its superpixel, or what is of a like colour; null outside. */
+  /** What a fill at this place takes: its superpixel, or what is of a like colour; null outside. */
   under(place) {
     const index = this.painting.indexAt(place);
     if (index === null) return null;

@@ -29,7 +29,7 @@ export class View {
     new ResizeObserver(() => (this.isFitted ? this.fit() : this.place())).observe(viewport);
   }
 
-  /** Show a region: `bitmap` of its surroundings, `box` in that bitmap, its painting and the guess or null. */
+  /** Show a region: `bitmap` of its surroundings, its `box` in there, its painting, and the guess or null. */
   show(bitmap, box, painting, guess) {
     Object.assign(this, { box, painting, guess });
     const { photo } = this;
