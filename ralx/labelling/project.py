@@ -448,6 +448,8 @@ def _receive(
         return False
     if not pixels and not before and not unsure:
         return False
+    if before and before["seconds"] and seconds is not None:
+        seconds += before["seconds"]  # work on the same region went on
     connection.execute("UPDATE labels SET undone = 1 WHERE region = ?", (asked.id,))
     if pixels or unsure:
         connection.execute(

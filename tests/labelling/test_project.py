@@ -203,7 +203,7 @@ def test_a_label_is_received_with_who_and_how_long_and_clipped_to_nothing_else(t
     known = project.label_map(image["number"])
     assert (known[region.box.slices] == painted).all() and (known != 255).sum() == (painted != 255).sum()
     project.receive(region.id, np.full_like(painted, 1), "grace", seconds=6.0)
-    assert (project.label_of(region.id) == 1).all() and project.progress()["minutes"] == 0.1
+    assert (project.label_of(region.id) == 1).all() and project.progress()["minutes"] == 0.6
     assert project.next_region("ada").id != region.id
 
 
