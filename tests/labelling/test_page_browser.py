@@ -29,7 +29,7 @@ if CHROMIUM is None:
 TOKEN = "a-token"
 SIZE = 48, 64  # of a region
 UNLABELLED = 255
-PATIENCE = 10.0  # seconds
+PATIENCE = 60.0  # seconds, also on a busy machine
 WINDOW = {"width": 1280, "height": 800}
 
 
