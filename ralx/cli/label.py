@@ -14,7 +14,7 @@ import torch
 import tyro
 
 from ralx.cli.command import WrongInput, exit_code
-from ralx.labelling.ask import DEFAULT_METHOD, DEFAULT_REGIONS, ask
+from ralx.labelling.ask import DEFAULT_METHOD, DEFAULT_REGIONS, ask, how_many
 from ralx.labelling.demo import demo
 from ralx.labelling.predict import export, predict
 from ralx.labelling.project import Project, Settings, new_project
@@ -70,8 +70,13 @@ class Ask:
     """Choose the regions whose labels help most, and write the files to label them by."""
 
     project: ProjectFolder
-    regions: int = DEFAULT_REGIONS
-    """How many. A tenth is drawn at random and only measures how good the model is."""
+    regions: int | None = None
+    """How many; 20 unless pixels or minutes are given. A tenth is drawn at random and only measures how good
+    the model is."""
+    pixels: int | None = None
+    """Instead: as many regions as have so many pixels."""
+    minutes: float | None = None
+    """Instead: as many regions as people labelled in so many minutes so far."""
     method: str = DEFAULT_METHOD
     """How they are chosen: one of `ralx-train`'s methods, or package.module:function. ralis: by a policy that
     learns what the segmenter gets wrong from the labels that came back; by entropy until it has seen 24 of
@@ -84,10 +89,12 @@ class Ask:
     """Write the model's guess into the label files, to be corrected."""
 
     def run(self) -> str:
-        with working_in(Project(self.project)) as worker:
+        project = Project(self.project)
+        count = how_many(project, self.regions, self.pixels, self.minutes)
+        with working_in(project) as worker:
             number, folder = ask(
                 worker,
-                self.regions,
+                count,
                 method=self.method,
                 format=self.format,
                 to=self.to,

@@ -82,6 +82,35 @@ def ask(
     return number, folder
 
 
+def how_many(project: Project, regions: int | None, pixels: int | None, minutes: float | None) -> int:
+    """The regions of a round whose size is given in one of three ways, or in none.
+
+    ValueError: several are given, one is too small for a region, or no minutes are known yet.
+    """
+    given = {"--regions": regions, "--pixels": pixels, "--minutes": minutes}
+    named = [name for name, value in given.items() if value is not None]
+    if len(named) > 1:
+        raise ValueError(f"{' and '.join(named)}: must not be given together")
+    if regions is not None:
+        return regions
+    if pixels is not None:
+        height, width = project.region_size
+        if pixels < height * width:
+            raise ValueError(f"--pixels: must be at least a region's {height * width}, got {pixels}")
+        return pixels // (height * width)
+    if minutes is not None:
+        with project.reading() as connection:
+            per_region = connection.execute(
+                "SELECT avg(seconds) / 60 FROM labels WHERE NOT undone AND seconds > 0"
+            ).fetchone()[0]
+        if per_region is None:
+            raise ValueError("--minutes: must not be given before the page has noted how long a region takes")
+        if minutes < per_region:
+            raise ValueError(f"--minutes: must be at least a region's {per_region:.2f}, got {minutes}")
+        return int(minutes / per_region)
+    return DEFAULT_REGIONS
+
+
 def kept_of(count: int, share: float) -> int:
     """How many of a round's regions are kept: the share, at least one where there is a share, never all."""
     return min(max(round(count * share), 1 if share else 0), count - 1)

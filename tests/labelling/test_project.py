@@ -334,6 +334,25 @@ def test_one_process_at_a_time_asks_and_trains(tmp_path, capsys):
         pass
 
 
+def test_a_round_has_so_many_pixels_or_minutes(tmp_path, capsys):
+    project = asked(tmp_path, 4)[0]
+    opened = Project(project)
+    for options, text in (
+        (("--pixels", 100), "--pixels: must be at least a region's 192"),
+        (("--minutes", 1), "--minutes: must not be given before"),
+        (("--minutes", 1, "--regions", 3), "--regions and --minutes: must not be given together"),
+    ):
+        assert label("ask", project, *options) == 2
+        assert text in capsys.readouterr().err
+    assert label("ask", project, "--pixels", 700) == 0
+    assert opened.progress()["asked"] == 3
+    for region in opened.asked_regions()[:2]:
+        opened.receive(region.id, np.zeros(region.box[2:], np.uint8), "ada", seconds=30.0)
+    assert label("ask", project, "--minutes", 2.2) == 0
+    assert opened.progress()["asked"] == 4
+    assert label("ask", project, "--minutes", 0.1) == 2
+
+
 def test_a_project_may_be_moved(tmp_path):
     project, bundle = asked(tmp_path)
     paint(bundle, tmp_path)
