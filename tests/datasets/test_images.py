@@ -253,6 +253,7 @@ def test_without_tifffile_the_way_out_is_named(written, monkeypatch):
             "expected one image, found a stack of several",
         ),
     ],
+    ids=["nothing", "GIF", "TIFF without tags", "TIFF cut off", "WebP cut off", "LAB", "stack"],
 )
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow warns of a file that ends within its tags
 def test_what_is_no_image_of_these_kinds_is_refused(written, data, message):

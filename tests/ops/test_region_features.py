@@ -32,7 +32,7 @@ from torch import Tensor
 from ralx import _C
 from ralx.ops import RegionFeatures, region_features
 from ralx.ops._reference import upsample_ref
-from ralx.ops.region_features import _empty, region_features_ref
+from ralx.ops.region_features import _call, region_features_ref
 
 
 def assert_right(x: Tensor, region_size, cells, size, align_corners=False, edge="drop") -> None:
@@ -352,7 +352,7 @@ def test_nested_tensors_are_refused(layout) -> None:
 
 
 def test_wrong_tensors_do_not_reach_the_kernel() -> None:
-    outputs = _empty(X, (8, 8), (4, 4), (16, 16), False, False, [0, 0, 0])
+    outputs = _call(X, (8, 8), (4, 4), (16, 16), False, False, [0, 0, 0]).outputs
 
     def call(logits: object, outputs: object) -> None:
         _C.region_features(logits, (8, 8), False, (16, 16), False, [0, 0, 0], outputs, 1)
