@@ -78,7 +78,7 @@ def ask(
     write_round(project, number, folder, format=format, prelabel=prelabel)
     with project.writing() as connection:
         connection.execute("UPDATE rounds SET is_open = 1 WHERE number = ?", (number,))
-    worker.clear()
+    worker.clear(stage)
     return number, folder
 
 

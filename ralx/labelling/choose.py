@@ -22,7 +22,7 @@ from ralx.metrics import distribution_of
 from ralx.ops import RegionFeatures, region_features
 from ralx.runs.stage import Artifact, Place, Stage
 from ralx.segmentation import autocast, predict
-from ralx.segmentation.modes import inputs_for
+from ralx.segmentation.modes import evaluating, inputs_for
 from ralx.segmentation.outputs import logits_of
 from ralx.support.divergence import refuse_not_finite
 from ralx.support.randomness import stream
@@ -51,17 +51,13 @@ class Regions:
             asked = connection.execute("SELECT place FROM regions").fetchall()
             given = connection.execute("SELECT DISTINCT image FROM labels WHERE region IS NULL").fetchall()
         for (image,) in given:
-            first, known = self.first[image], self.project.label_map(image) != UNLABELLED
-            grid = self.project.grid(size_of(self.images[image]))
-            cut = grid.cut(torch.from_numpy(known[None].astype(np.uint8)), *_all_of(grid), fill=1)
-            is_open[first : first + grid.num_regions] = (cut == 0).flatten(1).any(1).numpy()
+            label = torch.from_numpy(self.project.label_map(image))
+            grid, first = self.project.grid(size_of(self.images[image])), self.first[image]
+            every = torch.arange(grid.num_regions, device="cpu")
+            tiles = grid.cut(label[None], torch.zeros_like(every), every, fill=0)
+            is_open[first : first + len(every)] = (tiles == UNLABELLED).flatten(1).any(1).numpy()
         is_open[[place for (place,) in asked]] = False
         return np.flatnonzero(is_open)
-
-
-def _all_of(grid) -> tuple[Tensor, Tensor]:
-    regions = torch.arange(grid.num_regions, device="cpu")
-    return torch.zeros_like(regions), regions
 
 
 @dataclass(frozen=True)
@@ -101,7 +97,7 @@ class Choose(Stage):
         places = np.concatenate([chosen, kept])
         tensors = {"regions": torch.from_numpy(places), "scores": torch.from_numpy(scores).float()}
         if sight:
-            tensors |= self.seen(place, regions, places, sight)
+            tensors |= self.seen(place, sight, regions, places)
         return Artifact(tensors, {"kept": len(kept), "method": used})
 
     def choose(
@@ -119,9 +115,9 @@ class Choose(Stage):
             chosen = np.argsort(-scores, kind="stable")[:count]
             return name, among[chosen], scores[chosen]
         if method.batch:
-            chosen = self.choose_batch(place, method.batch, regions, among, count)
+            chosen = self.choose_batch(place, sight, method.batch, regions, among, count)
             return name, chosen, np.zeros(len(chosen))
-        scores, predicted = self.score_all(place, name, method, regions, among)
+        scores, predicted = self.score_all(place, sight, name, method, regions, among)
         chosen = spread(scores[among], predicted[among], images, count)
         return name, among[chosen], scores[among[chosen]]
 
@@ -135,14 +131,20 @@ class Choose(Stage):
         )
 
     def score_all(
-        self, place: ProjectWorker, name: str, method: Method, regions: Regions, among: np.ndarray
+        self,
+        place: ProjectWorker,
+        sight: Sight,
+        name: str,
+        method: Method,
+        regions: Regions,
+        among: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The score of every region of the images in which `among` lie, float32, and the class that it shows
         most of, uint8. What is done is kept now and then, so that an interrupted round goes on."""
-        assert self.model and method.score
-        project, segmenter = place.project, place.segmenter(self.model)
+        assert method.score
+        project, segmenter = place.project, sight.segmenter
         scores, predicted = np.zeros(regions.number, np.float32), np.zeros(regions.number, np.uint8)
-        groups = batches((regions.images[n] for n in np.unique(regions.images_of(among))), place.batch_size)
+        groups = batches((regions.images[n] for n in np.unique(regions.images_of(among))))
         checkpoint, done = place.checkpoint(self), 0
         if saved := checkpoint.load():
             tensors, done = saved
@@ -152,7 +154,11 @@ class Choose(Stage):
         with place.monitor.task(f"score by {name}", len(groups), done) as update:
             for group, pixels in read_ahead(project, groups[done:]):
                 inputs = inputs_for(segmenter, pixels.to(place.device))
-                with autocast(place.device, place.precision), _outputs_of(segmenter) as outputs:
+                with (
+                    evaluating(segmenter),
+                    autocast(place.device, "auto"),
+                    _outputs_of(segmenter) as outputs,
+                ):
                     found = method.score(
                         segmenter,
                         inputs,
@@ -175,19 +181,19 @@ class Choose(Stage):
     def choose_batch(
         self,
         place: ProjectWorker,
+        sight: Sight,
         acquisition: BatchAcquisition,
         regions: Regions,
         among: np.ndarray,
         count: int,
     ) -> np.ndarray:
         """One region of each of `count` random pools, by what the whole batch and the known labels are."""
-        assert self.model
         size = min(POOL_SIZE, len(among) // count)
         generator = self._random("pools")
         drawn = torch.randperm(len(among), generator=generator)[: count * size].numpy()
         candidates = among[drawn]
         rows = np.zeros((len(candidates), len(place.project.classes) + 1), np.float32)
-        for position, logits, pixels in self._at(place, regions, candidates):
+        for position, logits, pixels in self._at(place, sight, regions, candidates):
             features = _features(place.project, logits, pixels)
             seen = torch.cat([features.class_hist, features.entropy_sum[..., None]], -1)
             for image, which, local in position:
@@ -200,12 +206,12 @@ class Choose(Stage):
         return candidates.reshape(count, size)[np.arange(count), picked]
 
     def seen(
-        self, place: ProjectWorker, regions: Regions, chosen: np.ndarray, sight: Sight
+        self, place: ProjectWorker, sight: Sight, regions: Regions, chosen: np.ndarray
     ) -> dict[str, Any]:
         """What the policy sees of the chosen regions: the state, features float32 [K, Da], and the guesses,
         which are what the model predicts: label maps uint8 [h, w] by the region's place among the chosen."""
         guesses, features = {}, torch.zeros(len(chosen), sight.state.shape[1] + 2 * KL_BINS)
-        for position, logits, pixels in self._at(place, regions, chosen):
+        for position, logits, pixels in self._at(place, sight, regions, chosen):
             size = (pixels.shape[-2], pixels.shape[-1])
             upsampled = F.interpolate(logits.float(), size, mode="bilinear", align_corners=True)
             classes, grid = upsampled.argmax(1).to(torch.uint8).cpu(), place.project.grid(size)
@@ -219,15 +225,14 @@ class Choose(Stage):
         return {"state": sight.state.cpu(), "features": features, "guesses": guesses}
 
     def _at(
-        self, place: ProjectWorker, regions: Regions, wanted: np.ndarray
+        self, place: ProjectWorker, sight: Sight, regions: Regions, wanted: np.ndarray
     ) -> Iterator[tuple[list[tuple[int, np.ndarray, np.ndarray]], Tensor, Tensor]]:
         """For each batch of the images in which regions [K] lie: of each image, its place in the batch, which
         of the regions lie in it, and where; the logits; the pixels."""
-        assert self.model
-        segmenter, images = place.segmenter(self.model), regions.images_of(wanted)
-        groups = batches((regions.images[n] for n in np.unique(images)), place.batch_size)
+        images = regions.images_of(wanted)
+        groups = batches((regions.images[n] for n in np.unique(images)))
         for group, pixels in read_ahead(place.project, groups):
-            logits = predict(segmenter, pixels.to(place.device), precision=place.precision)
+            logits = predict(sight.segmenter, pixels)
             position = []
             for row, image in enumerate(group):
                 which = np.flatnonzero(images == image["number"])
@@ -248,9 +253,10 @@ def spread(scores: np.ndarray, classes: np.ndarray, images: np.ndarray, count: i
     Where this leaves too few, images may give twice as many, and so on.
     """
     by_score = np.argsort(-scores, kind="stable")
+    rank_in_image = _rank_within(images[by_score])
     most = max(1, 2 * count // len(np.unique(images)))
     while True:
-        few = by_score[_rank_within(images[by_score]) < most]
+        few = by_score[rank_in_image < most]
         if len(few) >= count:
             turns = _rank_within(classes[few])
             return few[np.argsort(turns, kind="stable")[:count]]

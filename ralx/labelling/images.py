@@ -16,6 +16,7 @@ from ralx.labelling.labels import UNLABELLED
 from ralx.labelling.project import Project, Size
 from ralx.regions import RegionGrid, RegionPool
 
+IMAGES_AT_ONCE = 16
 PIXELS_AT_ONCE = 16 * 360 * 480  # of one batch; a segmenter's activations are many times more
 Group = list[sqlite3.Row]  # images of one size
 
@@ -24,12 +25,12 @@ def size_of(image: sqlite3.Row) -> Size:
     return image["height"], image["width"]
 
 
-def batches(images: Iterable[sqlite3.Row], batch_size: int) -> list[Group]:
-    """Images in groups of one size, as many together as `batch_size` and their pixels allow."""
+def batches(images: Iterable[sqlite3.Row]) -> list[Group]:
+    """Images in groups of one size, as many together as `IMAGES_AT_ONCE` and `PIXELS_AT_ONCE` allow."""
     ordered = sorted(images, key=lambda image: (size_of(image), image["number"]))
     groups: list[Group] = []
     for (height, width), same in itertools.groupby(ordered, size_of):
-        count = max(1, min(batch_size, PIXELS_AT_ONCE // (height * width)))
+        count = max(1, min(IMAGES_AT_ONCE, PIXELS_AT_ONCE // (height * width)))
         rows = list(same)
         groups += [rows[first : first + count] for first in range(0, len(rows), count)]
     return groups

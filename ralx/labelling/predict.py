@@ -11,7 +11,7 @@ from ralx.datasets.images import find_images, read_image
 from ralx.labelling.formats import FORMATS, Item
 from ralx.labelling.labels import to_png
 from ralx.labelling.project import Project
-from ralx.labelling.worker import load_model, recipe_of
+from ralx.labelling.worker import trained_segmenter
 from ralx.segmentation import predict as logits_of_images
 from ralx.support.devices import find_device
 from ralx.support.files import write_whole
@@ -30,13 +30,11 @@ def predict(project: Project, images: Path, to: Path, monitor: Monitor, device: 
         raise DataError(f"{project.path}: expected a trained model, found none; train first")
     if to.exists() and not to.is_dir():
         raise DataError(f"--to {to}: expected a folder, found a file")
-    recipe, where = recipe_of(project), find_device(device)
-    segmenter = recipe.segmenter(len(project.classes), where)
-    load_model(segmenter, project.model_file(models[-1]["number"]))
+    segmenter = trained_segmenter(project, project.model_file(models[-1]["number"]), find_device(device))
     with monitor.task("predict", len(names)) as update:
         for done, name in enumerate(names):
             pixels = torch.from_numpy(read_image(images / name).copy()).permute(2, 0, 1)[None]
-            logits = logits_of_images(segmenter, pixels.to(where), precision=recipe.network.precision)
+            logits = logits_of_images(segmenter, pixels)
             size = (pixels.shape[-2], pixels.shape[-1])
             upsampled = F.interpolate(logits.float(), size, mode="bilinear", align_corners=True)
             classes = upsampled.argmax(1)[0].to(torch.uint8).cpu().numpy()
