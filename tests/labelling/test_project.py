@@ -213,6 +213,16 @@ def test_not_sure_is_done_without_a_label(tmp_path):
     project.receive(region.id, np.full(region.box[2:], 255, np.uint8), "ada", unsure=True)
     assert project.asked_region(region.id).state == "unsure"
     assert project.progress()["unsure"] == 1 and project.next_region("ada").id != region.id
+    project.receive(region.id, np.full(region.box[2:], 255, np.uint8), "ada")
+    assert project.progress()["unsure"] == 0 and project.asked_region(region.id).state == "asked"
+
+
+def test_a_label_of_a_region_that_was_just_taken_back_is_refused(tmp_path):
+    project = Project(asked(tmp_path)[0])
+    region = project.next_region("ada")
+    project.undo_round()
+    with pytest.raises(DataError, match=region.id):
+        project.receive_all([(region, np.zeros(region.box[2:], np.uint8))], "ada", None, "page")
 
 
 @pytest.mark.parametrize(
@@ -271,6 +281,16 @@ def test_a_killed_ask_leaves_no_round_and_the_next_one_asks_for_the_same(tmp_pat
     other = new(tmp_path / "other")
     assert label("ask", other, "--regions", 5) == 0
     assert [region["box"] for region in regions_of(bundle_of(other))] == found
+
+
+def test_files_of_a_round_whose_undo_was_killed_keep_no_other_from_being_asked(tmp_path, monkeypatch):
+    project, bundle = asked(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.rmtree", lambda *arguments, **options: None)
+        assert label("undo", project) == 0
+    assert (bundle / "regions.json").exists()
+    assert label("ask", project, "--regions", 3) == 0
+    assert len(regions_of(bundle)) == 3
 
 
 def test_labels_that_were_committed_are_drawn_after_a_kill(tmp_path):
