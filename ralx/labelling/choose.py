@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ralx.acquisition import BatchAcquisition, Step, uniform
 from ralx.acquisition.methods import Method, method_of, uses_policy
-from ralx.labelling.images import batches, read_ahead, size_of
+from ralx.labelling.images import batches, class_maps, read_ahead, regions_with, size_of
 from ralx.labelling.labels import UNLABELLED
 from ralx.labelling.policy import KL_BINS, Sight, experience, labelled_counts, learned_policy
 from ralx.labelling.project import Project
@@ -51,11 +50,10 @@ class Regions:
             asked = connection.execute("SELECT place FROM regions").fetchall()
             given = connection.execute("SELECT DISTINCT image FROM labels WHERE region IS NULL").fetchall()
         for (image,) in given:
-            label = torch.from_numpy(self.project.label_map(image))
-            grid, first = self.project.grid(size_of(self.images[image])), self.first[image]
-            every = torch.arange(grid.num_regions, device="cpu")
-            tiles = grid.cut(label[None], torch.zeros_like(every), every, fill=0)
-            is_open[first : first + len(every)] = (tiles == UNLABELLED).flatten(1).any(1).numpy()
+            first, grid = self.first[image], self.project.grid(size_of(self.images[image]))
+            unknown = self.project.label_map(image) == UNLABELLED
+            is_open[first : first + grid.num_regions] = False
+            is_open[first + regions_with(unknown, grid.region_size)] = True
         is_open[[place for (place,) in asked]] = False
         return np.flatnonzero(is_open)
 
@@ -144,7 +142,7 @@ class Choose(Stage):
         assert method.score
         project, segmenter = place.project, sight.segmenter
         scores, predicted = np.zeros(regions.number, np.float32), np.zeros(regions.number, np.uint8)
-        groups = batches((regions.images[n] for n in np.unique(regions.images_of(among))))
+        groups = batches(regions.images[n] for n in np.unique(regions.images_of(among)))
         checkpoint, done = place.checkpoint(self), 0
         if saved := checkpoint.load():
             tensors, done = saved
@@ -213,8 +211,7 @@ class Choose(Stage):
         guesses, features = {}, torch.zeros(len(chosen), sight.state.shape[1] + 2 * KL_BINS)
         for position, logits, pixels in self._at(place, sight, regions, chosen):
             size = (pixels.shape[-2], pixels.shape[-1])
-            upsampled = F.interpolate(logits.float(), size, mode="bilinear", align_corners=True)
-            classes, grid = upsampled.argmax(1).to(torch.uint8).cpu(), place.project.grid(size)
+            classes, grid = class_maps(logits, size), place.project.grid(size)
             actions = sight.actions(sight.rows(logits, size)).cpu()
             for image, which, local in position:
                 features[which] = actions[image, local]
@@ -230,7 +227,7 @@ class Choose(Stage):
         """For each batch of the images in which regions [K] lie: of each image, its place in the batch, which
         of the regions lie in it, and where; the logits; the pixels."""
         images = regions.images_of(wanted)
-        groups = batches((regions.images[n] for n in np.unique(images)))
+        groups = batches(regions.images[n] for n in np.unique(images))
         for group, pixels in read_ahead(place.project, groups):
             logits = predict(sight.segmenter, pixels)
             position = []

@@ -1,19 +1,20 @@
 """A project's images and labels as tensors: in batches of one size, and as a data set to train on."""
 
-import hashlib
 import itertools
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ralx.datasets import SegmentationDataset
 from ralx.datasets.dataset import in_threads
+from ralx.datasets.geometry import Size
 from ralx.labelling.labels import UNLABELLED
-from ralx.labelling.project import Project, Size
+from ralx.labelling.project import Project
 from ralx.regions import RegionGrid, RegionPool
 
 IMAGES_AT_ONCE = 16
@@ -36,12 +37,16 @@ def batches(images: Iterable[sqlite3.Row]) -> list[Group]:
     return groups
 
 
+def as_tensor(images: Sequence[np.ndarray]) -> Tensor:
+    """Images of one size, each uint8 [H, W, 3], as one batch uint8 [n, 3, H, W]."""
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+
+
 def read_ahead(project: Project, groups: Iterable[Group]) -> Iterator[tuple[Group, Tensor]]:
     """Each group with its pixels, uint8 [n, 3, H, W]; the next group is decoded meanwhile."""
 
     def decode(group: Group) -> Tensor:
-        pixels = np.stack(in_threads(project.read, group))
-        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        return as_tensor(in_threads(project.read, group))
 
     with ThreadPoolExecutor(1, thread_name_prefix="ralx-ahead") as ahead:
         following = None
@@ -51,6 +56,19 @@ def read_ahead(project: Project, groups: Iterable[Group]) -> Iterator[tuple[Grou
                 yield current[0], current[1].result()
         if following:
             yield following[0], following[1].result()
+
+
+def class_maps(logits: Tensor, size: Size) -> Tensor:
+    """The classes that logits [n, C, h, w] predict for images of `size`: uint8 [n, H, W], on the CPU."""
+    upsampled = F.interpolate(logits.float(), size, mode="bilinear", align_corners=True)
+    return upsampled.argmax(1).to(torch.uint8).cpu()
+
+
+def regions_with(mask: np.ndarray, region_size: Size) -> np.ndarray:
+    """The regions of one image that have a pixel of `mask`, bool [H, W]: flat indices int64 [K] in order."""
+    (height, width), (rh, rw) = mask.shape, region_size
+    rows = np.logical_or.reduceat(mask, np.arange(0, height, rh), axis=0)
+    return np.flatnonzero(np.logical_or.reduceat(rows, np.arange(0, width, rw), axis=1))
 
 
 class LabelledImages:
@@ -91,12 +109,8 @@ class LabelledImages:
         self.project.content(self.rows[index])
 
     def fingerprint(self) -> str:
-        """A hash of the images and of all that is known of them."""
-        digest = hashlib.sha256(repr(self.image_size).encode())
-        for index, row in enumerate(self.rows):
-            digest.update(f"{row['name']} {row['sha256']}\n".encode())
-            digest.update(self.read_label(index).tobytes())
-        return digest.hexdigest()
+        """A hash of all labels of the project, whose images never change."""
+        return self.project.hash_of_labels()
 
     def dataset(self) -> SegmentationDataset:
         """DataError where nothing is labelled."""
@@ -108,9 +122,9 @@ class LabelledImages:
     def pool(self, dataset: SegmentationDataset) -> RegionPool:
         """Which regions of the data set have a label."""
         grid = RegionGrid(len(dataset), dataset.image_size, self.project.region_size, "keep")
-        (rh, rw), pool, found = grid.region_size, RegionPool(grid), []
+        pool, found = RegionPool(grid), []
         for index in range(len(dataset)):
-            row, col = np.nonzero(self.read_label(index) != UNLABELLED)
-            found.append(index * grid.regions_per_image + np.unique(row // rh * grid.cols + col // rw))
+            labelled = regions_with(self.read_label(index) != UNLABELLED, grid.region_size)
+            found.append(index * grid.regions_per_image + labelled)
         pool.label(torch.from_numpy(np.concatenate(found)))
         return pool

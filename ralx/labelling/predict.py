@@ -3,12 +3,10 @@
 import sqlite3
 from pathlib import Path
 
-import torch
-from torch.nn import functional as F
-
 from ralx.datasets.errors import DataError
 from ralx.datasets.images import find_images, read_image
 from ralx.labelling.formats import FORMATS, Item
+from ralx.labelling.images import as_tensor, class_maps
 from ralx.labelling.labels import to_png
 from ralx.labelling.project import Project
 from ralx.labelling.worker import trained_segmenter
@@ -33,12 +31,10 @@ def predict(project: Project, images: Path, to: Path, monitor: Monitor, device: 
     segmenter = trained_segmenter(project, project.model_file(models[-1]["number"]), find_device(device))
     with monitor.task("predict", len(names)) as update:
         for done, name in enumerate(names):
-            pixels = torch.from_numpy(read_image(images / name).copy()).permute(2, 0, 1)[None]
-            logits = logits_of_images(segmenter, pixels)
+            pixels = as_tensor([read_image(images / name)])
             size = (pixels.shape[-2], pixels.shape[-1])
-            upsampled = F.interpolate(logits.float(), size, mode="bilinear", align_corners=True)
-            classes = upsampled.argmax(1)[0].to(torch.uint8).cpu().numpy()
-            write_whole((to / name).with_suffix(".png"), to_png(classes))
+            classes = class_maps(logits_of_images(segmenter, pixels), size)
+            write_whole((to / name).with_suffix(".png"), to_png(classes[0].numpy()))
             update(done + 1)
     return len(names)
 

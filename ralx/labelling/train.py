@@ -20,6 +20,7 @@ from ralx.runs.segmenters import SegmenterRecipe
 from ralx.runs.stage import Artifact, Place, Stage
 from ralx.segmentation import predict, train_epoch
 from ralx.segmentation.fit import fit
+from ralx.support.devices import to_device
 from ralx.support.files import write_whole
 
 LR = 1e-2  # of SGD at the first epoch; it falls to a hundredth until the last
@@ -31,8 +32,8 @@ RESAMPLES = 1000  # of the kept regions' images, for the interval
 
 @dataclass(frozen=True)
 class Train(Stage):
-    """A segmenter, trained on every label of a project but those of the kept regions, on which its best epoch
-    is chosen once there are enough of them.
+    """A segmenter, trained on every label of a project but those of the kept regions. Its best epoch is
+    chosen on the kept regions, once there are enough of them.
 
     Leaves its weights, and the confusion matrix on each image that has kept regions.
     """
@@ -89,10 +90,7 @@ class KeptRegions:
                 f"WHERE {kept} ORDER BY images.number"
             ).fetchall()
         self.batches = [
-            (
-                pixels,
-                torch.from_numpy(np.stack([project.label_map(each["number"], kept=True) for each in group])),
-            )
+            (pixels, [torch.from_numpy(project.label_map(image["number"], kept=True)) for image in group])
             for group, pixels in read_ahead(project, batches(images))
         ]
 
@@ -101,10 +99,10 @@ class KeptRegions:
         found = [torch.zeros(0, self.num_classes, self.num_classes, dtype=torch.int64, device="cpu")]
         for pixels, labels in self.batches:
             logits = predict(segmenter, pixels)
-            for one, label in zip(logits, labels.to(logits.device), strict=True):
+            for one, label in zip(logits, labels, strict=True):
                 matrix = confusion_matrix(
                     one[None],
-                    label[None],
+                    to_device(label[None], logits.device),
                     self.num_classes,
                     ignore_index=UNLABELLED,
                     size=(label.shape[0], label.shape[1]),
@@ -148,7 +146,7 @@ def train(worker: ProjectWorker, epochs: int | None = None, *, restart: bool = F
     models = project.models()
     goes_on = models and not restart
     weights = project.model_file(models[-1]["number"]) if goes_on else project.settings.weights
-    stage = Train(recipe_of(project, weights), source.fingerprint(), epochs)
+    stage = Train(recipe_of(project, weights), project.hash_of_labels(), epochs)
     artifact = worker.result(stage)
     number = models[-1]["number"] + 1 if models else 1
     write_whole(project.model_file(number), save(artifact.tensors["weights"]))
