@@ -27,8 +27,8 @@ from ralx.support.monitor import Monitor
 from ralx.support.threads import usable_threads
 
 ProjectFolder = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="PROJECT")]
-Formats = Literal["bundle", "png", "cvat", "label-studio", "labelme", "coco", "nnunet", "napari"]
 Exports = Literal["png", "cvat", "label-studio", "labelme", "coco", "nnunet", "napari"]
+Formats = Literal["bundle", Exports]
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from ralx.metrics import distribution_of
 from ralx.ops import RegionFeatures, region_features
 from ralx.runs.stage import Artifact, Place, Stage
 from ralx.segmentation import autocast, predict
-from ralx.segmentation.modes import evaluating, inputs_for
+from ralx.segmentation.modes import inputs_for
 from ralx.segmentation.outputs import logits_of
 from ralx.support.divergence import refuse_not_finite
 from ralx.support.randomness import stream
@@ -66,8 +66,8 @@ class Choose(Stage):
     predicted classes take turns, and no image gives many regions. Without a model the regions are random ones
     of as many images as there are.
 
-    Leaves the flat indices of the chosen regions, whether each is kept, the scores of those that aren't, and
-    what the model predicts of each.
+    Leaves the flat indices of the chosen regions, of which the last are kept, their number, the scores of the
+    others, and what the model predicts of each.
     """
 
     method: str
@@ -95,7 +95,7 @@ class Choose(Stage):
         places = np.concatenate([chosen, kept])
         tensors = {"regions": torch.from_numpy(places), "scores": torch.from_numpy(scores).float()}
         if sight:
-            tensors |= self.seen(place, sight, regions, places)
+            tensors |= self.seen(sight, regions, places)
         return Artifact(tensors, {"kept": len(kept), "method": used})
 
     def choose(
@@ -113,7 +113,7 @@ class Choose(Stage):
             chosen = np.argsort(-scores, kind="stable")[:count]
             return name, among[chosen], scores[chosen]
         if method.batch:
-            chosen = self.choose_batch(place, sight, method.batch, regions, among, count)
+            chosen = self.choose_batch(sight, method.batch, regions, among, count)
             return name, chosen, np.zeros(len(chosen))
         scores, predicted = self.score_all(place, sight, name, method, regions, among)
         chosen = spread(scores[among], predicted[among], images, count)
@@ -124,9 +124,9 @@ class Choose(Stage):
         if not uses_policy(self.method):
             return self.method, method_of(self.method)
         policy = learned_policy(place, sight, self.seed, experience(place.project))
-        return (
-            (self.method, Method("the learned policy", score=policy)) if policy else (WARM, method_of(WARM))
-        )
+        if policy is None:
+            return WARM, method_of(WARM)
+        return self.method, Method("the learned policy", score=policy)
 
     def score_all(
         self,
@@ -152,11 +152,7 @@ class Choose(Stage):
         with place.monitor.task(f"score by {name}", len(groups), done) as update:
             for group, pixels in read_ahead(project, groups[done:]):
                 inputs = inputs_for(segmenter, pixels.to(place.device))
-                with (
-                    evaluating(segmenter),
-                    autocast(place.device, "auto"),
-                    _outputs_of(segmenter) as outputs,
-                ):
+                with autocast(place.device, "auto"), _outputs_of(segmenter) as outputs:
                     found = method.score(
                         segmenter,
                         inputs,
@@ -165,7 +161,7 @@ class Choose(Stage):
                         generator=stream("score", self.seed, self.round, group[0]["number"]),
                         **options,
                     )
-                    logits = logits_of(outputs[0] if outputs else segmenter(inputs), segmenter)
+                logits = logits_of(outputs[0], segmenter) if outputs else predict(segmenter, pixels)
                 refuse_not_finite(found)
                 shown = _features(project, logits, pixels).class_hist.argmax(-1)
                 for image, row, classes in zip(group, found.cpu().numpy(), shown.cpu().numpy(), strict=True):
@@ -178,7 +174,6 @@ class Choose(Stage):
 
     def choose_batch(
         self,
-        place: ProjectWorker,
         sight: Sight,
         acquisition: BatchAcquisition,
         regions: Regions,
@@ -186,32 +181,31 @@ class Choose(Stage):
         count: int,
     ) -> np.ndarray:
         """One region of each of `count` random pools, by what the whole batch and the known labels are."""
+        project = regions.project
         size = min(POOL_SIZE, len(among) // count)
         generator = self._random("pools")
         drawn = torch.randperm(len(among), generator=generator)[: count * size].numpy()
         candidates = among[drawn]
-        rows = np.zeros((len(candidates), len(place.project.classes) + 1), np.float32)
-        for position, logits, pixels in self._at(place, sight, regions, candidates):
-            features = _features(place.project, logits, pixels)
+        rows = np.zeros((len(candidates), len(project.classes) + 1), np.float32)
+        for position, logits, pixels in self._at(sight, regions, candidates):
+            features = _features(project, logits, pixels)
             seen = torch.cat([features.class_hist, features.entropy_sum[..., None]], -1)
             for image, which, local in position:
                 rows[which] = seen[image, local].cpu().numpy()
         refuse_not_finite(torch.from_numpy(rows))
         seen = torch.from_numpy(rows).view(count, size, -1)
-        labelled = labelled_counts(place.project)
+        labelled = labelled_counts(project)
         step = Step(seen[..., :-1], seen[..., -1], distribution_of(labelled), labelled.sum(0))
         picked = acquisition(step, generator).numpy()
         return candidates.reshape(count, size)[np.arange(count), picked]
 
-    def seen(
-        self, place: ProjectWorker, sight: Sight, regions: Regions, chosen: np.ndarray
-    ) -> dict[str, Any]:
+    def seen(self, sight: Sight, regions: Regions, chosen: np.ndarray) -> dict[str, Any]:
         """What the policy sees of the chosen regions: the state, features float32 [K, Da], and the guesses,
         which are what the model predicts: label maps uint8 [h, w] by the region's place among the chosen."""
         guesses, features = {}, torch.zeros(len(chosen), sight.state.shape[1] + 2 * KL_BINS)
-        for position, logits, pixels in self._at(place, sight, regions, chosen):
+        for position, logits, pixels in self._at(sight, regions, chosen):
             size = (pixels.shape[-2], pixels.shape[-1])
-            classes, grid = class_maps(logits, size), place.project.grid(size)
+            classes, grid = class_maps(logits, size), regions.project.grid(size)
             actions = sight.actions(sight.rows(logits, size)).cpu()
             for image, which, local in position:
                 features[which] = actions[image, local]
@@ -222,13 +216,13 @@ class Choose(Stage):
         return {"state": sight.state.cpu(), "features": features, "guesses": guesses}
 
     def _at(
-        self, place: ProjectWorker, sight: Sight, regions: Regions, wanted: np.ndarray
+        self, sight: Sight, regions: Regions, wanted: np.ndarray
     ) -> Iterator[tuple[list[tuple[int, np.ndarray, np.ndarray]], Tensor, Tensor]]:
         """For each batch of the images in which regions [K] lie: of each image, its place in the batch, which
         of the regions lie in it, and where; the logits; the pixels."""
         images = regions.images_of(wanted)
         groups = batches(regions.images[n] for n in np.unique(images))
-        for group, pixels in read_ahead(place.project, groups):
+        for group, pixels in read_ahead(regions.project, groups):
             logits = predict(sight.segmenter, pixels)
             position = []
             for row, image in enumerate(group):

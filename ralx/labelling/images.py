@@ -78,16 +78,15 @@ class LabelledImages:
     def __init__(self, project: Project):
         self.project = project
         with project.reading() as connection:
-            rows = connection.execute(
+            self.rows = connection.execute(
                 "SELECT DISTINCT images.* FROM images JOIN labels ON images.number = labels.image "
                 "LEFT JOIN regions ON region = id WHERE NOT undone AND pixels > 0 AND NOT coalesce(kept, 0) "
                 "ORDER BY images.name"
             ).fetchall()
-        self.rows = sorted(rows, key=lambda row: row["name"])
         self.names = tuple(row["name"] for row in self.rows)
         self.image_size = (
-            max((row["height"] for row in rows), default=0),
-            max((row["width"] for row in rows), default=0),
+            max((row["height"] for row in self.rows), default=0),
+            max((row["width"] for row in self.rows), default=0),
         )
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -119,11 +118,11 @@ class LabelledImages:
             self, name=project.name, classes=project.classes.names, ignore_index=UNLABELLED
         )
 
-    def pool(self, dataset: SegmentationDataset) -> RegionPool:
+    def pool(self) -> RegionPool:
         """Which regions of the data set have a label."""
-        grid = RegionGrid(len(dataset), dataset.image_size, self.project.region_size, "keep")
+        grid = RegionGrid(len(self.names), self.image_size, self.project.region_size, "keep")
         pool, found = RegionPool(grid), []
-        for index in range(len(dataset)):
+        for index in range(len(self.names)):
             labelled = regions_with(self.read_label(index) != UNLABELLED, grid.region_size)
             found.append(index * grid.regions_per_image + labelled)
         pool.label(torch.from_numpy(np.concatenate(found)))

@@ -50,7 +50,7 @@ class Train(Stage):
         assert isinstance(place, ProjectWorker)
         project, source = place.project, LabelledImages(place.project)
         data = source.dataset().to(place.device)
-        pool = source.pool(data)
+        pool = source.pool()
         trainer = self.segmenter.trainer(LR, data, place.device)
         trainer.lr_decay = 0.01 ** (0.5 / self.epochs)  # it is applied twice per epoch
         crops = pool.labelled.view(len(data), -1).sum(1)  # as many of an image as it has labelled regions
@@ -138,7 +138,7 @@ def train(worker: ProjectWorker, epochs: int | None = None, *, restart: bool = F
     DataError where nothing is labelled, or an image changed.
     """
     project, source = worker.project, LabelledImages(worker.project)
-    regions = source.pool(source.dataset()).num_labelled if source.names else 0
+    regions = source.pool().num_labelled if source.names else 0
     if not regions:
         raise DataError(f"{project.path}: expected labels to train on, found none; take some first")
     if epochs is None:
