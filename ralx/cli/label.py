@@ -14,6 +14,7 @@ import torch
 import tyro
 
 from ralx.cli.command import WrongInput, exit_code
+from ralx.datasets.images import find_images
 from ralx.labelling.ask import DEFAULT_METHOD, DEFAULT_REGIONS, ask, how_many
 from ralx.labelling.demo import demo
 from ralx.labelling.predict import export, predict
@@ -62,7 +63,9 @@ class New:
             weights=self.weights and self.weights.absolute(),
             seed=self.seed,
         )
-        return f"{in_words(project)}\nnext: ralx-label ask {self.project}"
+        skipped = find_images(self.images).skipped
+        lines = [f"skipped: {count} {why}" for why, count in sorted(skipped.items())]
+        return "\n".join([in_words(project), *lines, f"next: ralx-label ask {self.project}"])
 
 
 @dataclass(frozen=True)

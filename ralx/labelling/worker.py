@@ -13,6 +13,7 @@ from ralx.runs.engine import Worker, run_here
 from ralx.runs.segmenters import SegmenterRecipe
 from ralx.runs.stage import Artifact, Stage
 from ralx.runs.store import Store
+from ralx.segmentation.modes import set_mode
 from ralx.support.devices import find_device
 from ralx.support.monitor import Monitor
 
@@ -57,9 +58,11 @@ def recipe_of(project: Project, weights: Path | None) -> SegmenterRecipe:
 
 
 def trained_segmenter(project: Project, model: Path, device: torch.device) -> nn.Module:
-    """The segmenter of a model's file. ValueError where the file is missing, damaged, or of another segmenter
-    or other classes."""
-    return recipe_of(project, model).segmenter(len(project.classes), device)
+    """The segmenter of a model's file, in eval mode. ValueError where the file is missing, damaged, or of
+    another segmenter or other classes."""
+    segmenter = recipe_of(project, model).segmenter(len(project.classes), device)
+    set_mode(segmenter, False)
+    return segmenter
 
 
 @contextlib.contextmanager
@@ -70,4 +73,5 @@ def working_in(
     with project.working() as lock:
         store = Store(project.path / "models", project.path / "models" / "cache", lock)
         store.clear_torn()
+        project.write_labels()
         yield ProjectWorker(project, store, find_device(device), monitor or Monitor())
