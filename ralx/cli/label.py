@@ -51,6 +51,7 @@ class New:
     weights: Path | None = None
     """Weights to begin with: a safetensors or torch file, torchvision's of the encoder too."""
     seed: int = 0
+    """Of every random draw of the project."""
 
     def run(self) -> str:
         project = new_project(
@@ -60,7 +61,7 @@ class New:
             labels=self.labels,
             region_size=self.region_size,
             segmenter=self.segmenter,
-            weights=self.weights and self.weights.absolute(),
+            weights=self.weights,
             seed=self.seed,
         )
         skipped = find_images(self.images).skipped
@@ -134,7 +135,9 @@ class Undo:
 
     project: ProjectFolder
     round: int | None = None
+    """Number of the round. Default: the last."""
     region: str | None = None
+    """Id of a region, instead of a round."""
 
     def run(self) -> str:
         project = Project(self.project)
@@ -194,7 +197,9 @@ class Predict:
 
     project: ProjectFolder
     images: Path
+    """Folder of the images, with sub-folders."""
     to: Path
+    """Folder of the masks, outside of that of the images."""
 
     def run(self) -> str:
         return f"{predict(Project(self.project), self.images, self.to, Monitor())} masks: {self.to}"
@@ -206,7 +211,9 @@ class Export:
 
     project: ProjectFolder
     to: Path
+    """Folder of the data set: empty, or not there yet."""
     format: Exports = "png"
+    """What the files are for. png comes without the images."""
 
     def run(self) -> str:
         return f"{export(Project(self.project), self.to, self.format)} images: {self.to}"

@@ -32,12 +32,12 @@ POOL_SIZE = 10  # candidates among which a method that looks at the whole batch 
 
 
 class Regions:
-    """All regions of a project by flat index: image after image, each row-major."""
+    """All regions of a project by flat index: image after image, those of one image row-major."""
 
     def __init__(self, project: Project):
         self.project, self.images = project, project.images
         self.first = np.array([image["first_region"] for image in self.images])
-        self.number = self.first[-1] + project.grid(size_of(self.images[-1])).num_regions
+        self.num_regions = self.first[-1] + project.grid(size_of(self.images[-1])).num_regions
 
     def images_of(self, regions: np.ndarray) -> np.ndarray:
         """The number of the image that each region [K] lies in."""
@@ -45,7 +45,7 @@ class Regions:
 
     def unlabelled(self) -> np.ndarray:
         """Regions that were not asked and have a pixel without label, int64 [U], ascending."""
-        is_open = np.ones(self.number, bool)
+        is_open = np.ones(self.num_regions, bool)
         with self.project.reading() as connection:
             asked = connection.execute("SELECT place FROM regions").fetchall()
             given = connection.execute("SELECT DISTINCT image FROM labels WHERE region IS NULL").fetchall()
@@ -141,7 +141,7 @@ class Choose(Stage):
         most of, uint8. What is done is kept now and then, so that an interrupted round goes on."""
         assert method.score
         project, segmenter = place.project, sight.segmenter
-        scores, predicted = np.zeros(regions.number, np.float32), np.zeros(regions.number, np.uint8)
+        scores, predicted = np.zeros(regions.num_regions, np.float32), np.zeros(regions.num_regions, np.uint8)
         groups = batches(regions.images[n] for n in np.unique(regions.images_of(among)))
         checkpoint, done = place.checkpoint(self), 0
         if saved := checkpoint.load():

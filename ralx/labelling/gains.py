@@ -78,7 +78,7 @@ def last_gains(project: Project, device: torch.device) -> Gains:
 
 
 def _minutes_between(project: Project, before: sqlite3.Row, after: sqlite3.Row) -> float | None:
-    """None too where no time was spent."""
+    """How long people labelled; None where a label's time wasn't noted, or no time was spent."""
     with project.reading() as connection:
         (unknown,) = connection.execute(
             "SELECT count(*) FROM labels JOIN regions ON region = id "

@@ -489,6 +489,7 @@ def new_project(
     *,
     labels: Path | None = None,
     region_size: Size | None = None,
+    weights: Path | None = None,
     **settings: Any,
 ) -> Project:
     """Make a project in the folder `path`, which must be empty or not there yet: whole or not at all.
@@ -498,14 +499,16 @@ def new_project(
         classes: the class file.
         labels: folder of label files that some images have already, under the images' names with .png.
         region_size: height and width in pixels; none: 64×64, or less where the smallest image is smaller.
-        settings: see `Settings`.
+        weights: of the segmenter, that the first training starts from; none: random ones.
+        settings: the others of `Settings`.
 
     Raises:
         DataError, ValueError, RunError: naming the file or option, the rule and what was found; nothing is
             made.
     """
     class_list, names = read_classes(classes), find_images(images).names
-    made = Settings(Path(os.path.abspath(images)), **settings)
+    start = Path(os.path.abspath(weights)) if weights else None
+    made = Settings(Path(os.path.abspath(images)), weights=start, **settings)
     build_segmenter(made.segmenter, len(class_list), weights=made.weights)  # ValueError where it can't be
     described = in_threads(lambda name: _size_and_hash(images / name), names)
     sizes = dict(zip(names, (size for size, _ in described), strict=True))

@@ -1,4 +1,4 @@
-"""Does the stages of a labelling project, in this process."""
+"""What does the stages of a labelling project, in this process, and the segmenter that they are about."""
 
 import contextlib
 from collections.abc import Iterator

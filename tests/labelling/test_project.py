@@ -5,9 +5,11 @@ import json
 import os
 import sqlite3
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tiny_project import CLASSES, asked, bundle_of, label, labelled, make_images, new, paint, regions_of
 
@@ -15,6 +17,7 @@ from ralx.datasets.errors import DataError
 from ralx.labelling import Project, ask
 from ralx.labelling.labels import write_stale
 from ralx.labelling.project import new_project
+from ralx.segmentation import build_segmenter
 from ralx.support.files import RunError
 
 
@@ -138,6 +141,22 @@ def test_a_folder_with_files_is_no_new_project(tmp_path, capsys):
     project = new(tmp_path)
     assert label("new", project, "--images", tmp_path / "images", "--classes", tmp_path / "classes.txt") == 2
     assert "must be an empty folder" in capsys.readouterr().err
+
+
+def test_relative_paths_of_a_new_project_begin_at_the_folder_of_whoever_made_it(tmp_path, monkeypatch):
+    make_images(tmp_path)
+    torch.save(build_segmenter("fpn-small", 3).state_dict(), tmp_path / "start.pt")
+    monkeypatch.chdir(tmp_path)
+    new_project(
+        Path("project"),
+        Path("images"),
+        Path("classes.txt"),
+        segmenter="fpn-small",
+        weights=Path("start.pt"),
+    )
+    monkeypatch.chdir("/")
+    settings = Project(tmp_path / "project").settings
+    assert settings.images.is_dir() and settings.weights.is_file()
 
 
 def test_labels_that_images_came_with_are_taken_over(tmp_path):
