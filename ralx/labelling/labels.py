@@ -12,7 +12,7 @@ from ralx.support.files import write_whole
 
 
 def to_png(label: np.ndarray) -> bytes:
-    """A label map uint8 [h, w] as a grey PNG, or an image uint8 [h, w, 3] as one in colour."""
+    """A label map, uint8 or uint16 [h, w], as a grey PNG, or an image uint8 [h, w, 3] as one in colour."""
     file = io.BytesIO()
     Image.fromarray(label).save(file, "PNG", compress_level=3)
     return file.getvalue()

@@ -3,7 +3,6 @@
 import base64
 import binascii
 import contextlib
-import io
 import json
 import unicodedata
 from collections import defaultdict
@@ -20,6 +19,7 @@ from ralx.datasets.errors import DataError
 from ralx.datasets.files import is_foreign
 from ralx.datasets.geometry import Size, size_text
 from ralx.datasets.images import IMAGE_SUFFIXES
+from ralx.labelling.labels import to_png
 from ralx.support.files import write_whole
 
 
@@ -100,19 +100,12 @@ def write_image(folder: Path, item: Item) -> str:
         raise ValueError(
             f"items: expected pixels uint8 {(*item.label.shape, 3)}, got {pixels.dtype} {pixels.shape}"
         )
-    write_whole(folder / name, png_bytes(pixels))
+    write_whole(folder / name, to_png(pixels))
     return name
 
 
 def png_name(name: str) -> str:
     return str(PurePosixPath(name).with_suffix(".png"))
-
-
-def png_bytes(array: np.ndarray) -> bytes:
-    """A PNG of uint8 or uint16 [h, w], or uint8 [h, w, 3]."""
-    content = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(array)).save(content, PNG)
-    return content.getvalue()
 
 
 def json_text(value: Any) -> bytes:

@@ -25,12 +25,12 @@ from ralx.labelling.formats.items import (
     class_masks,
     decoded_png,
     json_text,
-    png_bytes,
     read_json,
     reading,
     write_image,
 )
 from ralx.labelling.formats.polygons import with_edge
+from ralx.labelling.labels import to_png
 from ralx.support.files import write_whole
 
 TOOL = "labelme"
@@ -66,7 +66,7 @@ def _shape(name: str, mask: np.ndarray) -> dict[str, Any]:
         "description": "",
         "shape_type": "mask",
         "flags": {},
-        "mask": base64.b64encode(png_bytes(inside)).decode("ascii"),
+        "mask": base64.b64encode(to_png(inside)).decode("ascii"),
     }
 
 

@@ -20,13 +20,13 @@ from ralx.labelling.formats.items import (
     Labelled,
     checked,
     json_text,
-    png_bytes,
     png_name,
     read_ids,
     read_json,
     reading,
 )
 from ralx.labelling.formats.png import label_files, write_images
+from ralx.labelling.labels import to_png
 from ralx.support.files import write_whole
 
 TOOL = "napari"
@@ -37,7 +37,7 @@ def write(folder: Path, items: Iterable[Item], classes: ClassList) -> None:
     for item in checked(items, classes):
         write_images(folder, item)
         # 255 + 1 is 0 in uint8.
-        write_whole(folder / png_name(item.name), png_bytes(item.label + np.uint8(1)))
+        write_whole(folder / png_name(item.name), to_png(item.label + np.uint8(1)))
     write_whole(folder / LABELS, json_text(_numbers(classes)))
 
 

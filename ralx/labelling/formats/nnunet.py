@@ -22,12 +22,12 @@ from ralx.labelling.formats.items import (
     annotation_files,
     checked,
     json_text,
-    png_bytes,
     read_ids,
     read_json,
     reading,
     write_image,
 )
+from ralx.labelling.labels import to_png
 from ralx.support.files import write_whole
 
 TOOL = "nnU-Net"
@@ -48,7 +48,7 @@ def write(folder: Path, items: Iterable[Item], classes: ClassList) -> None:
         if (other := cases.setdefault(case, item.name)) != item.name:
             raise ValueError(f"items: expected names of different cases, got {other!r} and {item.name!r}")
         write_image(folder / IMAGES, item._replace(name=f"{case}_0000.png"))
-        write_whole(folder / LABELS / f"{case}.png", png_bytes(table[item.label]))
+        write_whole(folder / LABELS / f"{case}.png", to_png(table[item.label]))
     content = {
         "channel_names": {"0": "red", "1": "green", "2": "blue"},
         "labels": ids,

@@ -25,10 +25,10 @@ from ralx.labelling.formats.items import (
     checked,
     files_of,
     json_text,
-    png_bytes,
     png_name,
     write_image,
 )
+from ralx.labelling.labels import to_png
 from ralx.support.files import write_whole
 
 CLASSES, IMAGES, ASKED = "classes.json", "images", "asked"
@@ -39,7 +39,7 @@ _SUFFIXES = (*IMAGE_SUFFIXES, ".bmp", ".gif")
 def write(folder: Path, items: Iterable[Item], classes: ClassList) -> None:
     for item in checked(items, classes):
         write_images(folder, item)
-        write_whole(folder / png_name(item.name), png_bytes(item.label))
+        write_whole(folder / png_name(item.name), to_png(item.label))
     write_whole(folder / CLASSES, json_text(classes.to_json()))
 
 
@@ -51,7 +51,7 @@ def write_images(folder: Path, item: Item) -> None:
         raise ValueError(f"items: expected names outside of {IMAGES}/ and {ASKED}/, got {item.name!r}")
     write_image(folder / IMAGES, item)
     if item.asked is not None:
-        write_whole(folder / ASKED / png_name(item.name), png_bytes(item.asked.astype(np.uint8) * 255))
+        write_whole(folder / ASKED / png_name(item.name), to_png(item.asked.astype(np.uint8) * 255))
 
 
 def read(path: Path, classes: ClassList, sizes: Mapping[str, Size]) -> Iterator[Labelled]:
