@@ -311,6 +311,25 @@ def test_a_killed_ask_leaves_no_round_and_the_next_one_asks_for_the_same(tmp_pat
     assert [region["box"] for region in regions_of(bundle_of(other))] == found
 
 
+@pytest.mark.parametrize("is_theirs", [False, True])
+def test_a_round_that_was_written_but_not_opened_is_written_anew(tmp_path, capsys, is_theirs):
+    project, out = new(tmp_path), tmp_path / "out"
+    asking = ("ask", project, "--regions", 5, "--to", out)
+    assert label(*asking) == 0
+    found = regions_of(out)
+    with Project(project).writing() as connection:  # as a kill before the last step leaves it
+        connection.execute("UPDATE rounds SET is_open = 0")
+    if is_theirs:
+        out.rename(tmp_path / "moved")
+        out.mkdir()
+        (out / "thesis.tex").touch()
+        assert label(*asking) == 2
+        assert "must be an empty folder" in capsys.readouterr().err and (out / "thesis.tex").exists()
+    else:
+        assert label(*asking) == 0
+        assert regions_of(out) == found
+
+
 def test_labels_that_were_committed_are_drawn_after_a_kill(tmp_path):
     project, bundle = asked(tmp_path)
     paint(bundle, tmp_path)
@@ -345,6 +364,12 @@ def test_a_kill_between_a_drawn_file_and_its_labels_is_repaired(tmp_path, monkey
     unlabelled = {path for path in (project / "labels").rglob("*") if path.is_file()} - drawn.keys()
     assert all((np.array(Image.open(path)) == 255).all() for path in unlabelled)
     assert all(path.read_bytes() == content for path, content in drawn.items())
+
+
+@pytest.mark.parametrize("option", [("--port", 65536), ("--port", -1), ("--regions", 0)])
+def test_a_page_that_can_not_be_served_is_refused(tmp_path, capsys, option):
+    assert label("serve", new(tmp_path), *option) == 2
+    assert f"{option[0]}: must be" in capsys.readouterr().err
 
 
 def test_a_failing_take_keeps_nothing_of_it(tmp_path):
