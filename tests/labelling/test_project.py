@@ -52,6 +52,10 @@ def broken(folder, kind):
         return options, "expected 2..255 classes"
     if kind == "unreadable image":
         image.write_bytes(b"no image")
+    if kind == "damaged pixels":
+        content = bytearray(image.read_bytes())
+        content[len(content) // 2] ^= 255
+        image.write_bytes(content)
     if kind == "cut off image":
         image.write_bytes(image.read_bytes()[:-20])
     if kind == "image smaller than a region":
@@ -66,6 +70,9 @@ def broken(folder, kind):
         options["--labels"] = folder / "truth"
         Image.new("L", (8, 8)).save(folder / "truth" / "other.png")
         return options, "other.png"
+    if kind == "masks among the images":
+        (folder / "truth").rename(folder / "images" / "truth")
+        return {**options, "--labels": folder / "images" / "truth"}, "outside of --images"
     if kind == "mask of another size":
         options["--labels"] = folder / "truth"
         Image.new("L", (8, 8)).save(folder / "truth" / "day 0" / "bild_ü0.png")
@@ -84,12 +91,14 @@ def broken(folder, kind):
         "one class",
         "300 classes",
         "unreadable image",
+        "damaged pixels",
         "cut off image",
         "image smaller than a region",
         "two names for one mask",
         "no such segmenter",
         "no such weights",
         "mask without image",
+        "masks among the images",
         "mask of another size",
         "mask with another class",
     ],
