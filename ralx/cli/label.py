@@ -238,6 +238,10 @@ class Serve:
             from ralx.labelling.page import Background, serve
         except ImportError as error:
             raise WrongInput(f"serve: needs a package, pip install 'ralx[label]': {error}") from error
+        if not 0 <= self.port <= 65535:
+            raise WrongInput(f"--port: must be in 0..65535, got {self.port}")
+        if self.regions < 1:
+            raise WrongInput(f"--regions: must be at least 1, got {self.regions}")
         project = Project(self.project)
         command = [sys.executable, "-m", "ralx.cli.label"]
         steps = [

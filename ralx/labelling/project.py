@@ -513,7 +513,7 @@ def new_project(
     described = in_threads(lambda name: _size_and_hash(images / name), names)
     sizes = dict(zip(names, (size for size, _ in described), strict=True))
     region_size = _fitting(region_size, sizes)
-    label_files = _label_files(labels, names) if labels else {}
+    label_files = _label_files(labels, images, names) if labels else {}
     facts = {
         "name": path.resolve().name,
         "region_size": json.dumps(region_size),
@@ -544,9 +544,10 @@ def new_project(
 
 
 def _size_and_hash(path: Path) -> tuple[Size, str]:
-    size = image_size(path)
-    with path.open("rb") as file:
-        return size, hashlib.file_digest(file, "sha256").hexdigest()
+    """DataError also where the pixels are damaged: a project can't go on without one of its images."""
+    size, content = image_size(path), path.read_bytes()
+    read_image(path, content)
+    return size, hashlib.sha256(content).hexdigest()
 
 
 def _fitting(region_size: Size | None, sizes: dict[str, Size]) -> Size:
@@ -564,13 +565,18 @@ def _fitting(region_size: Size | None, sizes: dict[str, Size]) -> Size:
     return region_size
 
 
-def _label_files(folder: Path, names: tuple[str, ...]) -> dict[str, Path]:
-    """The label file of each image that has one. DataError for a label file without its image."""
-    images = {str(Path(name).with_suffix(".png")): name for name in names}
+def _label_files(folder: Path, images: Path, names: tuple[str, ...]) -> dict[str, Path]:
+    """The label file of each image that has one. DataError for a label file without its image, and for label
+    files among the images, which people would be asked to label."""
+    if folder.resolve().is_relative_to(images.resolve()):
+        raise DataError(
+            f"--labels {folder}: expected a folder outside of --images {images}, found one inside"
+        )
+    owners = {str(Path(name).with_suffix(".png")): name for name in names}
     files = {}
     for found in find_images(folder).names:
         expected = str(Path(found).with_suffix(".png"))
-        if expected not in images or Path(found).suffix.lower() != ".png":
+        if expected not in owners or Path(found).suffix.lower() != ".png":
             raise DataError(f"{folder / found}: expected a PNG with the name of an image, found another")
-        files[images[expected]] = folder / found
+        files[owners[expected]] = folder / found
     return files

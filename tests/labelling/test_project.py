@@ -55,6 +55,10 @@ def broken(folder, kind):
         return options, "expected 2..255 classes"
     if kind == "unreadable image":
         image.write_bytes(b"no image")
+    if kind == "damaged pixels":
+        content = bytearray(image.read_bytes())
+        content[len(content) // 2] ^= 255
+        image.write_bytes(content)
     if kind == "cut off image":
         image.write_bytes(image.read_bytes()[:-20])
     if kind == "image smaller than a region":
@@ -69,6 +73,9 @@ def broken(folder, kind):
         options["--labels"] = folder / "truth"
         Image.new("L", (8, 8)).save(folder / "truth" / "other.png")
         return options, "other.png"
+    if kind == "masks among the images":
+        (folder / "truth").rename(folder / "images" / "truth")
+        return {**options, "--labels": folder / "images" / "truth"}, "outside of --images"
     if kind == "mask of another size":
         options["--labels"] = folder / "truth"
         Image.new("L", (8, 8)).save(folder / "truth" / "day 0" / "bild_ü0.png")
@@ -87,12 +94,14 @@ def broken(folder, kind):
         "one class",
         "300 classes",
         "unreadable image",
+        "damaged pixels",
         "cut off image",
         "image smaller than a region",
         "two names for one mask",
         "no such segmenter",
         "no such weights",
         "mask without image",
+        "masks among the images",
         "mask of another size",
         "mask with another class",
     ],
@@ -350,6 +359,25 @@ def test_files_of_a_round_whose_undo_was_killed_keep_no_other_from_being_asked(t
     assert len(regions_of(bundle)) == 3
 
 
+@pytest.mark.parametrize("is_theirs", [False, True])
+def test_a_round_that_was_written_but_not_opened_is_written_anew(tmp_path, capsys, is_theirs):
+    project, out = new(tmp_path), tmp_path / "out"
+    asking = ("ask", project, "--regions", 5, "--to", out)
+    assert label(*asking) == 0
+    found = regions_of(out)
+    with Project(project).writing() as connection:  # as a kill before the last step leaves it
+        connection.execute("UPDATE rounds SET is_open = 0")
+    if is_theirs:
+        out.rename(tmp_path / "moved")
+        out.mkdir()
+        (out / "thesis.tex").touch()
+        assert label(*asking) == 2
+        assert "must be an empty folder" in capsys.readouterr().err and (out / "thesis.tex").exists()
+    else:
+        assert label(*asking) == 0
+        assert regions_of(out) == found
+
+
 def test_labels_that_were_committed_are_drawn_after_a_kill(tmp_path):
     project, bundle = asked(tmp_path)
     paint(bundle, tmp_path)
@@ -384,6 +412,12 @@ def test_a_kill_between_a_drawn_file_and_its_labels_is_repaired(tmp_path, monkey
     unlabelled = {path for path in (project / "labels").rglob("*") if path.is_file()} - drawn.keys()
     assert all((np.array(Image.open(path)) == 255).all() for path in unlabelled)
     assert all(path.read_bytes() == content for path, content in drawn.items())
+
+
+@pytest.mark.parametrize("option", [("--port", 65536), ("--port", -1), ("--regions", 0)])
+def test_a_page_that_can_not_be_served_is_refused(tmp_path, capsys, option):
+    assert label("serve", new(tmp_path), *option) == 2
+    assert f"{option[0]}: must be" in capsys.readouterr().err
 
 
 def test_a_failing_take_keeps_nothing_of_it(tmp_path):
