@@ -29,7 +29,7 @@ def write_report(project: Project, device: str = "auto") -> Path:
     """Write PROJECT/report, index.html and its PNG files, whole or not at all; the path of index.html. The
     same project gives the same bytes.
 
-    DataError: an image that is shown or measured on has changed, or a model's file is damaged.
+    DataError: an image that is shown or measured on has changed. ValueError: a model's file is damaged.
     """
     models, asked = [dict(model) for model in project.models()], project.asked_regions()
     where = find_device(device)

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import glob
 import os
+import secrets
 import shutil
 import stat
 from collections.abc import Iterator
@@ -129,13 +130,12 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.tmp"):
         if (process := left.suffixes[-2][1:]).isdecimal() and not _is_alive(int(process)):
             shutil.rmtree(left, ignore_errors=True)
-    work = folder.parent / f".{folder.name}.{os.getpid()}.tmp"
+    # A number of its own: two containers that share a folder may have a process of the same id.
+    work = folder.parent / f".{folder.name}.{secrets.randbits(64)}.{os.getpid()}.tmp"
     try:
         make_folder(work)
         yield work
-        if folder.exists():
-            folder.rmdir()
-        os.replace(work, folder)
+        os.replace(work, folder)  # an empty folder gives way
         sync_folder(folder.parent)
     except OSError as error:
         raise RunError(f"{folder}: can't be written: {error.strerror or error}") from error
