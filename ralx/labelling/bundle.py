@@ -95,7 +95,8 @@ def read_bundle(project: Project, folder: Path) -> Iterator[tuple[AskedRegion, P
     try:
         content = read_json(path)
         regions = [
-            (each["id"], folder / each["label"], each["sha256"], each["box"]) for each in content["regions"]
+            (str(each["id"]), folder / each["label"], each["sha256"], each["box"])
+            for each in content["regions"]
         ]
         name, classes = content["project"], content["classes"]
     except (RunError, OSError, LookupError, TypeError) as error:

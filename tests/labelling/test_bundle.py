@@ -174,7 +174,16 @@ def test_a_wrong_label_file_is_named_and_nothing_is_taken(tmp_path, capsys, kind
 
 @pytest.mark.parametrize(
     "kind",
-    ["no JSON", "no regions", "another project", "another image", "another box", "another region", "outside"],
+    [
+        "no JSON",
+        "no regions",
+        "another project",
+        "another image",
+        "another box",
+        "another region",
+        "no id",
+        "outside",
+    ],
 )
 def test_a_wrong_bundle_is_named(tmp_path, capsys, kind):
     project, bundle = asked(tmp_path)
@@ -194,6 +203,8 @@ def test_a_wrong_bundle_is_named(tmp_path, capsys, kind):
             content["regions"][0]["box"][0] += 12
         if kind == "another region":
             content["regions"][0]["id"] = "r0009-0001"
+        if kind == "no id":
+            content["regions"][0]["id"] = ["r0001-0001"]
         if kind == "outside":
             content["regions"][0]["label"] = "../../../classes.json"
         path.write_text(json.dumps(content))
