@@ -3,8 +3,8 @@
 import contextlib
 import errno
 import fcntl
-import glob
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -127,8 +127,9 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     folder = folder.resolve()
     if folder == Path.cwd():  # nobody would be in the new one
         raise ValueError(f"{folder}: must not be the folder that the command runs in")
-    for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.tmp"):
-        if (process := left.suffixes[-2][1:]).isdecimal() and not _is_alive(int(process)):
+    unfinished = re.compile(rf"\.{re.escape(folder.name)}\.\d+\.(\d{{1,9}})\.tmp")
+    for left in folder.parent.glob(".*.tmp"):
+        if (match := unfinished.fullmatch(left.name)) and not _is_alive(int(match[1])):
             shutil.rmtree(left, ignore_errors=True)
     # A number of its own: two containers that share a folder may have a process of the same id.
     work = folder.parent / f".{folder.name}.{secrets.randbits(64)}.{os.getpid()}.tmp"

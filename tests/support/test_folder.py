@@ -125,8 +125,10 @@ def test_a_whole_folder_never_replaces_the_one_that_the_process_runs_in(tmp_path
 
 
 def test_what_killed_processes_left_of_a_whole_folder_goes(tmp_path):
-    dead, theirs = tmp_path / ".a[1].999999999.tmp", tmp_path / ".a[1].x.tmp"
+    dead, theirs = tmp_path / ".a[1].7.999999999.tmp", tmp_path / ".a[1].x.tmp"
     dead.mkdir(), theirs.mkdir()
+    file = tmp_path / f".a[1].json.{2**63}.tmp"  # that `write_whole` left
+    file.touch()
     with whole_folder(tmp_path / "a[1]") as work:
         (work / "file").touch()
-    assert sorted(os.listdir(tmp_path)) == [theirs.name, "a[1]"]
+    assert sorted(os.listdir(tmp_path)) == [file.name, theirs.name, "a[1]"]
