@@ -127,6 +127,7 @@ def test_what_learns_and_scores_knows_no_data_set(part):
 def test_heavy_packages_are_imported_where_they_are_used():
     """torchvision may not load beside a CPU-only torch, and no featurizer needs matplotlib."""
     late = {"torchvision", "timm", "matplotlib", "tensorboard", "scipy", "jinja2", "torchmetrics", "skimage"}
+    late |= {"segmentation_models_pytorch", "transformers"}
     wrong = []
     for path in sources():
         top = ast.Module(
