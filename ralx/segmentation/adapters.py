@@ -41,6 +41,17 @@ def library_factory(name: str) -> Callable[..., nn.Module] | None:
     return functools.partial(make, name, network, _parsed(name, text))
 
 
+def library_files(name: str) -> tuple[Path, ...]:
+    """The files that a name of `library_factory` stands for: the network depends on what they hold."""
+    library, _, rest = name.partition(":")
+    if library != "hf":
+        return ()
+    place = Path(rest.partition("?")[0]).expanduser()
+    if place.is_file():
+        return (place,)
+    return *sorted(place.glob("*.json")), *sorted(place.glob("*.safetensors"))
+
+
 def _smp(name: str, architecture: str, options: Options, *, num_classes: int) -> nn.Module:
     """A network of segmentation_models_pytorch, for images of any size."""
     smp = _imported(name, "segmentation_models_pytorch", "smp")
@@ -56,7 +67,7 @@ def _smp(name: str, architecture: str, options: Options, *, num_classes: int) ->
             f"segmenter: {name}: encoder_weights can't be given, for nothing is downloaded; a file of the "
             "encoder's weights is given by the option weights"
         )
-    # The ones left out are ralx's to say; an encoder would swallow unknown ones in silence.
+    # The ones left out are ralx's to say. An unknown one would reach the encoder, and be ignored.
     set_here = {"self", "in_channels", "classes", "encoder_weights", "activation", "aux_params", "kwargs"}
     _check_known(name, options, inspect.signature(network.__init__).parameters.keys() - set_here)
     with _naming(name):
@@ -106,6 +117,8 @@ def _transformers(name: str, path: str, options: Options, *, num_classes: int) -
             f"for random weights, got {path!r}; nothing is downloaded"
         )
     transformers = _imported(name, "transformers", "transformers")
+    if transformers.__version__.startswith("4."):  # makes a new classifier that no seed determines
+        raise ValueError(f"segmenter: {name} needs transformers 5 or newer, got {transformers.__version__}")
     local: Options = {"local_files_only": True, "trust_remote_code": False}
     with _naming(name), _quiet(transformers.utils.logging):
         auto = transformers.AutoModelForSemanticSegmentation

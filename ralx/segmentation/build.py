@@ -101,7 +101,8 @@ def load_weights(segmenter: nn.Module, path: str | Path) -> None:
         ignored = getattr(encoder, "classifier_only", ())
         loaded = {name: tensor for name, tensor in loaded.items() if not name.startswith(ignored)}
     _check_fit(path, loaded, expected)
-    target.load_state_dict(loaded, strict=False)
+    # Not by the network's own method: smp's encoders have one that renames, drops, and knows no `strict`.
+    nn.Module.load_state_dict(target, loaded, strict=False)
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
