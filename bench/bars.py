@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from results import BANDWIDTH, COMPILED, EAGER, Report, Result
+from results import BANDWIDTH, COMPILED, EAGER, SDK, Report, Result
 
 THREADS = 2
 
@@ -86,6 +86,8 @@ BARS = [
     Bar("confusion_matrix", CAMVID, TIME, 1.25, "copy"),
     Bar("confusion_matrix", CAMVID, SPEEDUP, 8, EAGER),
     Bar("action", "Cityscapes", SECONDS, 2.5),
+    Bar("label_rle", "CamVid 360×480, blobs of 5 pixels", SPEEDUP, 100, SDK),
+    Bar("label_rle", "Cityscapes 1024×2048, blobs of 20 pixels", SPEEDUP, 100, SDK),
 ]
 
 

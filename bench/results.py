@@ -7,6 +7,7 @@ from typing import Any
 
 PUBLISHED, EAGER, COMPILED = "published loops", "eager torch", "torch.compile"
 BANDWIDTH = "copy bandwidth"
+SDK = "label-studio-sdk"
 
 
 @dataclass(frozen=True)

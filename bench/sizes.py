@@ -105,6 +105,15 @@ class StepCase(Case):
     batch: int = 100
 
 
+@dataclass(frozen=True, kw_only=True)
+class MaskCase(Case):
+    """A mask of an image H×W whose blobs are about `blob` pixels wide."""
+
+    image: tuple[int, int]
+    blob: int
+    compiled: bool = False
+
+
 def scene_axes(base: SceneCase) -> list[SceneCase]:
     """The base case, then each axis varied from it: dtype, layout, skew, resolution, threads."""
     return [
@@ -202,6 +211,11 @@ FULL = {
             range=KL_RANGE,
         ),
     ],
+    "label_rle": [
+        MaskCase(name="CamVid 360×480, blobs of 20 pixels", image=CAMVID.image, blob=20),
+        MaskCase(name="CamVid 360×480, blobs of 5 pixels", image=CAMVID.image, blob=5),
+        MaskCase(name="Cityscapes 1024×2048, blobs of 20 pixels", image=CITYSCAPES.image, blob=20),
+    ],
     "action": [
         ActionCase(name="CamVid", pools=24, pool_size=20, labelled=480, classes=11),
         ActionCase(name="Cityscapes", pools=256, pool_size=100, labelled=3840, classes=19),
@@ -223,6 +237,7 @@ SMALL = {
     "confusion_matrix": TINY_SCENES,
     "bald": compiled_once(scene_axes(BaldCase(name="2×11×64×96, 3 passes", scene=TINY, passes=3))),
     "kl_histogram": compiled_once(kl_axes(KlCase(name="256×128×11", rows=256, reference=128, classes=11))),
+    "label_rle": [MaskCase(name="64×96, blobs of 5 pixels", image=TINY.image, blob=5)],
     "action": [ActionCase(name="4×32 candidates", pools=4, pool_size=32, labelled=64, classes=11)],
     "step": [
         StepCase(

@@ -174,16 +174,17 @@ def gather_regions(
 ) -> Tensor:
     """What `compute` says of each candidate: [K, M, ...] for `candidates` int64 [K, M].
 
-    `compute` maps images to one row per region, [n, R, ...]; `read_images` maps image indices int64 [n] to
-    what `compute` takes. Each distinct image that holds a candidate is read and computed once, in ascending
-    order, `batch_size` at a time.
+    `compute` maps images to one row per region, [n, R, ...]; `read_images` maps the indices int64 [n] of
+    images of one size to what `compute` takes. Each distinct image that holds a candidate is read and
+    computed once, size after size and in ascending order, `batch_size` at a time.
     """
     check_integer("batch_size", batch_size)
     if check_tensor("candidates", candidates).dim() != 2 or not candidates.numel():
         raise ValueError(f"candidates must be [K, M] and not empty, got {list(candidates.shape)}")
 
     def rows_of(images: Tensor, which: Tensor, regions: Tensor) -> Tensor:
-        rows = compute(read_images(images))
+        height, width = grid.sizes_of(images)[0].tolist()
+        rows = grid.on_canvas(compute(read_images(images)), (height, width))
         if rows.shape[:2] != (len(images), grid.regions_per_image):
             wanted = [len(images), grid.regions_per_image]
             raise ValueError(f"compute must give {wanted} rows (images, regions), got {list(rows.shape[:2])}")

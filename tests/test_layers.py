@@ -1,5 +1,5 @@
-"""Dependencies point one way: `cli → runs → game, report → agent, acquisition, segmentation, datasets →
-features, regions, metrics → ops → _C`; `support` is below all.
+"""Dependencies point one way: `cli → labelling → runs → game, report → agent, acquisition, segmentation,
+datasets → features, regions, metrics → ops → _C`; `support` is below all.
 
 Read from the sources, so that a rule is broken where the import is written and not where it happens to run.
 """
@@ -32,7 +32,8 @@ LAYERS = {
     "game": 5,
     "report": 5,
     "runs": 6,
-    "cli": 7,
+    "labelling": 7,
+    "cli": 8,
 }
 NO_DATASETS = "support ops regions metrics features compat segmentation acquisition agent".split()
 
@@ -126,8 +127,19 @@ def test_what_learns_and_scores_knows_no_data_set(part):
 
 def test_heavy_packages_are_imported_where_they_are_used():
     """torchvision may not load beside a CPU-only torch, and no featurizer needs matplotlib."""
-    late = {"torchvision", "timm", "matplotlib", "tensorboard", "scipy", "jinja2", "torchmetrics", "skimage"}
-    late |= {"segmentation_models_pytorch", "transformers"}
+    late = {
+        "torchvision",
+        "timm",
+        "matplotlib",
+        "tensorboard",
+        "scipy",
+        "jinja2",
+        "torchmetrics",
+        "skimage",
+        "tifffile",
+        "segmentation_models_pytorch",
+        "transformers",
+    }
     wrong = []
     for path in sources():
         top = ast.Module(

@@ -12,6 +12,8 @@ import pytest
 from ralx.acquisition.methods import METHODS
 from ralx.cli.command import parse
 from ralx.cli.experiment import ExperimentCommand
+from ralx.cli.label import COMMANDS
+from ralx.cli.label import parse as parse_label
 from ralx.cli.train import TrainCommand
 from ralx.runs.studies import NAMES
 
@@ -83,6 +85,12 @@ def test_the_experiments_parse(command):
     assert parse(ExperimentCommand, "ralx-experiment", arguments).name == arguments[0]
 
 
+@pytest.mark.parametrize("command", re.findall(r"^ralx-label .*$", EVERYTHING, re.MULTILINE))
+def test_the_labelling_commands_parse(command):
+    _, *arguments = shlex.split(command)
+    assert type(parse_label(arguments)).__name__.lower() == arguments[0]
+
+
 def test_the_guide_names_every_method_and_experiment():
     named = set(re.findall(r"`([a-z-]+)`", GUIDE))
     assert {*METHODS, *NAMES} <= named
@@ -133,7 +141,7 @@ def test_the_readme_repeats_rows_of_the_whole_tables():
 
     rows = re.findall(r"^\| .*\d.* \|$", README, re.MULTILINE)
     whole = [cells(line) for line in EVERYTHING.replace(README, "").splitlines() if line.startswith("|")]
-    assert len(rows) == 11
+    assert len(rows) == 10
     assert [row for row in rows if not any(cells(row) <= line for line in whole)] == []
 
 
@@ -141,6 +149,9 @@ def test_every_option_that_is_named_exists(capsys):
     for command in TrainCommand, ExperimentCommand:
         with pytest.raises(SystemExit):
             parse(command, "ralx", ["--help-all"])
+    for each in COMMANDS:
+        with pytest.raises(SystemExit):
+            parse_label([each.__name__.lower(), "--help"])
     known = capsys.readouterr().out + (ROOT / "bench" / "conftest.py").read_text()
     options = set(re.findall(r"--[a-z][a-z0-9-]+", known))
     text = re.sub(r"```.*?```", "", EVERYTHING, flags=re.DOTALL)

@@ -12,6 +12,7 @@ import tyro
 from rich.console import Console
 
 from ralx.datasets import DataError
+from ralx.datasets.geometry import size_span
 from ralx.runs.config import RunConfig
 from ralx.runs.engine import Worker
 from ralx.runs.plan import Stages
@@ -120,11 +121,11 @@ def worker_in(folder: Path, command: Command, lock: FolderLock, monitor: Monitor
 
 def describe(config: RunConfig, worker: Worker) -> None:
     """Say what is compared."""
-    data = worker.splits(config.data).eval_set
+    data = worker.splits(config).eval_set
     grid = Stages(config).sees.regions.grid(data)
     worker.monitor.say(
-        f"{data.name}: {len(data)} images of {data.image_size[0]}x{data.image_size[1]} pixels, "
-        f"{grid.num_regions} regions of {grid.region_size[0]}x{grid.region_size[1]}; "
+        f"{data.name}: {len(data)} images of {size_span(data.sizes)} pixels, "
+        f"{len(grid.existing())} regions of {grid.region_size[0]}x{grid.region_size[1]}; "
         f"{grid.dropped_share:.1%} of the pixels lie in edge strips that belong to no region"
     )
 

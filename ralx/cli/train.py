@@ -147,7 +147,7 @@ def _has_new_report(out: Path) -> bool:
 
 def _report(out: Path, config: RunConfig, worker: Worker) -> None:
     try:
-        page = write_report(out, pictures=worker.splits(config.data).eval_set)
+        page = write_report(out, pictures=worker.splits(config).eval_set)
         run = read_run(out)
     except ValueError as error:  # a damaged file of the run
         raise RunError(str(error)) from error
@@ -162,7 +162,7 @@ def _check_data(command: TrainCommand) -> int:
         raise WrongInput(f"--data: the folder of {data.dataset} is needed, got none")
     with naming_wrong_input():
         region_size = regions.region_size if regions.edge == "drop" else None  # else no pixel is left out
-        report = check_data(**data.source(), region_size=region_size)
+        report = check_data(**data.source(), seed=command.config.split_seed, region_size=region_size)
     Console().print(str(report), highlight=False, markup=False)
     return 2 if report.problems else 0
 

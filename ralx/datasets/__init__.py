@@ -14,7 +14,7 @@ from ralx.datasets.errors import DataError
 from ralx.datasets.geometry import choose_cells, scaled_size
 from ralx.datasets.scenes.synthetic import synthetic_dataset
 from ralx.datasets.scenes.worlds import WORLDS
-from ralx.datasets.splits import DATASETS, LAYOUTS, Splits, SyntheticSizes, load_splits
+from ralx.datasets.splits import DATASETS, LAYOUTS, OWN, Splits, SyntheticSizes, load_splits
 
 __all__ = [
     "CAMVID_CLASSES",
@@ -23,6 +23,7 @@ __all__ = [
     "CITYSCAPES_PALETTE",
     "DATASETS",
     "LAYOUTS",
+    "OWN",
     "PALETTES",
     "WORLDS",
     "DataError",

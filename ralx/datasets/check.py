@@ -1,27 +1,31 @@
 """A scan of a whole data set without training: what it holds, and everything that is wrong with it."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from ralx.datasets.dataset import SegmentationDataset, in_threads
 from ralx.datasets.errors import DataError
-from ralx.datasets.geometry import Size, scaled_size
+from ralx.datasets.folder import refuse_one_class
+from ralx.datasets.geometry import Size, scaled_size, size_span
 from ralx.datasets.gta5 import gta5_folder
+from ralx.datasets.images import find_images
 from ralx.datasets.splits import (
-    LAYOUTS,
+    OWN,
     SyntheticSizes,
     check_name,
     data_folder,
+    layout_of,
     list_problems,
+    listable,
     load_splits,
-    read_split_lists,
     size_message,
 )
+from ralx.regions import num_pixels
 
 Counts = dict[str, np.ndarray]  # by image name: pixels of each class, int64 [C + 1] with void last
 
@@ -33,6 +37,7 @@ class SplitReport:
     name: str
     images: int
     image_size: Size
+    pixels: str  # the size, or those of the smallest and the largest image
     classes: tuple[str, ...]
     class_shares: tuple[float, ...]  # of all pixels, in class order
     void_share: float
@@ -67,6 +72,7 @@ def check_data(
     seed: int = 0,
     sizes: SyntheticSizes | None = None,
     split_lists: Path | str | None = None,
+    classes: Path | str | None = None,
     region_size: Size | None = None,
 ) -> DataReport:
     """Read every file of a data set, whatever is wrong with others, and report.
@@ -83,45 +89,68 @@ def check_data(
                 _add(report, title, dataset)
         target: SegmentationDataset | None = splits.train_set
     else:
-        target = _check_on_disk(report, name, root, scale, split_lists)
+        target = _check_on_disk(report, name, root, scale, split_lists, classes, seed)
     if gta5 is not None and target is not None:
         open_gta5 = partial(gta5_folder, Path(gta5), target.classes, target.image_size)
         _add(report, "gta5", _opened(report, open_gta5))
     if region_size is not None and target is not None:
-        sides = zip(target.image_size, scaled_size(region_size, scale), strict=True)
-        held = math.prod(whole // part * part for whole, part in sides)
-        report.dropped_share = 1 - held / math.prod(target.image_size)
+        region = torch.tensor(scaled_size(region_size, scale), device="cpu")
+        held = int((target.sizes // region * region).prod(1).sum())
+        report.dropped_share = 1 - held / num_pixels(target)
     return report
 
 
 def _check_on_disk(
-    report: DataReport, name: str, root: Path | str | None, scale: float, split_lists: Path | str | None
+    report: DataReport,
+    name: str,
+    root: Path | str | None,
+    scale: float,
+    split_lists: Path | str | None,
+    classes: Path | str | None,
+    seed: int,
 ) -> SegmentationDataset | None:
-    layout = LAYOUTS[name]
     try:
-        folder, lists = data_folder(name, root), read_split_lists(name, split_lists)
+        folder = data_folder(name, root)
+        layout, lists = layout_of(name, folder, split_lists, classes, seed)
     except DataError as error:
         report.problems.append(str(error))
         return None
     open_part = partial(layout.open, folder, scale=scale)
     train = _opened(report, partial(open_part, "train"))
-    there = set(train.names) if train else set().union(*lists.values())
+    there = listable(name, folder, train) if train else set().union(*lists.values())
     problems, notes = list_problems(name, folder, lists, there)
     report.problems += problems
     report.notes += notes
     if train is not None:
         counts = _scan(report, train)
         for key, names in lists.items():
-            _add(report, key, train, {each: counts[each] for each in names if each in counts})
+            if key != layout.test:  # which is opened below
+                _add(report, key, train, {each: counts[each] for each in names if each in counts})
+        if name == OWN and counts:
+            _note_own_images(report, folder, train, counts, is_split=split_lists is not None)
     if "d_s" not in lists:
         report.notes.append("no list d_s: a state set will be drawn")
     parts = [layout.test] if layout.reward is None or "d_r" in lists else [layout.reward, layout.test]
     for part in parts:
         dataset = _opened(report, partial(open_part, part))
         _add(report, part, dataset)
-        if dataset and train and dataset.image_size != train.image_size:
+        if dataset and train and layout.image_size and dataset.image_size != train.image_size:
             report.problems.append(size_message(train, dataset))
     return train
+
+
+def _note_own_images(
+    report: DataReport, folder: Path, train: SegmentationDataset, counts: Counts, *, is_split: bool
+) -> None:
+    """What only a folder of somebody's own images may be wrong in, or worth a note for."""
+    skipped = find_images(folder / "images").skipped
+    report.notes += [f"skipped below images: {count} {why}" for why, count in sorted(skipped.items())]
+    if not is_split:
+        report.notes.append("no split lists: the splits are drawn by the seed")
+    try:
+        refuse_one_class(train, np.sum([*counts.values()], axis=0)[:-1])
+    except DataError as error:
+        report.problems.append(str(error))
 
 
 def _opened(report: DataReport, open_part: Callable[[], SegmentationDataset]) -> SegmentationDataset | None:
@@ -136,6 +165,7 @@ def _scan(report: DataReport, dataset: SegmentationDataset) -> Counts:
     """Reads every image and label; what can't be read is a problem and left out."""
     source = dataset.source
     row_of = {name: row for row, name in enumerate(source.names)}
+    pixels_of = dict(zip(dataset.names, dataset.sizes.prod(1).tolist(), strict=True))
 
     def count(name: str) -> np.ndarray | str:
         try:
@@ -143,8 +173,8 @@ def _scan(report: DataReport, dataset: SegmentationDataset) -> Counts:
             _, label = source.read(row_of[name])
         except DataError as error:
             return str(error)
-        bins = np.bincount(label.ravel(), minlength=256)
-        return np.append(bins[: dataset.num_classes], label.size - bins[: dataset.num_classes].sum())
+        counts = np.bincount(label.ravel(), minlength=256)[: dataset.num_classes]
+        return np.append(counts, pixels_of[name] - counts.sum())
 
     counts = dict(zip(dataset.names, in_threads(count, dataset.names), strict=True))
     report.problems += [found for found in counts.values() if isinstance(found, str)]
@@ -162,8 +192,10 @@ def _add(
         return
     total = np.sum(list(counts.values()), axis=0)
     *shares, void = (total / total.sum()).tolist()
-    classes = dataset.classes
-    report.splits.append(SplitReport(title, len(counts), dataset.image_size, classes, tuple(shares), void))
+    classes, pixels = dataset.classes, size_span(dataset.subset(counts).sizes)
+    report.splits.append(
+        SplitReport(title, len(counts), dataset.image_size, pixels, classes, tuple(shares), void)
+    )
     if absent := [name for name, share in zip(classes, shares, strict=True) if share == 0]:
         report.notes.append(f"{title} has no pixel of {', '.join(absent)}")
 
@@ -172,7 +204,7 @@ def _table(splits: list[SplitReport]) -> list[str]:
     if not splits:
         return []
     rows = [["", *(split.name for split in splits)], ["images", *(str(split.images) for split in splits)]]
-    rows.append(["pixels", *(f"{split.image_size[0]}x{split.image_size[1]}" for split in splits)])
+    rows.append(["pixels", *(split.pixels for split in splits)])
     for klass, name in enumerate(splits[0].classes):
         rows.append([name, *(f"{split.class_shares[klass]:.2%}" for split in splits)])
     rows.append(["void", *(f"{split.void_share:.2%}" for split in splits)])

@@ -249,6 +249,9 @@ class SegmentationDataset:
         name: the data set's name, for messages and reports.
         classes: C class names in the order of their ids; label value `ignore_index` is void.
         memory_limit: bytes that decoded pixels may take; None is half of what is free when they are decoded.
+        sizes: int64 [N, 2], height and width of each image of the source, which has it at the top left of
+            a canvas of its `image_size`, with labels `ignore_index` beside it; None: images fill it.
+        colours: uint8 [C, 3], a colour per class; None: those that ralx knows for the classes.
 
     Everything is decoded at the first use (or by `load()`), so that a bad file is found before anything is
     learned from the others.
@@ -262,6 +265,8 @@ class SegmentationDataset:
         classes: tuple[str, ...],
         ignore_index: int,
         memory_limit: int | None = None,
+        sizes: Tensor | None = None,
+        colours: np.ndarray | None = None,
     ):
         if not source.names:
             raise DataError(f"{name}: expected at least one image, found none")
@@ -273,6 +278,9 @@ class SegmentationDataset:
         self.names, self.image_size = source.names, source.image_size
         self._storage = _Storage(source, torch.device("cpu"), memory_limit)
         self._rows = torch.arange(len(source.names), device="cpu")
+        self._colours = colours
+        whole = torch.tensor([source.image_size], device="cpu").expand(len(source.names), 2)
+        self._sizes = whole if sizes is None else sizes
 
     def __len__(self) -> int:
         return len(self.names)
@@ -289,7 +297,12 @@ class SegmentationDataset:
     @property
     def palette(self) -> np.ndarray:
         """uint8 [C, 3], a colour per class."""
-        return palette(self.classes)
+        return palette(self.classes) if self._colours is None else self._colours
+
+    @property
+    def sizes(self) -> Tensor:
+        """int64 [N, 2], height and width of each image; batches have it at the top left of `image_size`."""
+        return self._sizes[self._rows]
 
     @property
     def resident(self) -> bool:

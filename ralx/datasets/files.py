@@ -44,11 +44,12 @@ def existing_folder(path: Path, expected: str) -> Path:
 
 def entries(folder: Path) -> list[Path]:
     """Files and folders in `folder`, sorted, without hidden ones and those that no person put there."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if not path.name.startswith(".") and path.name.lower() not in _FOREIGN
-    )
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and not is_foreign(path))
+
+
+def is_foreign(path: Path) -> bool:
+    """Whether an archive, a file server, a desktop or a file system left the file or folder."""
+    return path.name.lower() in _FOREIGN
 
 
 def _files(folder: Path, suffixes: tuple[str, ...], what: str) -> dict[str, Path]:
@@ -150,7 +151,7 @@ class FolderSource:
     @cached_property
     def _content(self) -> str:
         digest = hashlib.sha256(repr((self.image_size, self.native_size)).encode())
-        for line in in_threads(_content, self.files):
+        for line in in_threads(content_of, self.files):
             digest.update(line.encode())
         return digest.hexdigest()
 
@@ -173,7 +174,7 @@ class FittedFolderSource(FolderSource):
         return ImageOps.fit(image, (width, height), method)
 
 
-def _content(file: ImageFile) -> str:
+def content_of(file: ImageFile) -> str:
     """A line of names and hashes. A label file's name tells how it is read."""
     hashes = []
     for path in (file.image, file.label):

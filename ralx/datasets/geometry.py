@@ -3,6 +3,8 @@
 import math
 from fractions import Fraction
 
+from torch import Tensor
+
 Size = tuple[int, int]
 
 SMALLEST_POOLED_SHARE = Fraction(85, 100)
@@ -10,6 +12,13 @@ SMALLEST_POOLED_SHARE = Fraction(85, 100)
 
 def size_text(size: Size) -> str:
     return f"{size[0]}x{size[1]} pixels (height x width)"
+
+
+def size_span(sizes: Tensor) -> str:
+    """The size that all of `sizes` [N, 2] are, or the smallest and the largest by area: "48x64 to 96x96"."""
+    smallest, largest = (sizes[place].tolist() for place in (sizes.prod(1).argmin(), sizes.prod(1).argmax()))
+    texts = dict.fromkeys(f"{height}x{width}" for height, width in (smallest, largest))
+    return " to ".join(texts)
 
 
 def scaled_size(image_size: Size, scale: float) -> Size:

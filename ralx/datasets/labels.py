@@ -53,7 +53,10 @@ class LabelCode:
 
     def read(self, path: Path) -> np.ndarray:
         """The classes in a label file, uint8 [h, w]. DataError: no readable PNG, or refused labels."""
-        image, bits = decode(path, (PNG,))
+        return self.of_image(path, *decode(path, (PNG,)))
+
+    def of_image(self, path: Path, image: Image.Image, bits: int) -> np.ndarray:
+        """The classes in the image that a label file holds, of `bits` a channel; `path` is for messages."""
         samples = np.asarray(image)
         if bits > 8 and samples.ndim > 2:
             raise DataError(f"{path}: expected labels of 8 bits a channel, found {bits} bits in colour")

@@ -14,9 +14,11 @@ import torch
 
 from ralx.datasets.camvid import camvid_folder
 from ralx.datasets.cityscapes import cityscapes_folder
+from ralx.datasets.class_file import read_classes
 from ralx.datasets.dataset import SegmentationDataset
 from ralx.datasets.errors import DataError
 from ralx.datasets.files import existing_folder
+from ralx.datasets.folder import drawn_lists, folder_part, image_names, refuse_one_class
 from ralx.datasets.geometry import Size, scaled_size, size_text
 from ralx.datasets.gta5 import gta5_folder
 from ralx.datasets.scenes.synthetic import scene_names, synthetic_dataset
@@ -66,7 +68,7 @@ class Layout:
     set."""
 
     open: Callable[..., SegmentationDataset]
-    image_size: Size  # at scale 1, as published
+    image_size: Size | None  # at scale 1, as published; None: its images may differ
     reward: str | None  # None: a list within train
     test: str
 
@@ -75,7 +77,8 @@ LAYOUTS = {
     "camvid": Layout(camvid_folder, (360, 480), reward="val", test="test"),
     "cityscapes": Layout(cityscapes_folder, (1024, 2048), reward=None, test="val"),
 }
-DATASETS = ("synthetic", *LAYOUTS)
+OWN = "folder"  # somebody's own images
+DATASETS = ("synthetic", *LAYOUTS, OWN)
 
 
 def load_splits(
@@ -87,6 +90,7 @@ def load_splits(
     seed: int = 0,
     sizes: SyntheticSizes | None = None,
     split_lists: Path | str | None = None,
+    classes: Path | str | None = None,
     memory_limit: int | None = None,
     device: torch.device | str = "cpu",
 ) -> Splits:
@@ -96,8 +100,10 @@ def load_splits(
         root: the data set's folder; none for "synthetic".
         scale: reduces every image to this share of its height and width, in (0, 1].
         gta5: folder of GTA5 to pretrain on; without it, synthetic scenes of the same size.
-        seed: of the synthetic scenes, and of a state set that has to be drawn.
-        split_lists: JSON file of image names by split (d_t, d_v, perhaps d_s, d_r); None: the authors'.
+        seed: of the synthetic scenes, and of splits or a state set that have to be drawn.
+        split_lists: JSON file of image names by split (d_t, d_v, perhaps d_s, d_r; test of "folder"); None:
+            the authors', or drawn ones of "folder".
+        classes: the class file of "folder".
         memory_limit: bytes that each data set's pixels may take; None: half of what is free.
 
     Raises:
@@ -109,13 +115,14 @@ def load_splits(
     if name == "synthetic":
         splits = _synthetic(scale, seed, sizes, memory_limit)
     else:
-        lists = read_split_lists(name, split_lists)
-        splits = _on_disk(name, data_folder(name, root), lists, scale, seed, memory_limit)
+        folder = data_folder(name, root)
+        layout, lists = layout_of(name, folder, split_lists, classes, seed)
+        splits = _on_disk(name, folder, layout, lists, scale, seed, memory_limit)
     target = splits.train_set
     if gta5 is not None:
         pretrain = gta5_folder(Path(gta5), target.classes, target.image_size, memory_limit=memory_limit)
         splits = splits._replace(pretrain_set=pretrain.check())
-    elif sizes.pretrain_set:
+    elif sizes.pretrain_set and name != OWN:
         pretrain = synthetic_dataset(
             scene_names("pretrain", sizes.pretrain_set),
             target.image_size,
@@ -128,6 +135,8 @@ def load_splits(
     if name != "synthetic":
         for dataset in (splits.full_set, splits.reward_set, splits.test_set):
             dataset.load()
+    if name == OWN:
+        refuse_one_class(splits.full_set, splits.full_set.class_counts().sum(0).numpy())
     return splits.to(device)
 
 
@@ -144,6 +153,27 @@ def data_folder(name: str, root: Path | str | None) -> Path:
     return existing_folder(Path(root), f"the folder of {name}")
 
 
+def layout_of(
+    name: str, folder: Path, split_lists: Path | str | None, classes: Path | str | None, seed: int
+) -> tuple[Layout, SplitLists]:
+    """How a data set on disk is opened, and its split lists."""
+    if name != OWN:
+        return LAYOUTS[name], read_split_lists(name, split_lists)
+    if classes is None:
+        raise DataError(f"{name}: expected the file of its classes, got none")
+    if split_lists is None:
+        lists = drawn_lists(image_names(folder), seed)
+    else:
+        lists = read_split_lists(name, split_lists)
+    open_part = partial(folder_part, classes=read_classes(Path(classes)), test=lists["test"])
+    return Layout(open_part, None, reward=None, test="test"), lists
+
+
+def listable(name: str, folder: Path, train: SegmentationDataset) -> Collection[str]:
+    """The images that split lists may name: those to train on, and of "folder" the test set's as well."""
+    return image_names(folder) if name == OWN else train.names
+
+
 def read_split_lists(name: str, path: Path | str | None = None) -> SplitLists:
     """Lists of image names by split (d_s, d_t, d_v, d_r), from a JSON file or the authors' for `name`."""
     file = resources.files("ralx.datasets") / f"{name}_splits.json" if path is None else Path(path)
@@ -155,7 +185,11 @@ def read_split_lists(name: str, path: Path | str | None = None) -> SplitLists:
         isinstance(names, list) and all(isinstance(each, str) for each in names) for names in lists.values()
     ):
         raise DataError(f"{file}: expected lists of image names by split, found something else")
-    needed = ["d_t", "d_v"] + (["d_r"] if LAYOUTS[name].reward is None else [])
+    needed = ["d_t", "d_v"]
+    if name == OWN:
+        needed += ["d_r", "test"]
+    elif LAYOUTS[name].reward is None:
+        needed += ["d_r"]
     for key in needed:
         if not lists.get(key):
             raise DataError(f"{file}: expected image names in {key}, found none")
@@ -170,7 +204,7 @@ def list_problems(
     for key, names in lists.items():
         if missing := sorted(set(names) - set(there)):
             others = f" ({len(missing)} of that list are missing)" if len(missing) > 1 else ""
-            image = f"the training image {missing[0]}, listed in {key}"
+            image = f"the {'' if key == 'test' else 'training '}image {missing[0]}, listed in {key}"
             problems.append(f"{root}: expected {image}, found none{others}")
     for one, other in combinations(sorted(lists), 2):
         if shared := sorted(set(lists[one]) & set(lists[other])):
@@ -212,14 +246,20 @@ def _synthetic(scale: float, seed: int, sizes: SyntheticSizes, memory_limit: int
 
 
 def _on_disk(
-    name: str, root: Path, lists: SplitLists, scale: float, seed: int, memory_limit: int | None
+    name: str,
+    root: Path,
+    layout: Layout,
+    lists: SplitLists,
+    scale: float,
+    seed: int,
+    memory_limit: int | None,
 ) -> Splits:
-    layout = LAYOUTS[name]
     open_part = partial(layout.open, root, scale=scale, memory_limit=memory_limit)
-    train, test = open_part("train"), open_part(layout.test)
-    problems, notes = list_problems(name, root, lists, train.names)
+    train = open_part("train")
+    problems, notes = list_problems(name, root, lists, listable(name, root, train))
     if problems:
         raise DataError(problems[0])
+    test = open_part(layout.test)
     for note in notes:
         warnings.warn(f"{name}: {note}; going on", stacklevel=3)
 
@@ -229,7 +269,7 @@ def _on_disk(
 
     reward = listed("d_r") if layout.reward is None or "d_r" in lists else open_part(layout.reward)
     for other in (test, reward):
-        if other.image_size != train.image_size:
+        if layout.image_size and other.image_size != train.image_size:
             raise DataError(size_message(train, other))
     for dataset in (train, test, reward):
         dataset.check()

@@ -20,7 +20,7 @@ from ralx.features import Featurizer, gather_regions
 from ralx.game.game import Game
 from ralx.game.observer import Observer
 from ralx.game.select import Chooser
-from ralx.regions import chosen_regions
+from ralx.regions import chosen_regions, images_alone
 from ralx.segmentation import autocast
 from ralx.segmentation.modes import inputs_for
 from ralx.support.divergence import naming_divergence, refuse_not_finite
@@ -144,7 +144,7 @@ def _of_candidates(compute: Callable[[nn.Module, Tensor], Tensor], game: Game, c
     with autocast(game.dataset.device, game.trainer.precision):
         rows = gather_regions(
             lambda images: compute(segmenter, inputs_for(segmenter, images)),
-            game.dataset.images,
+            images_alone(game.dataset),
             game.grid,
             candidates,
             game.inference_batch_size,

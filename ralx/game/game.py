@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ralx.datasets import SegmentationDataset
 from ralx.metrics import class_counts, distribution_of
 from ralx.ops.arguments import Edge
-from ralx.regions import Oracle, RegionGrid, RegionPool
+from ralx.regions import Oracle, RegionGrid, RegionPool, grid_over, image_sizes, trimmed
 from ralx.segmentation import SegmenterTrainer, predict, train_on_regions
 from ralx.support.files import State
 from ralx.support.options import Concern
@@ -28,7 +28,7 @@ class RegionConfig(Concern):
     regions, smaller ones."""
 
     def grid(self, data: SegmentationDataset) -> RegionGrid:
-        return RegionGrid(len(data), data.image_size, self.region_size, self.edge)
+        return grid_over(data, self.region_size, self.edge)
 
 
 @dataclass(frozen=True)
@@ -83,14 +83,17 @@ class Game:
 
     def mistaken_pixels(self, regions: Tensor) -> Tensor:
         """int64 [K, C]: pixels of each class in `regions` [K] that the segmenter gets wrong."""
-        ignore_index = self.dataset.ignore_index
+        ignore_index, sizes = self.dataset.ignore_index, image_sizes(self.dataset)
 
         def wrong(index: Tensor) -> Tensor:
-            """The label maps [n, H, W] of these images, without what the segmenter gets right."""
-            images, labels = self.dataset.batch(index)
+            """The label maps [n, H, W] of images of one size, without what the segmenter gets right."""
+            images, canvases = self.dataset.batch(index)
+            images, labels = (trimmed(part, sizes[index]) for part in (images, canvases))
             logits = predict(self.trainer.segmenter, images, precision=self.trainer.precision).float()
             logits = nn.functional.interpolate(logits, labels.shape[1:], mode="bilinear", align_corners=True)
-            return labels.masked_fill(logits.argmax(1) == labels, ignore_index)
+            found = torch.full_like(canvases, ignore_index)
+            trimmed(found, sizes[index])[:] = labels.masked_fill(logits.argmax(1) == labels, ignore_index)
+            return found
 
         def wrong_in_batches(index: Tensor) -> Tensor:
             return torch.cat([wrong(part) for part in index.split(self.inference_batch_size)])

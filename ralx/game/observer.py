@@ -14,6 +14,7 @@ from ralx.agent.query_network import QueryNetwork
 from ralx.datasets import SegmentationDataset, choose_cells
 from ralx.features import KL_RANGE, Featurizer, gather_regions
 from ralx.game.game import Game, RegionConfig
+from ralx.regions import RegionGrid, images_alone
 from ralx.segmentation import CudaGraph, autocast
 from ralx.segmentation.modes import inputs_for
 from ralx.support.divergence import refuse_not_finite
@@ -76,7 +77,7 @@ class PolicyInput:
         """The sizes of the query network."""
         featurizer, num_classes = self.featurizer(nn.Identity()), len(state_set.classes)
         return {
-            "num_regions": self.regions.grid(state_set).num_regions,
+            "num_regions": len(self.regions.grid(state_set).existing()),
             "state_dim": featurizer.state_dim(num_classes),
             "action_dim": featurizer.action_dim(num_classes),
             "kl_dim": 2 * featurizer.kl_bins,
@@ -121,6 +122,7 @@ class Observer:
         features = sees.features
         self.game = game
         self.state_set = state_set
+        self.state_grid = sees.regions.grid(state_set)
         self.featurizer = sees.featurizer(game.trainer.segmenter)
         self.regions = CudaGraph(self._regions) if features.cuda_graph else self._regions
         self.ablation = Ablation(
@@ -133,16 +135,17 @@ class Observer:
         game, labelled = self.game, self.game.labelled_distributions
         cast = autocast(game.dataset.device, game.trainer.precision)
         with self.stopwatch.phase("state"), cast:
-            batches = torch.arange(len(self.state_set), device="cpu").split(game.inference_batch_size)
-            state = torch.cat([self.regions(self.state_set.images(i)) for i in batches]).flatten(0, 1)
+            state = self._gather(self.state_set, self.state_grid, self.state_grid.existing()[None])[0]
         with self.stopwatch.phase("candidates"), cast:
-            regions = gather_regions(
-                self.regions, game.dataset.images, game.grid, candidates, game.inference_batch_size
-            )
+            regions = self._gather(game.dataset, game.grid, candidates)
             actions = self.featurizer.action(regions, labelled)
         state, actions = self.ablation.state(state), self.ablation.actions(actions, labelled)
         refuse_not_finite(state, actions)
         return Observation(candidates, state, actions)
+
+    def _gather(self, data: SegmentationDataset, grid: RegionGrid, regions: Tensor) -> Tensor:
+        """[K, M, Ds] of `regions` [K, M]."""
+        return gather_regions(self.regions, images_alone(data), grid, regions, self.game.inference_batch_size)
 
     def _regions(self, images: Tensor) -> Tensor:
         """uint8 [n, 3, H, W] → [n, R, Ds]"""

@@ -5,8 +5,9 @@ image · regions_per_image + row · cols + col; `RegionGrid` turns them back. A 
 of a grid than `Regions`, so that other shapes can stand in for tiles, see `ralx.regions.label_map`.
 """
 
+import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -44,7 +45,8 @@ class Boxes(NamedTuple):
 
 
 class Regions(ABC):
-    """The regions of equally large images, as many flat indices in each; a pixel is in one region at most."""
+    """The regions of equally large images, or canvases of images, see `ralx.regions.canvas`: as many flat
+    indices in each; a pixel is in one region at most."""
 
     num_images: int
     image_size: tuple[int, int]  # H, W
@@ -82,7 +84,21 @@ class Regions(ABC):
 
     @property
     def num_regions(self) -> int:
+        """The flat indices, also those that stand for no region."""
         return self.num_images * self.regions_per_image
+
+    def existing(self) -> Tensor:
+        """The flat indices that stand for a region, int64 ascending."""
+        return self.num_pixels(torch.arange(self.num_regions, device="cpu")).nonzero().squeeze(1)
+
+    def sizes_of(self, images: Tensor) -> Tensor:
+        """Height and width of the images with these indices [n], int64 [n, 2]."""
+        return torch.tensor([self.image_size], device=images.device).expand(len(images), 2)
+
+    def on_canvas(self, rows: Tensor, size: tuple[int, int]) -> Tensor:
+        """Rows [n, R, ...] of images of `size`, one per region of such an image, as one per flat index of an
+        image; zeros where that stands for no region."""
+        return rows
 
     def check(self, regions: Tensor) -> Tensor:
         """`regions` as int64; TypeError where it is no integer tensor, ValueError out of range."""
@@ -96,22 +112,36 @@ class Regions(ABC):
         return regions
 
 
+def equal_batches(sizes: Tensor, batch_size: int) -> Iterator[tuple[Tensor, tuple[int, int]]]:
+    """Batches of images of one size (h, w), at most `batch_size` in each: their places in `sizes` [n, 2],
+    int64 on the CPU, ascending among the images of a size."""
+    check_integer("batch_size", batch_size)
+    distinct, which = sizes.cpu().unique(dim=0, return_inverse=True)
+    for number, (height, width) in enumerate(distinct.tolist()):
+        for places in (which == number).nonzero().squeeze(1).split(batch_size):
+            yield places, (height, width)
+
+
 def gather_by_image(
     grid: Regions, regions: Tensor, batch_size: int, compute: Callable[[Tensor, Tensor, Tensor], Tensor]
 ) -> Tensor:
     """`compute(images [n], which [k], regions [k])` → [k, ...] of all `regions` [K > 0], in their order.
 
-    `which` is the place of each region's image among `images`: distinct, ascending, `batch_size` at a time.
+    `which` is the place of each region's image among `images`: distinct, of one size, ascending, `batch_size`
+    at a time.
     """
     images, which = (regions // grid.regions_per_image).unique(return_inverse=True)
+    batches = [places for places, _ in equal_batches(grid.sizes_of(images), batch_size)]
+    order = torch.cat(batches).to(images.device)
+    images, which = images[order], order.argsort()[which]
     # Sorted by image, the regions of one batch of images are one slice.
     by_image = which.argsort(stable=True)
-    firsts = torch.arange(0, len(images) + batch_size, batch_size, device=which.device)
-    starts = torch.searchsorted(which[by_image], firsts)
+    firsts = list(itertools.accumulate(map(len, batches), initial=0))
+    starts = torch.searchsorted(which[by_image], torch.tensor(firsts, device=which.device))
     parts = []
-    for batch, part in enumerate(images.split(batch_size)):
+    for batch, (first, last) in enumerate(itertools.pairwise(firsts)):
         members = by_image[starts[batch] : starts[batch + 1]]
-        parts.append(compute(part, which[members] - batch * batch_size, regions[members]))
+        parts.append(compute(images[first:last], which[members] - first, regions[members]))
     joined = torch.cat(parts)
     return joined[to_device(by_image.argsort(), joined.device)]
 

@@ -20,7 +20,8 @@ class RegionPool:
 
     def __init__(self, grid: Regions) -> None:
         self.grid = grid
-        self.empty = grid.num_pixels(torch.arange(grid.num_regions, device="cpu")) == 0
+        self.empty = torch.ones(grid.num_regions, dtype=torch.bool, device="cpu")
+        self.empty[grid.existing()] = False
         self.labelled = torch.zeros(grid.num_regions, dtype=torch.bool, device="cpu")
         self.order = torch.zeros(0, dtype=torch.int64, device="cpu")
 

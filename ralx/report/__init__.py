@@ -1,6 +1,5 @@
 """The report of a run: a page of pictures and tables made from its folder, and the terminal's summary."""
 
-import math
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -10,11 +9,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from ralx.regions import num_pixels
 from ralx.report.comparison import miou_vs_budget, per_class_iou, selected_classes
 from ralx.report.learning import learning_curves, step_seconds
 from ralx.report.page import render_page
 from ralx.report.records import check_regions, read_run
-from ralx.report.regions import selections
+from ralx.report.regions import selections, sizes_by_name
 from ralx.report.style import in_style
 from ralx.support.files import sync_folder, write_whole
 
@@ -48,8 +48,8 @@ def write_report(run_dir: Path, *, pictures: Any | None = None) -> Path:
     run = read_run(run_dir)
     pool_pixels = None
     if pictures is not None:
-        check_regions(run, pictures.names, pictures.image_size)
-        pool_pixels = len(pictures) * math.prod(pictures.image_size)
+        check_regions(run, sizes_by_name(pictures))
+        pool_pixels = num_pixels(pictures)
     figures = {
         "miou_vs_budget.png": lambda: miou_vs_budget(run, pool_pixels),
         "per_class_iou.png": lambda: per_class_iou(run),
@@ -58,16 +58,26 @@ def write_report(run_dir: Path, *, pictures: Any | None = None) -> Path:
         "learning_curves.png": lambda: learning_curves(run),
         "step_seconds.png": lambda: step_seconds(run),
     }
-    fresh = run_dir / ".report-new"
+    return write_page(run_dir / "report", figures, lambda drawn: render_page(run, drawn))
+
+
+def write_page(
+    folder: Path, figures: Mapping[str, Callable[[], Figure | None]], render: Callable[[list[str]], str]
+) -> Path:
+    """Replaces `folder` as a whole by a page and its pictures: if anything fails, an earlier one stays.
+
+    `render` gets the names of the figures that are not None. Returns the path of index.html.
+    """
+    fresh = folder.with_name(".report-new")
     shutil.rmtree(fresh, ignore_errors=True)  # what a killed process left
     try:
-        page = render_page(run, save_figures(fresh, figures))
+        page = render(save_figures(fresh, figures))
         # A file name that isn't UTF-8 reached the run's files as characters that UTF-8 has not.
         write_whole(fresh / "index.html", page.encode(errors="replace"))
-        _replace_folder(fresh, run_dir / "report")
+        _replace_folder(fresh, folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-    return run_dir / "report" / "index.html"
+    return folder / "index.html"
 
 
 def has_report(run_dir: Path) -> bool:

@@ -1,6 +1,7 @@
 """The report's page: captions and tables around the pictures, as one HTML file without scripts or network."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import Any
 
 from ralx.agent.policy_file import MOSTLY_GREEDY
 from ralx.report.records import Run
@@ -8,8 +9,8 @@ from ralx.report.statistics import TARGET_TEXT, compared_budget, methods_of, see
 from ralx.report.tables import iou_table, miou_tables, selected_tables
 
 
-def render_page(run: Run, drawn: Iterable[str]) -> str:
-    """index.html, with the pictures whose file names are `drawn`."""
+def render(template: str, **values: Any) -> str:
+    """A page of `templates/`; markup in the values is text."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -20,7 +21,13 @@ def render_page(run: Run, drawn: Iterable[str]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return environment.get_template("page.html.j2").render(
+    return environment.get_template(template).render(values)
+
+
+def render_page(run: Run, drawn: Sequence[str]) -> str:
+    """A run's index.html, with the pictures whose file names are `drawn`."""
+    return render(
+        "page.html.j2",
         run=run,
         headline=_headline(run),
         drawn=drawn,

@@ -1,7 +1,7 @@
 """The records of a run: what each file of results holds, read and checked. What is malformed is refused."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,18 +150,18 @@ def read_run(run_dir: Path) -> Run:
     )
 
 
-def check_regions(run: Run, names: Sequence[str], image_size: tuple[int, int]) -> None:
-    """ValueError where a chosen region is not inside one of the images `names`, each of image_size (H, W)."""
-    known = set(names)
+def check_regions(run: Run, sizes: Mapping[str, tuple[int, int]]) -> None:
+    """ValueError where a chosen region is not inside one of the images, whose (H, W) `sizes` has by name."""
     may_be_cut = run.config.get("edge") == "keep"  # at the border
     for selection in run.selections:
         height, width = selection["region_size"]
         where = f"selections/{selection['method']}-seed{selection['seed']}.json"
         for number, (name, row, column) in enumerate(selection["regions"], 1):
-            if name not in known:
+            if name not in sizes:
                 raise ValueError(
-                    f"{where}, region {number}: must be in one of D_V's {len(names)} images, got {name!r}"
+                    f"{where}, region {number}: must be in one of D_V's {len(sizes)} images, got {name!r}"
                 )
+            image_size = sizes[name]
             least = (1, 1) if may_be_cut else (height, width)  # what the image has of the region
             if row * height + least[0] > image_size[0] or column * width + least[1] > image_size[1]:
                 raise ValueError(

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
+from ralx.regions import image_sizes
 from ralx.report.records import Record, Run
 from ralx.report.statistics import methods_of
 from ralx.report.style import draw_legend, method_styles, new_figure, plain_text, readable
@@ -20,7 +21,8 @@ def selections(run: Run, pictures: Any, count: int = 3) -> Figure | None:
     """Images with boxes around the regions each method chose first; below each its ground truth inside them.
 
     Shown are the `count` images of which ralis (or else the first method) chose most regions. `pictures` is
-    D_V: names, classes, batch(index) → (images uint8 [n,3,H,W], labels uint8 [n,H,W]), palette [C,3].
+    D_V: names, classes, image_size, batch(index) → (images uint8 [n,3,H,W], labels uint8 [n,H,W]), palette
+    [C,3], and sizes int64 [N,2] where images don't fill H and W.
     """
     if pictures is None or not run.selections:
         return None
@@ -30,22 +32,23 @@ def selections(run: Run, pictures: Any, count: int = 3) -> Figure | None:
         return None
     places = [pictures.names.index(name) for name in names]
     images, labels = (part.cpu().numpy() for part in pictures.batch(torch.tensor(places, device="cpu")))
-    photos = images.transpose(0, 2, 3, 1)
+    photos, sizes = images.transpose(0, 2, 3, 1), sizes_by_name(pictures)
     palette = np.asarray(pictures.palette, dtype=np.uint8)
-    height, width = labels.shape[1:]
-    cell = 2.7
-    figure = new_figure(0.5 + cell * len(chosen), 0.9 + 2 * len(names) * (cell * height / width + 0.12))
+    cell, highest = 2.7, max(height / width for height, width in map(sizes.__getitem__, names))
+    figure = new_figure(0.5 + cell * len(chosen), 0.9 + 2 * len(names) * (cell * highest + 0.12))
     grid = figure.subplots(2 * len(names), len(chosen), squeeze=False)
     present: set[int] = set()
     styles = method_styles(chosen)
     for column, (method, selection) in enumerate(chosen.items()):
         for row, name in enumerate(names):
+            height, width = sizes[name]
+            photo, label = photos[row][:height, :width], labels[row][:height, :width]
             boxes = region_boxes(selection, name, (height, width))
             mask = box_mask(boxes, (height, width))
-            _draw_photo(grid[2 * row, column], photos[row], boxes, styles[method][0])
-            grid[2 * row + 1, column].imshow(paint(photos[row], labels[row], mask, palette))
+            _draw_photo(grid[2 * row, column], photo, boxes, styles[method][0])
+            grid[2 * row + 1, column].imshow(paint(photo, label, mask, palette))
             grid[2 * row + 1, column].set_xlabel(regions_text(len(boxes)), fontsize=8.5)
-            present.update(np.unique(labels[row][mask]).tolist())
+            present.update(np.unique(label[mask]).tolist())
         grid[0, column].set_title(readable(method), color=styles[method][0], loc="center")
     for row, name in enumerate(names):
         _write_beside(grid[2 * row, 0], name)
@@ -53,10 +56,15 @@ def selections(run: Run, pictures: Any, count: int = 3) -> Figure | None:
         panel.set(xticks=[], yticks=[])
         panel.grid(visible=False)
         panel.spines[:].set_visible(False)
-    handles = _class_handles(pictures.classes, palette, present)
+    handles = class_handles(pictures.classes, palette, present)
     columns = max(1, 2 * len(chosen) - 1)
     draw_legend(figure, handles, loc="outside lower center", ncols=columns, fontsize=9)
     return figure
+
+
+def sizes_by_name(pictures: Any) -> dict[str, tuple[int, int]]:
+    """Height and width of each image."""
+    return dict(zip(pictures.names, map(tuple, image_sizes(pictures).tolist()), strict=True))
 
 
 def first_selections(run: Run) -> dict[str, Record]:
@@ -126,7 +134,7 @@ def _write_beside(axes: Axes, name: str) -> None:
     written.set_in_layout(False)
 
 
-def _class_handles(classes: Sequence[str], palette: np.ndarray, present: set[int]) -> list[Patch]:
+def class_handles(classes: Sequence[str], palette: np.ndarray, present: set[int]) -> list[Patch]:
     handles = [
         Patch(color=palette[index] / 255, label=readable(name))
         for index, name in enumerate(classes)

@@ -11,7 +11,7 @@ from ralx.segmentation import dropout_layers, predict
 
 def refuse_impossible(config: RunConfig, worker: Worker) -> None:
     """ValueError, DataError or another error that names the option where nothing can come of the config."""
-    cache, splits, stages = worker.store.cache, worker.splits(config.data), Stages(config)
+    cache, splits, stages = worker.store.cache, worker.splits(config), Stages(config)
     if cache.exists() and not cache.is_dir():
         raise ValueError(f"cache: must be a folder, got {cache}")
     for method in config.evaluation.methods:
@@ -20,7 +20,7 @@ def refuse_impossible(config: RunConfig, worker: Worker) -> None:
         ("budget", config.learning.budget, splits.train_set),
         ("budgets", config.evaluation.budgets[-1], splits.eval_set),
     ):
-        available = stages.sees.regions.grid(data).num_regions
+        available = len(stages.sees.regions.grid(data).existing())
         if budget > available:
             raise ValueError(
                 f"{option}: must be at most the {available} regions of {data.name}, got {budget}"
@@ -32,7 +32,7 @@ def refuse_impossible(config: RunConfig, worker: Worker) -> None:
 
 def _refuse_unfit_segmenter(config: RunConfig, worker: Worker) -> None:
     """ValueError where the segmenter gives other classes, or BALD has no dropout to sample from."""
-    recipe, train_set = Stages(config).segmenter, worker.splits(config.data).train_set
+    recipe, train_set = Stages(config).segmenter, worker.splits(config).train_set
     num_classes, name = len(train_set.classes), config.segmenter.segmenter
     segmenter = recipe.segmenter(num_classes, worker.device)
     height, width = (min(pair) for pair in zip(recipe.training.crop_size, train_set.image_size, strict=True))

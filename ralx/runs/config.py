@@ -15,7 +15,7 @@ from tyro.conf import arg
 
 from ralx.acquisition.methods import METHODS, PAPER_METHODS, uses_policy
 from ralx.agent.dqn import AgentConfig
-from ralx.datasets import DATASETS, SyntheticSizes
+from ralx.datasets import DATASETS, OWN, SyntheticSizes
 from ralx.game.game import GameConfig, RegionConfig
 from ralx.game.learn import LearningConfig
 from ralx.game.observer import FeatureConfig
@@ -36,7 +36,10 @@ class DataConfig(Concern):
     gta5: Path | None = None
     """Folder of GTA5 for pretraining. Without it: synthetic scenes, then D_S."""
     split_lists: Path | None = None
-    """JSON file of image names by split: d_t, d_v, d_s if wanted, d_r. none: the published lists."""
+    """JSON file of image names by split: d_t, d_v, d_s if wanted, d_r, and test of dataset folder. none: the
+    published lists; dataset folder is split by `seed`."""
+    classes: Path | None = None
+    """Class file of dataset folder: names a line, or JSON with colours and what is void."""
     scale: float = 1.0
     """Size of the images relative to the data set's own, in (0, 1]. Regions and crops scale along."""
     synthetic_image_size: tuple[int, int] = (96, 128)
@@ -44,7 +47,8 @@ class DataConfig(Concern):
     synthetic_images: tuple[int, int, int, int, int] = (8, 40, 96, 24, 48)
     """Images of the synthetic data set in D_S, D_T, D_V, D_R and test."""
     pretrain_images: int = 300
-    """Synthetic images for pretraining where GTA5 is not given. 0: none, so theta0 has seen D_S alone."""
+    """Synthetic images for pretraining where GTA5 is not given. 0: none, so theta0 has seen D_S alone, as
+    with dataset folder, whose classes no synthetic image has."""
 
     def check(self) -> None:
         self.require(self.dataset in DATASETS, "dataset", f"must be among {', '.join(DATASETS)}")
@@ -53,12 +57,22 @@ class DataConfig(Concern):
             rule = "must not be given with dataset synthetic, which"
             self.require(self.data is None, "data", f"{rule} is generated")
             self.require(self.split_lists is None, "split_lists", f"{rule} has splits of its own")
+        if self.dataset == OWN:
+            self.require(self.classes is not None, "classes", "must be the class file of dataset folder")
+            self.require(self.gta5 is None, "gta5", "must not be given with dataset folder, of other classes")
+        else:
+            self.require(self.classes is None, "classes", "must be given with dataset folder alone")
+
+    @property
+    def has_scenes(self) -> bool:
+        """Whether synthetic images are made for pretraining where GTA5 is not given."""
+        return self.pretrain_images > 0 and self.dataset != OWN
 
     def source(self) -> dict[str, Any]:
         """The arguments of `load_splits` and `check_data`."""
         sizes = SyntheticSizes(self.synthetic_image_size, *self.synthetic_images, self.pretrain_images)
         named = {"name": self.dataset, "root": self.data, "scale": self.scale, "gta5": self.gta5}
-        return named | {"split_lists": self.split_lists, "sizes": sizes}
+        return named | {"split_lists": self.split_lists, "classes": self.classes, "sizes": sizes}
 
 
 @dataclass(frozen=True)
@@ -229,6 +243,11 @@ class RunConfig(Concern):
     @property
     def seeds(self) -> range:
         return range(self.seed, self.seed + self.num_seeds)
+
+    @property
+    def split_seed(self) -> int:
+        """What splits dataset folder; the others, and what is drawn of them, are the same for all seeds."""
+        return self.seed if self.data.dataset == OWN else 0
 
     def options(self) -> dict[str, Any]:
         """Every option by its name."""

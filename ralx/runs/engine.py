@@ -22,7 +22,7 @@ import torch
 from rich.console import Console
 
 from ralx.datasets import SegmentationDataset, Splits, load_splits
-from ralx.runs.config import DataConfig
+from ralx.runs.config import DataConfig, RunConfig
 from ralx.runs.machine import machine
 from ralx.runs.stage import Artifact, Images, Stage, all_needs, key_of
 from ralx.runs.store import Store
@@ -45,7 +45,7 @@ class Worker:
         self.device = device
         self.monitor = monitor
         self.show_steps: Callable[[Stage, list[dict[str, Any]]], None] = lambda stage, lines: None
-        self._splits: dict[DataConfig, Splits] = {}
+        self._splits: dict[tuple[DataConfig, int], Splits] = {}
         self._contents: dict[Images | Path, str] = {}
         self._keys: dict[Stage, str] = {}
         self._notes: dict[Path, tuple[dict[str, Any], dict[str, Any]]] = {}
@@ -68,13 +68,16 @@ class Worker:
 
     # As stages see it
 
-    def splits(self, data: DataConfig) -> Splits:
-        if data not in self._splits:
-            self._splits[data] = load_splits(**data.source(), device=self.device)
-        return self._splits[data]
+    def splits(self, config: RunConfig) -> Splits:
+        return self._loaded(config.data, config.split_seed)
 
     def images(self, images: Images) -> SegmentationDataset:
-        return getattr(self.splits(images.data), images.split)
+        return getattr(self._loaded(images.data, images.seed), images.split)
+
+    def _loaded(self, data: DataConfig, seed: int) -> Splits:
+        if (data, seed) not in self._splits:
+            self._splits[data, seed] = load_splits(**data.source(), seed=seed, device=self.device)
+        return self._splits[data, seed]
 
     def artifact(self, stage: Stage) -> Artifact:
         return self.store.read(self._path(stage))[0]

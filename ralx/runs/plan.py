@@ -28,7 +28,7 @@ class Stages:
         of D_T."""
         if self.config.data.gta5:
             return self._on_source("theta0")
-        start = self._on_source("synthetic") if self.config.data.pretrain_images else None
+        start = self._on_source("synthetic") if self.config.data.has_scenes else None
         return self._on_target("theta0", "state_set", start)
 
     @cached_property
@@ -144,4 +144,4 @@ class Stages:
         return SegmenterRecipe(config.segmenter, training, config.seed, files)
 
     def _images(self, split: str) -> Images:
-        return Images(self.config.data, split)
+        return Images(self.config.data, split, self.config.split_seed)

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from ralx.regions import num_pixels
 from ralx.report.records import MeasuredOn, Record, Run, StudyResults
 from ralx.runs.config import RunConfig
 from ralx.runs.engine import Worker
@@ -21,7 +22,7 @@ def gather(
     arms: Sequence[Arm], config: RunConfig, plan: Sequence[Stage], worker: Worker, measured_on: MeasuredOn
 ) -> StudyResults:
     """The records of what is finished, the arm's label in the place of the method."""
-    splits = worker.splits(config.data)
+    splits = worker.splits(config)
     classes = splits.train_set.classes
     records, selected = [], []
     for seed in config.seeds:
@@ -54,8 +55,8 @@ def gather(
         selected,
         work=[worker.made(stage) for stage in plan if worker.finished(stage)],
         classes=classes,
-        known_pixels=sum(map(_pixels, (splits.state_set, splits.train_set, splits.reward_set))),
-        pool_pixels=_pixels(splits.eval_set),
+        known_pixels=sum(map(num_pixels, (splits.state_set, splits.train_set, splits.reward_set))),
+        pool_pixels=num_pixels(splits.eval_set),
     )
 
 
@@ -94,10 +95,6 @@ def selection_of(select: Select, worker: Worker) -> Record:
         "regions": [[data.names[i], r, c] for i, r, c in zip(image, row, col, strict=True)],
         "mistaken_pixels": tensors["mistaken"].tolist(),
     }
-
-
-def _pixels(data: Any) -> int:
-    return len(data) * math.prod(data.image_size)
 
 
 def _measured_on(found: dict[str, Any], measured_on: MeasuredOn) -> Record:

@@ -35,6 +35,7 @@ class Images:
 
     data: DataConfig
     split: str
+    seed: int  # that the splits are drawn with, where that is done
 
 
 class Place(Protocol):

@@ -329,7 +329,8 @@ class Final(Stage):
         per_image = pool.grid.regions_per_image
         position = {name: index for index, name in enumerate(training_images.names)}
         known_images = torch.tensor([position[name] for name in known.names], device="cpu")
-        pool.label((known_images[:, None] * per_image + torch.arange(per_image, device="cpu")).flatten())
+        all_known = (known_images[:, None] * per_image + torch.arange(per_image, device="cpu")).flatten()
+        pool.label(all_known[~pool.empty[all_known]])
         image_of = torch.tensor([position[name] for name in chosen_from.names], device="cpu")
         pool.label(image_of[regions // per_image] * per_image + regions % per_image)
         crops = torch.ones(len(training_images), dtype=torch.int64, device="cpu")

@@ -94,7 +94,12 @@ def _with_regions(label: str, method: str, config: RunConfig, size: tuple[int, i
 def image_size(config: RunConfig) -> tuple[int, int]:
     """Height and width of the data set's images at scale 1, as they are published."""
     name = config.data.dataset
-    return config.data.synthetic_image_size if name == "synthetic" else LAYOUTS[name].image_size
+    if name == "synthetic":
+        return config.data.synthetic_image_size
+    size = LAYOUTS[name].image_size if name in LAYOUTS else None
+    if size is None:
+        raise ValueError(f"dataset: must be one whose images are published in one size, got {name!r}")
+    return size
 
 
 def query_sizes(config: RunConfig) -> list[Arm]:

@@ -48,7 +48,7 @@ def write_study(
         tables.append(iou_table(results.run.results, results.run.references))
     text = "\n".join([f"# {study.title}\n", *(table.markdown() for table in tables)])
     write_whole(folder / "table.md", text.encode())
-    pictures = worker.splits(config.data).eval_set
+    pictures = worker.splits(config).eval_set
     save_figures(folder, _figures(name, results, pictures))
     if name == "budget-curve" and results.run.results and measured_on == "test":
         write_report(folder, pictures=pictures)

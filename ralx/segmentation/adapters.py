@@ -52,6 +52,15 @@ def library_files(name: str) -> tuple[Path, ...]:
     return *sorted(place.glob("*.json")), *sorted(place.glob("*.safetensors"))
 
 
+def library_name_from(folder: Path, name: str) -> str:
+    """`name`, where a relative path in it begins at `folder`."""
+    library, _, rest = name.partition(":")
+    if library != "hf":
+        return name
+    path, mark, options = rest.partition("?")
+    return f"hf:{folder / Path(path).expanduser()}{mark}{options}"
+
+
 def _smp(name: str, architecture: str, options: Options, *, num_classes: int) -> nn.Module:
     """A network of segmentation_models_pytorch, for images of any size."""
     smp = _imported(name, "segmentation_models_pytorch", "smp")

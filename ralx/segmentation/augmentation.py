@@ -27,12 +27,14 @@ class Crops(NamedTuple):
 
 
 def crops_anywhere(
-    images: Tensor, image_size: tuple[int, int], crop_size: tuple[int, int], generator: torch.Generator
+    images: Tensor, sizes: Tensor, crop_size: tuple[int, int], generator: torch.Generator
 ) -> Crops:
-    """One crop per image, uniform over all positions inside it. images: int64 [n]."""
+    """One crop per image, uniform over all positions inside it; one that is larger begins at the image's top
+    or left. images: int64 [n], sizes: their heights and widths, int64 [n, 2].
+    """
     top, left = (
-        _uniform(torch.zeros_like(images), torch.full_like(images, whole - crop), generator)
-        for whole, crop in zip(image_size, crop_size, strict=True)
+        _uniform(torch.zeros_like(images), (whole - crop).clamp(min=0), generator)
+        for whole, crop in zip(sizes.unbind(1), crop_size, strict=True)
     )
     return Crops(images, top, left, _coins(len(images), generator))
 
@@ -41,13 +43,17 @@ def crops_around(
     regions: Tensor, grid: Regions, crop_size: tuple[int, int], generator: torch.Generator
 ) -> Crops:
     """One crop per region, uniform over the positions inside the image that hold the centre of the region's
-    box, as the paper's authors draw them. regions: int64 [n], flat region indices.
+    box, as the paper's authors draw them; one that is larger than the image begins at its top or left.
+    regions: int64 [n], flat region indices.
     """
     boxes = grid.boxes(regions)
     centres = boxes.top + boxes.height // 2, boxes.left + boxes.width // 2
+    wholes = grid.sizes_of(boxes.image).unbind(1)
     top, left = (
-        _uniform((centre - crop + 1).clamp(min=0), centre.clamp(max=whole - crop), generator)
-        for centre, crop, whole in zip(centres, crop_size, grid.image_size, strict=True)
+        _uniform(
+            (centre - crop + 1).clamp(min=0), torch.minimum(centre, (whole - crop).clamp(min=0)), generator
+        )
+        for centre, crop, whole in zip(centres, crop_size, wholes, strict=True)
     )
     return Crops(boxes.image, top, left, _coins(len(regions), generator))
 

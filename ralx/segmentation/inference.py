@@ -9,13 +9,16 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from ralx.ops import confusion_matrix
+from ralx.regions import equal_batches, image_sizes, trimmed
 from ralx.segmentation.modes import Precision, autocast, device_of, evaluating, inputs_for
 from ralx.segmentation.outputs import logits_of
 from ralx.support.devices import to_device
 
 
 class SegmentationData(Protocol):
-    """What training and evaluation need of a data set."""
+    """What training and evaluation need of a data set. One of images of different sizes has `sizes`, int64
+    [N, 2], as well: its batches are canvases of `image_size` with each image at the top left, and labels
+    `ignore_index` beside it."""
 
     @property
     def classes(self) -> tuple[str, ...]: ...
@@ -106,8 +109,9 @@ def evaluate(
     num_classes = len(dataset.classes)
     total = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
     usable = torch.ones((), dtype=torch.bool, device=device)
-    for index in torch.arange(len(dataset), device="cpu").split(batch_size):
-        images, labels = dataset.batch(index)
+    sizes = image_sizes(dataset)
+    for index, _ in equal_batches(sizes, batch_size):
+        images, labels = (trimmed(part, sizes[index]) for part in dataset.batch(index))
         logits = predict(segmenter, images, precision=precision)
         usable &= (logits < math.inf).all()
         total += confusion_matrix(

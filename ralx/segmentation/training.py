@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ralx.regions import RegionPool
+from ralx.regions import RegionPool, image_sizes
 from ralx.segmentation.augmentation import Crops, crops_anywhere, crops_around, cut, positions
 from ralx.segmentation.inference import SegmentationData, dropout_layers
 from ralx.segmentation.modes import (
@@ -290,7 +290,7 @@ def train_epoch(
         if not len(dataset):
             raise ValueError("dataset: expected at least one image, got none")
         images = torch.randperm(len(dataset), generator=generator, device="cpu")
-        places = crops_anywhere(images, dataset.image_size, crop_size, generator)
+        places = crops_anywhere(images, image_sizes(dataset)[images], crop_size, generator)
     else:
         regions = _labelled_regions(pool, crops, generator)
         places = crops_around(regions, pool.grid, crop_size, generator)

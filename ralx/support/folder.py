@@ -4,12 +4,13 @@ import contextlib
 import errno
 import fcntl
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ralx.support.files import RunError, make_folder
+from ralx.support.files import RunError, make_folder, sync_folder
 
 
 class LostFolder(RunError):
@@ -37,15 +38,15 @@ class FolderLock:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[FolderLock]:
-    """Make the folder if it isn't there and lock it. What is still empty at the end, and was made here, goes
-    again.
+def locked(folder: Path, what: str = "--out ") -> Iterator[FolderLock]:
+    """Make the folder if it isn't there and lock it; `what` stands before its name in messages. What is still
+    empty at the end, and was made here, goes again.
 
     Raises RunError, and touches nothing, where the folder is a file, can't be written, or another process is
     at work there. The kernel frees the lock when its process dies.
     """
     if folder.exists() and not folder.is_dir():
-        raise RunError(f"--out {folder}: must be a folder, got a file")
+        raise RunError(f"{what}{folder}: must be a folder, got a file")
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     path = folder / ".lock"
     try:
@@ -53,9 +54,9 @@ def locked(folder: Path) -> Iterator[FolderLock]:
         lock = _open_lock(path)
     except OSError as error:
         _remove_empty(made)
-        raise RunError(f"--out {folder}: can't be written: {error.strerror or error}") from error
+        raise RunError(f"{what}{folder}: can't be written: {error.strerror or error}") from error
     try:
-        taken = _take(lock, path)
+        taken = _take(lock, path, what)
         try:
             yield taken
         finally:
@@ -87,20 +88,20 @@ def _open_lock(path: Path) -> int:
     return descriptor
 
 
-def _take(descriptor: int, path: Path) -> FolderLock:
+def _take(descriptor: int, path: Path, what: str) -> FolderLock:
     """RunError unless this process gets the lock."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in (errno.EAGAIN, errno.EACCES):
             raise RunError(f"{path}: can't be locked: {error.strerror}") from error
-        raise RunError(f"--out {path.parent}: another process is running there") from error
+        raise RunError(f"{what}{path.parent}: another process is running there") from error
     found = os.fstat(descriptor)
     lock = FolderLock(path, found.st_dev, found.st_ino)
     try:
         lock.hold()
     except LostFolder as error:  # a process that was refused removed the file just now
-        raise RunError(f"--out {path.parent}: another process was there a moment ago; try again") from error
+        raise RunError(f"{what}{path.parent}: another process was there a moment ago; try again") from error
     return lock
 
 
@@ -109,3 +110,39 @@ def _remove_empty(folders: list[Path]) -> None:
     for folder in folders:
         with contextlib.suppress(OSError):
             folder.rmdir()
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Yields a new folder to fill, which takes the place of `folder` at the end, or, after an error, is gone.
+
+    ValueError where `folder` is a file or has files already, RunError where it can't be written.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        found = "one with files" if folder.is_dir() else "a file"
+        raise ValueError(f"{folder}: must be an empty folder or none yet, got {found}")
+    for left in folder.parent.glob(f".{folder.name}.*.tmp"):
+        if not _is_alive(int(left.suffixes[-2][1:])):
+            shutil.rmtree(left, ignore_errors=True)
+    work = folder.parent / f".{folder.name}.{os.getpid()}.tmp"
+    try:
+        make_folder(work)
+        yield work
+        if folder.exists():
+            folder.rmdir()
+        os.replace(work, folder)
+        sync_folder(folder.parent)
+    except OSError as error:
+        raise RunError(f"{folder}: can't be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from noise_maps import noise_map
 
-from ralx.regions import Oracle, RegionGrid, RegionPool
+from ralx.regions import CanvasGrid, Oracle, RegionGrid, RegionPool
 from ralx.segmentation.augmentation import crops_anywhere, cut, positions
 
 
@@ -21,6 +21,14 @@ def grids(draw):
     return RegionGrid(3, image, region, draw(st.sampled_from(["drop", "keep"])))
 
 
+@st.composite
+def canvases(draw):
+    grid = draw(grids())
+    sides = (st.integers(part, whole) for part, whole in zip(grid.region_size, grid.image_size, strict=True))
+    sizes = draw(st.lists(st.tuples(*sides), min_size=3, max_size=3))
+    return CanvasGrid(3, grid.image_size, grid.region_size, grid.edge, sizes=torch.tensor(sizes))
+
+
 maps = st.builds(
     noise_map,
     st.integers(0, 99),
@@ -29,7 +37,7 @@ maps = st.builds(
     st.integers(2, 9),
     st.sampled_from([torch.uint8, torch.int16, torch.int32, torch.int64]),
 )
-KINDS = pytest.mark.parametrize("kind", [grids(), maps], ids=["grid", "label map"])
+KINDS = pytest.mark.parametrize("kind", [grids(), canvases(), maps], ids=["grid", "canvas", "label map"])
 
 
 def region_of_pixel(regions):
@@ -48,6 +56,11 @@ def region_of_pixel(regions):
             for left in lefts:
                 ids[image, top : top + rh, left : left + rw] = count
                 count += 1
+    if isinstance(regions, CanvasGrid):
+        for image, (high, wide) in zip(ids, regions.sizes.tolist(), strict=True):
+            image[high:], image[:, wide:] = -1, -1
+        whole = (torch.bincount(ids[ids >= 0], minlength=count) == rh * rw) | (regions.edge == "keep")
+        ids[(ids >= 0) & ~whole[ids]] = -1
     return ids
 
 
@@ -70,7 +83,8 @@ def test_boxes_and_pixels_of_every_region(kind, data):
             assert (top, left, height, width) == (0, 0, 0, 0)
     assert regions.box_size == (boxes.height.max(), boxes.width.max())
     if isinstance(regions, RegionGrid):
-        assert regions.dropped_share == pytest.approx((ids < 0).double().mean().item())
+        pixels = regions.sizes_of(torch.arange(3)).prod(1).sum()
+        assert regions.dropped_share == pytest.approx(1 - int((ids >= 0).sum()) / int(pixels))
 
 
 @KINDS
@@ -85,7 +99,7 @@ def test_pixel_mask_and_labels_of_any_regions(kind, data, seed):
     mask = pool.pixel_mask(images)
     assert torch.equal(mask, torch.isin(ids, chosen)[images])
     crop = tuple(data.draw(st.integers(1, whole)) for whole in regions.image_size)
-    rows, cols = positions(crops_anywhere(images, regions.image_size, crop, generator(seed)), crop)
+    rows, cols = positions(crops_anywhere(images, regions.sizes_of(images), crop, generator(seed)), crop)
     assert torch.equal(regions.mask(pool.labelled, images, rows, cols), cut(mask, rows, cols))
 
     truth = torch.randint(0, 12, ids.shape, generator=generator(seed), dtype=torch.uint8)

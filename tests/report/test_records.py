@@ -105,7 +105,7 @@ def test_region_that_does_not_fit_the_images(tmp_path, region, message):
 
 def test_regions_cut_at_the_border_are_chosen_where_the_edge_is_kept():
     chosen = [selection("ralis", 0, [["a", 4, 6]])]
-    check_regions(run_of(selections=chosen, config={"edge": "keep"}), ["a"], (37, 49))
+    check_regions(run_of(selections=chosen, config={"edge": "keep"}), {"a": (37, 49)})
     for edge, size in ("keep", (36, 49)), ("keep", (37, 48)), ("drop", (37, 49)):
         with pytest.raises(ValueError, match=r"must lie inside the image .* got row 4, column 6"):
-            check_regions(run_of(selections=chosen, config={"edge": edge}), ["a"], size)
+            check_regions(run_of(selections=chosen, config={"edge": edge}), {"a": size})

@@ -172,6 +172,12 @@ def test_no_two_concerns_have_an_option_of_one_name():
         ({"num_mc_samples": 1}, "num_mc_samples: must be at least 2 while bald .*, got 1"),
         ({"dataset": "synthetic", "data": Path("x")}, r"data: must not be given with dataset synthetic.*'x'"),
         ({"dataset": "synthetic", "split_lists": Path("x")}, "split_lists: must not be given with dataset"),
+        ({"dataset": "folder"}, "classes: must be the class file of dataset folder, got None"),
+        ({"classes": Path("x")}, "classes: must be given with dataset folder alone, got PosixPath"),
+        (
+            {"dataset": "folder", "classes": Path("x"), "gta5": Path("y")},
+            "gta5: must not be given with dataset folder",
+        ),
         (
             {"methods": ("uniform",), "policy": Path("p")},
             "policy: must not be given unless ralis or",

@@ -58,7 +58,7 @@ ALL = PRETRAINED | GAMES
 # What each option changes; the options of one line change the same.
 DEPENDS = [
     ("device num_seeds methods", set()),
-    ("dataset data split_lists synthetic_image_size synthetic_images", set()),  # by their content
+    ("dataset data classes split_lists synthetic_image_size synthetic_images", set()),  # by their content
     ("segmenter weights dropout precision compile inference_batch_size", ALL),
     ("crop_size batch_size segmenter_momentum segmenter_weight_decay segmenter_clip_norm", ALL),
     ("segmenter_lr_decay loss_weights train_dropout max_epochs seed", ALL),
@@ -131,6 +131,8 @@ def test_a_key_depends_on_what_its_stage_is_given(option, kinds):
     if option == "first_reward":  # which mistakes as a reward don't have
         base = base.changed(reward="miou", keep_learning=False)
     changes = {option: other_value(option, base.options()[option])}
+    if option == "classes":
+        base = base.changed(dataset="folder", classes=Path("classes.txt"), gta5=None)
     if option == "reward":
         base = base.changed(keep_learning=False)
     before, after = stages_of(base), stages_of(base.changed(**changes))

@@ -30,7 +30,7 @@ def untrained(worker, config):
     """Makes every pretrained segmenter of the config a new one, and every policy a new query network."""
     stages = Stages(config)
     weights = stages.segmenter.segmenter(11, worker.device).state_dict()
-    state_set = worker.splits(config.data).state_set
+    state_set = worker.splits(config).state_set
     network = QueryNetwork(**stages.sees.sizes(state_set), generator=stream("query network", 0))
     policy = policy_artifact(network, stages.sees.metadata(state_set), [])
     found = worker.artifact
@@ -119,7 +119,7 @@ def epochs(monkeypatch):
 @pytest.mark.parametrize("scenes", [0, 3])
 def test_theta0_sees_no_label_of_d_t(worker, epochs, scenes):
     config = tiny_config(loss_weights="rarity", pretrain_images=scenes)
-    splits, stages = worker.splits(config.data), Stages(config)
+    splits, stages = worker.splits(config), Stages(config)
     expected = [splits.pretrain_set] * (scenes > 0) + [splits.state_set, splits.train_set, splits.full_set]
     for stage in [stages.theta0.start] * (scenes > 0) + [stages.theta0, stages.theta0_prime]:
         worker.do(stage)
@@ -149,7 +149,7 @@ def test_the_final_training_rehearses_d_t_where_that_is_wanted(worker, epochs, r
     names = named(data, pool.grid, labelled)
     regions = worker.artifact(final.select).tensors["regions"][:3]
     chosen = named(worker.images(final.select.eval_set), final.select.grid(worker), regions)
-    known = worker.splits(config.data).train_set.names if rehearsal else []
+    known = worker.splits(config).train_set.names if rehearsal else []
     assert names == chosen | {(name, row, col) for name in known for row in range(3) for col in range(4)}
     if rehearsal:
         more = {data.names[i]: n for i, n in enumerate(crops.tolist()) if n != 1}
@@ -191,7 +191,7 @@ def test_records_are_of_the_test_set_and_rewards_of_d_r(worker):
     stage = Stages(tiny_config(pretrain_images=0)).theta0
     worker.do(stage)
     artifact = worker.artifact(stage)
-    splits = worker.splits(stage.train_on.data)
+    splits = worker.splits(tiny_config(pretrain_images=0))
     segmenter = stage.segmenter.segmenter(11, worker.device)
     segmenter.load_state_dict(artifact.tensors)
     test, d_r = (
@@ -222,7 +222,7 @@ def test_images_without_a_labelled_pixel_have_no_miou(worker, monkeypatch):
 
     monkeypatch.setattr(SegmentationDataset, "batch", without_labels)
     config = tiny_config()
-    recipe, splits = Stages(config).segmenter, worker.splits(config.data)
+    recipe, splits = Stages(config).segmenter, worker.splits(config)
     with pytest.raises(DataError, match="synthetic D_R: no pixel of it has a class"):
         recipe.miou(recipe.trainer(0.1, splits.train_set, worker.device), splits.reward_set)
 
@@ -230,7 +230,7 @@ def test_images_without_a_labelled_pixel_have_no_miou(worker, monkeypatch):
 def test_the_edge_reaches_all_that_counts_regions(worker):
     edge = dict(edge="keep", region_size=(20, 24))  # 48×64 pixels: 3 × 3 regions instead of 2 × 2
     config = tiny_config(**edge)
-    stages, state_set = untrained(worker, config), worker.splits(config.data).state_set
+    stages, state_set = untrained(worker, config), worker.splits(config).state_set
     assert stages.sees.sizes(state_set)["num_regions"] == 2 * 9
     assert stages.sees.metadata(state_set)["edge"] == "keep"
     select = stages.select("uniform", 0)
@@ -279,7 +279,7 @@ def test_a_policy_knows_what_it_was_not_shown(worker, tmp_path):
     def file_of(config):
         """An untrained policy as a file, as a run leaves it."""
 
-        sees, state_set = Stages(config).sees, worker.splits(config.data).state_set
+        sees, state_set = Stages(config).sees, worker.splits(config).state_set
         path = tmp_path / f"{len(config.features.hidden_features)}.safetensors"
         save_policy(
             path, QueryNetwork(**sees.sizes(state_set), generator=stream("x")), sees.metadata(state_set)

@@ -47,7 +47,9 @@ def test_crops_reach_every_position_and_both_flips():
 
 def test_crops_anywhere_are_uniform_over_the_image():
     images = torch.zeros(4000, dtype=torch.int64)
-    crops = crops_anywhere(images, (7, 5), (4, 5), torch.Generator().manual_seed(0))
+    crops = crops_anywhere(
+        images, torch.tensor([[7, 5]]).expand(len(images), 2), (4, 5), torch.Generator().manual_seed(0)
+    )
     counts = crops.top.bincount(minlength=4).float() / 4000
     torch.testing.assert_close(counts, torch.full((4,), 1 / 4), atol=0.05, rtol=0)
     assert not crops.left.any()
