@@ -16,6 +16,7 @@ from ralx.runs.segmenters import SegmenterRecipe
 from ralx.runs.stage import Artifact, Stage
 from ralx.runs.store import Store
 from ralx.segmentation import Precision
+from ralx.segmentation.adapters import library_files
 from ralx.support.devices import find_device
 from ralx.support.monitor import Monitor
 
@@ -64,6 +65,7 @@ def recipe_of(project: Project) -> SegmenterRecipe:
         SegmenterConfig(segmenter=settings.segmenter, weights=settings.weights),
         TrainingConfig(crop_size=CROP_SIZE, batch_size=BATCH_SIZE, loss_weights="rarity"),
         settings.seed,
+        library_files(settings.segmenter),
     )
 
 

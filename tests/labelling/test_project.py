@@ -353,6 +353,16 @@ def test_a_round_has_so_many_pixels_or_minutes(tmp_path, capsys):
     assert label("ask", project, "--minutes", 0.1) == 2
 
 
+def test_a_segmenters_folder_is_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    project = new(tmp_path, "--segmenter", "hf:nets/own?drop_path_rate=0.2")
+    monkeypatch.chdir("/")
+    assert Project(project).settings.segmenter == f"hf:{tmp_path}/nets/own?drop_path_rate=0.2"
+    settings = (project / "project.toml").read_text().replace(f"hf:{tmp_path}/nets/own", "hf:own")
+    (project / "project.toml").write_text(settings)
+    assert Project(project).settings.segmenter == f"hf:{project}/own?drop_path_rate=0.2"
+
+
 def test_a_project_may_be_moved(tmp_path):
     project, bundle = asked(tmp_path)
     paint(bundle, tmp_path)
