@@ -14,6 +14,7 @@ import torch
 import tyro
 
 from ralx.cli.command import WrongInput, exit_code
+from ralx.datasets.images import find_images
 from ralx.labelling.ask import DEFAULT_METHOD, DEFAULT_REGIONS, ask, how_many
 from ralx.labelling.demo import demo
 from ralx.labelling.predict import export, predict
@@ -65,7 +66,9 @@ class New:
             weights=self.weights and self.weights.absolute(),
             seed=self.seed,
         )
-        return f"{in_words(project)}\nnext: ralx-label ask {self.project}"
+        skipped = find_images(self.images).skipped
+        lines = [f"skipped: {count} {why}" for why, count in sorted(skipped.items())]
+        return "\n".join([in_words(project), *lines, f"next: ralx-label ask {self.project}"])
 
 
 @dataclass(frozen=True)
@@ -231,6 +234,10 @@ class Serve:
             from ralx.labelling.page import Background, serve
         except ImportError as error:
             raise WrongInput(f"serve: needs a package, pip install 'ralx[label]': {error}") from error
+        if not 0 <= self.port <= 65535:
+            raise WrongInput(f"--port: must be in 0..65535, got {self.port}")
+        if self.regions < 1:
+            raise WrongInput(f"--regions: must be at least 1, got {self.regions}")
         project = Project(self.project)
         command = [sys.executable, "-m", "ralx.cli.label"]
         steps = [

@@ -1,6 +1,7 @@
 """A new round: regions are chosen, noted in the database, and written as files that people label by."""
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from ralx.support.folder import whole_folder
 
 DEFAULT_METHOD = "ralis"
 DEFAULT_REGIONS = 20
+_WRITTEN = "folder of the unfinished round"  # a fact: its path and inode
 
 
 def ask(
@@ -126,15 +128,25 @@ def write_round(
             write_bundle(project, asked, work, prelabel=prelabel)
         else:
             FORMATS[format].write(work, items(project, asked, prelabel=prelabel), project.classes)
+        with project.writing() as connection:  # a folder's inode stays when it moves to its place
+            written = json.dumps([str(folder.resolve()), work.stat().st_ino])
+            connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (_WRITTEN, written))
 
 
 def _forget_unfinished(project: Project) -> None:
-    """Drop what a killed `ask` noted of a round that nobody has seen."""
+    """Drop what a killed `ask` left of a round that nobody has seen: its notes, and the files, if they are
+    still its own."""
     with project.writing() as connection:
         for (number,) in connection.execute("SELECT number FROM rounds WHERE NOT is_open").fetchall():
             connection.execute("DELETE FROM regions WHERE round = ?", (number,))
             connection.execute("DELETE FROM rounds WHERE number = ?", (number,))
             shutil.rmtree(project.round_folder(number), ignore_errors=True)
+            written = "SELECT value FROM facts WHERE name = ?"
+            for (value,) in connection.execute(written, (_WRITTEN,)).fetchall():
+                folder, inode = json.loads(value)
+                if Path(folder).is_dir() and Path(folder).stat().st_ino == inode:
+                    shutil.rmtree(folder)
+        connection.execute("DELETE FROM facts WHERE name = ?", (_WRITTEN,))
 
 
 def _note(project: Project, stage: Choose, found: Artifact, regions: Regions, model: int | None) -> None:

@@ -16,7 +16,7 @@ from ralx.labelling.project import AskedRegion, Box, Project
 from ralx.support.files import RunError, read_json, write_json, write_whole
 
 MARGIN = 0.5  # of the region's larger side, which is shown around it
-LABEL_SUFFIX = ".label.png"
+REGIONS, LABEL_SUFFIX = "regions.json", ".label.png"
 DIMMED = 0.45  # brightness of what is shown but not asked
 
 
@@ -81,7 +81,7 @@ def write_bundle(project: Project, regions: list[AskedRegion], folder: Path, *, 
             }
         )
     head = {"project": project.name, "round": regions[0].round, "classes": list(project.classes.names)}
-    write_json(folder / "regions.json", {**head, "regions": described})
+    write_json(folder / REGIONS, {**head, "regions": described})
 
 
 def read_bundle(project: Project, folder: Path) -> Iterator[tuple[AskedRegion, Path, np.ndarray]]:
@@ -90,10 +90,12 @@ def read_bundle(project: Project, folder: Path) -> Iterator[tuple[AskedRegion, P
     DataError where the bundle is of another project or classes, and naming a label file of another size or
     with a class that the project doesn't have.
     """
-    path = folder / "regions.json"
+    path = folder / REGIONS
     try:
         content = read_json(path)
-        regions = [(each["id"], folder / each["label"], each["sha256"]) for each in content["regions"]]
+        regions = [
+            (each["id"], folder / each["label"], each["sha256"], each["box"]) for each in content["regions"]
+        ]
         name, classes = content["project"], content["classes"]
     except (RunError, OSError, LookupError, TypeError) as error:
         raise DataError(f"{path}: expected the regions of a bundle: {error!r}") from error
@@ -102,10 +104,12 @@ def read_bundle(project: Project, folder: Path) -> Iterator[tuple[AskedRegion, P
             f"{path}: expected a bundle of project {project.name} with classes "
             f"{', '.join(project.classes.names)}, found one of {name} with {', '.join(map(str, classes))}"
         )
-    for region, file, sha256 in regions:
-        asked = project.asked_region(region)
+    for region, file, sha256, box in regions:
+        asked = project.asked_region(region, path)
         if asked.sha256 != sha256:
             raise DataError(f"{path}: {region}: expected the image's sha256 {asked.sha256}, found {sha256}")
+        if box != list(asked.box):  # of a round that was taken back, and then asked anew
+            raise DataError(f"{path}: {region}: expected the box {list(asked.box)}, found {box}")
         if file.resolve().parent != folder.resolve():
             raise DataError(f"{path}: {region}: expected its label file beside it, found {file}")
         if file.exists():

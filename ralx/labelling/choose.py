@@ -161,7 +161,10 @@ class Choose(Stage):
                         generator=stream("score", self.seed, self.round, group[0]["number"]),
                         **options,
                     )
-                    logits = logits_of(outputs[0] if outputs else segmenter(inputs), segmenter)
+                if outputs:
+                    logits = logits_of(outputs[0], segmenter)
+                else:
+                    logits = predict(segmenter, pixels.to(place.device), precision=place.precision)
                 refuse_not_finite(found)
                 shown = _features(project, logits, pixels).class_hist.argmax(-1)
                 for image, row, classes in zip(group, found.cpu().numpy(), shown.cpu().numpy(), strict=True):

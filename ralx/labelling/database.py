@@ -5,6 +5,7 @@ after a kill or a power cut. All other files of a project can be made again from
 """
 
 import contextlib
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from ralx.support.files import RunError
 
 VERSION = 1
 WAIT_SECONDS = 60.0  # for another process's transaction
+_FULL = 1 << 20  # bytes free, under which SQLite's errors, which are about its own files, mean a full disk
 
 _SCHEMA = """
 CREATE TABLE images (              -- numbered from 0 in the order of their names
@@ -78,7 +80,7 @@ CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 
 def create(path: Path) -> None:
     """Make an empty database."""
-    with contextlib.closing(sqlite3.connect(path)) as connection:
+    with reading(path) as connection:
         connection.executescript(f"PRAGMA journal_mode = WAL; {_SCHEMA} PRAGMA user_version = {VERSION};")
 
 
@@ -105,7 +107,8 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
     except sqlite3.Error as error:
         if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) == sqlite3.SQLITE_ERROR:
             raise  # a wrong statement: a defect of ralx
-        raise RunError(f"{path}: can't be used: {error}") from error
+        is_full = shutil.disk_usage(path.parent).free < _FULL
+        raise RunError(f"{path}: can't be used: {error}{', the disk is full' if is_full else ''}") from error
 
 
 @contextlib.contextmanager

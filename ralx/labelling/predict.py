@@ -23,13 +23,15 @@ def predict(project: Project, images: Path, to: Path, monitor: Monitor, device: 
     """Write the newest model's classes of every image below `images` as grey PNGs of the same names below
     `to`; how many. Masks that are there are written again.
 
-    DataError: no model yet, or an image that can't be read.
+    DataError: no model yet, an image that can't be read, or `to` lies in `images`.
     """
     names, models = find_images(images).names, project.models()
     if not models:
         raise DataError(f"{project.path}: expected a trained model, found none; train first")
     if to.exists() and not to.is_dir():
         raise DataError(f"--to {to}: expected a folder, found a file")
+    if to.resolve().is_relative_to(images.resolve()):  # masks would replace images, or be taken for some
+        raise DataError(f"--to {to}: expected a folder outside of --images {images}, found one inside")
     recipe, where = recipe_of(project), find_device(device)
     segmenter = recipe.segmenter(len(project.classes), where)
     load_model(segmenter, project.model_file(models[-1]["number"]))

@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,8 +23,9 @@ from ralx.datasets.images import find_images, image_size, read_image, read_mask
 from ralx.labelling import database
 from ralx.labelling.labels import UNLABELLED, from_png, label_map, to_png, write_stale
 from ralx.regions import RegionGrid
+from ralx.segmentation import build_segmenter
 from ralx.segmentation.adapters import library_name_from
-from ralx.support.files import json_bytes, make_folder, write_whole
+from ralx.support.files import clear_torn, json_bytes, make_folder, write_whole
 from ralx.support.folder import FolderLock, locked, whole_folder
 
 Size = tuple[int, int]
@@ -99,7 +100,7 @@ def _quoted(value: Path | str) -> str:
 def read_settings(path: Path) -> Settings:
     """DataError where the file is missing, no TOML, or has another entry or value."""
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        found = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: expected the settings of a project in TOML: {error}") from error
     types = {"images": str, "segmenter": str, "weights": str, "seed": int, "kept_share": (int, float)}
@@ -207,12 +208,13 @@ class Project:
 
     # Asked regions
 
-    def asked_region(self, region: str) -> AskedRegion:
-        """DataError where no such region was asked."""
+    def asked_region(self, region: str, file: Path | None = None) -> AskedRegion:
+        """DataError where no such region was asked; it names the file that the id is read from."""
         with self.reading() as connection:
             found = self._asked(connection, "is_open AND regions.id = ?", region)
         if not found:
-            raise DataError(f"{region}: expected a region that was asked, found none of that id")
+            where = f"{file}: {region}" if file else region
+            raise DataError(f"{where}: expected a region that was asked, found none of that id")
         return found[0]
 
     def asked_regions(self) -> list[AskedRegion]:
@@ -333,10 +335,9 @@ class Project:
     ) -> int:
         """`receive` for many regions, all or none; how many labels are new."""
         new = 0
-        with self.writing() as connection:
+        with self._relabelling(asked for asked, _ in labels) as connection:
             for asked, label in labels:
                 new += _receive(connection, asked, label, annotator, seconds, source, unsure)
-            write_stale(connection, self.path / "labels")
         return new
 
     def undo_region(self, region: str) -> None:
@@ -344,30 +345,43 @@ class Project:
         asked = self.asked_region(region)
         if asked.state == "asked":
             raise DataError(f"{region}: expected a region with a label to take back, found none")
-        with self.writing() as connection:
+        with self._relabelling([asked]) as connection:
             _undo(connection, region)
-            write_stale(connection, self.path / "labels")
 
     def undo_round(self, round: int | None = None) -> str:
         """Take a round's labels back, the last round's by default; where it has none, the round itself, whose
         regions may then be asked again. What was done, in words."""
-        with self.writing() as connection:
-            last = connection.execute("SELECT max(number) FROM rounds WHERE is_open").fetchone()[0]
-            round = last if round is None else round
-            asked = self._asked(connection, "is_open AND round = ?", round) if round else []
-            if not asked:
-                raise DataError(f"{self.path}: expected a round to take back, found no such round")
+        rounds = [row["number"] for row in self.rounds()]
+        if round is None and rounds:
+            round = rounds[-1]
+        if round is None or round not in rounds:
+            raise DataError(f"{self.path}: expected a round to take back, found no such round")
+        with self._relabelling(self.regions_of_round(round)) as connection:
+            asked = self._asked(connection, "round = ?", round)
             labelled = [each for each in asked if each.state != "asked"]
             for each in labelled:
                 _undo(connection, each.id)
             if not labelled:
                 connection.execute("DELETE FROM regions WHERE round = ?", (round,))
                 connection.execute("DELETE FROM rounds WHERE number = ?", (round,))
-            write_stale(connection, self.path / "labels")
         if labelled:
             return f"round {round}: {len(labelled)} labels are taken back; their regions are asked again"
         shutil.rmtree(self.round_folder(round), ignore_errors=True)
         return f"round {round}: taken back; its {len(asked)} regions are no longer asked"
+
+    @contextlib.contextmanager
+    def _relabelling(self, regions: Iterable[AskedRegion]) -> Iterator[sqlite3.Connection]:
+        """A transaction that changes labels, and draws the files of their images.
+
+        The files are stale from before it until its end: a kill leaves none that shows other labels than
+        those that count and isn't drawn again by the next command.
+        """
+        with self.writing() as connection:
+            names = {(asked.image,) for asked in regions}
+            connection.executemany("UPDATE images SET stale = 1 WHERE name = ?", names)
+        with self.writing() as connection:
+            yield connection
+            write_stale(connection, self.path / "labels")
 
     def label_map(self, image: int, *, kept: bool | None = None) -> np.ndarray:
         """See `labels.label_map`."""
@@ -375,9 +389,11 @@ class Project:
             return label_map(connection, image, kept=kept)
 
     def write_labels(self) -> None:
-        """Draw what is stale or missing in labels/."""
+        """Draw what is stale in labels/, and remove what killed processes left there half-written."""
         with self.writing() as connection:
             write_stale(connection, self.path / "labels")
+        for folder in {(self.path / "labels" / image["name"]).parent for image in self.images}:
+            clear_torn(folder)
 
     # Rounds and models
 
@@ -493,6 +509,7 @@ def new_project(
     """
     class_list, names = read_classes(classes), find_images(images).names
     made = Settings(Path(os.path.abspath(images)), **settings)
+    build_segmenter(made.segmenter, len(class_list), weights=made.weights)  # ValueError where it can't be
     described = in_threads(lambda name: _size_and_hash(images / name), names)
     sizes = dict(zip(names, (size for size, _ in described), strict=True))
     region_size = _fitting(region_size, sizes)

@@ -10,6 +10,7 @@ import numpy as np
 from ralx.datasets.errors import DataError
 from ralx.labelling.bundle import (
     LABEL_SUFFIX,
+    REGIONS,
     asked_mask,
     box_in_crop,
     crop_box,
@@ -87,12 +88,15 @@ def _read(project: Project, path: Path, format: str) -> Iterator[tuple[AskedRegi
     """Each label map that is there, in pixels of its region's crop."""
     if not path.exists():
         raise DataError(f"{path}: expected labels, found nothing")
-    if not format and (path / "regions.json").exists():
-        yield from read_bundle(project, path)
+    folder = path.parent if path.name == REGIONS else path
+    if not format and (folder / REGIONS).exists():
+        yield from read_bundle(project, folder)
         return
-    if not format and path.name.endswith(LABEL_SUFFIX):
-        asked = project.asked_region(path.name.removesuffix(LABEL_SUFFIX))
-        yield asked, path, read_crop_label(project, asked, path)
+    alone = [path] if path.name.endswith(LABEL_SUFFIX) else sorted(path.glob(f"*{LABEL_SUFFIX}"))
+    if not format and alone:  # a bundle's label files without the rest of it
+        for file in alone:
+            asked = project.asked_region(file.name.removesuffix(LABEL_SUFFIX), file)
+            yield asked, file, read_crop_label(project, asked, file)
         return
     known = {f"{asked.id}.png": asked for asked in project.asked_regions()}
     sizes = {name: crop_box(asked)[2:] for name, asked in known.items()}

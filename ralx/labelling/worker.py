@@ -17,6 +17,7 @@ from ralx.runs.stage import Artifact, Stage
 from ralx.runs.store import Store
 from ralx.segmentation import Precision
 from ralx.segmentation.adapters import library_files
+from ralx.segmentation.modes import set_mode
 from ralx.support.devices import find_device
 from ralx.support.monitor import Monitor
 
@@ -41,9 +42,10 @@ class ProjectWorker(Worker):
         return self.recipe.network.precision
 
     def segmenter(self, model: Path) -> nn.Module:
-        """The segmenter that was trained before, from its file."""
+        """The segmenter that was trained before, from its file, in eval mode."""
         segmenter = self.recipe.segmenter(len(self.project.classes), self.device)
         load_model(segmenter, model)
+        set_mode(segmenter, False)
         return segmenter
 
     def result(self, stage: Stage) -> Artifact:
@@ -74,7 +76,7 @@ def load_model(segmenter: nn.Module, path: Path) -> None:
     try:
         segmenter.load_state_dict(load_file(path))
     except Exception as error:  # safetensors and torch raise many kinds
-        text = str(error).splitlines()[0]
+        text = " ".join(str(error).split("\n", 2)[:2])
         raise DataError(f"{path}: expected the weights of the project's segmenter: {text}") from error
 
 
@@ -86,4 +88,5 @@ def working_in(
     with project.working() as lock:
         store = Store(project.path / "models", project.path / "models" / "cache", lock)
         store.clear_torn()
+        project.write_labels()
         yield ProjectWorker(project, store, find_device(device), monitor or Monitor())

@@ -26,7 +26,7 @@ State = dict[str, Tensor]
 
 # A file system that can't sync a folder says one of these; it has no other promise to make.
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
-_TORN = re.compile(r"\..+\.(json|jsonl|safetensors|csv|md)\.\d+\.tmp")
+_TORN = re.compile(r"\..+\.(json|jsonl|safetensors|csv|md|png)\.\d+\.tmp")
 _NO_SUM = b"0" * 64
 _SUM_IN_HEADER = re.compile(rb'\\"sha256\\": \\"([0-9a-f]{64})\\"')
 

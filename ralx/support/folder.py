@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import glob
 import os
 import shutil
 import stat
@@ -116,13 +117,17 @@ def _remove_empty(folders: list[Path]) -> None:
 def whole_folder(folder: Path) -> Iterator[Path]:
     """Yields a new folder to fill, which takes the place of `folder` at the end, or, after an error, is gone.
 
-    ValueError where `folder` is a file or has files already, RunError where it can't be written.
+    ValueError where `folder` is a file, has files already, or is the one that this process runs in; RunError
+    where it can't be written.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         found = "one with files" if folder.is_dir() else "a file"
         raise ValueError(f"{folder}: must be an empty folder or none yet, got {found}")
-    for left in folder.parent.glob(f".{folder.name}.*.tmp"):
-        if not _is_alive(int(left.suffixes[-2][1:])):
+    folder = folder.resolve()
+    if folder == Path.cwd():  # nobody would be in the new one
+        raise ValueError(f"{folder}: must not be the folder that the command runs in")
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.tmp"):
+        if (process := left.suffixes[-2][1:]).isdecimal() and not _is_alive(int(process)):
             shutil.rmtree(left, ignore_errors=True)
     work = folder.parent / f".{folder.name}.{os.getpid()}.tmp"
     try:

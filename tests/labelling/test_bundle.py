@@ -78,7 +78,13 @@ def test_labels_come_back_in_any_order_and_amount(tmp_path, capsys):
     paint(bundle, tmp_path, regions[3:4])
     assert label("take", project, bundle / regions[3]["label"]) == 0
     assert opened.progress()["labelled"] == 6
-    for region in (*regions[:2], regions[3], *regions[5:]):
+    (tmp_path / "part").mkdir()
+    paint(bundle, tmp_path, regions[4:5])
+    (bundle / regions[4]["label"]).rename(tmp_path / "part" / regions[4]["label"])
+    assert label("take", project, tmp_path / "part") == 0  # label files without the rest of the bundle
+    assert opened.progress()["labelled"] == 7
+    assert label("take", project, bundle / "regions.json") == 0
+    for region in (*regions[:2], *regions[3:]):
         assert (opened.label_of(region["id"]) == truth_of(tmp_path, region, "box")).all()
 
 
@@ -130,6 +136,18 @@ def test_black_and_white_as_class_colours_are_no_labels_of_an_unpainted_file(tmp
     assert (read_crop_label(opened, region, file)[0] == 0).all()
 
 
+def test_a_label_file_saved_in_colour_has_the_class_files_colours_and_white(tmp_path):
+    project, bundle = asked(tmp_path)
+    opened = Project(project)
+    region = opened.asked_regions()[0]
+    file = bundle / f"{region.id}.label.png"
+    painted = np.where(np.array(Image.open(bundle / f"{region.id}.asked.png")) == 255, 2, 255)
+    palette = np.full((256, 3), 255, np.uint8)
+    palette[: len(CLASSES)] = opened.classes.palette
+    Image.fromarray(palette[painted]).save(file)
+    assert (read_crop_label(opened, region, file) == painted).all()
+
+
 def spoil(kind, path, array):
     if kind == "wrong size":
         Image.fromarray(array).resize((array.shape[1] * 2, array.shape[0] * 2)).save(path)
@@ -154,7 +172,10 @@ def test_a_wrong_label_file_is_named_and_nothing_is_taken(tmp_path, capsys, kind
     assert Project(project).progress()["labelled"] == 0
 
 
-@pytest.mark.parametrize("kind", ["no JSON", "no regions", "another project", "another image", "outside"])
+@pytest.mark.parametrize(
+    "kind",
+    ["no JSON", "no regions", "another project", "another image", "another box", "another region", "outside"],
+)
 def test_a_wrong_bundle_is_named(tmp_path, capsys, kind):
     project, bundle = asked(tmp_path)
     paint(bundle, tmp_path)
@@ -169,6 +190,10 @@ def test_a_wrong_bundle_is_named(tmp_path, capsys, kind):
             content["project"] = "other"
         if kind == "another image":
             content["regions"][0]["sha256"] = "0" * 64
+        if kind == "another box":
+            content["regions"][0]["box"][0] += 12
+        if kind == "another region":
+            content["regions"][0]["id"] = "r0009-0001"
         if kind == "outside":
             content["regions"][0]["label"] = "../../../classes.json"
         path.write_text(json.dumps(content))

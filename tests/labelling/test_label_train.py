@@ -120,12 +120,13 @@ def test_a_method_that_a_project_can_not_have_is_refused(trained, capsys, method
 
 
 def test_the_same_state_asks_for_the_same_regions(trained, tmp_path):
-    other = shutil.copytree(trained, tmp_path / "other")
+    others = [shutil.copytree(trained, tmp_path / f"other {number}") for number in range(2)]
     found = []
-    for project in (trained, other):
+    for number, project in enumerate((trained, *others)):
+        torch.manual_seed(number)
         assert label("ask", project, "--regions", 6, "--method", "bald") == 0
         found.append(regions_of(bundle_of(project, 2)))
-    assert found[0] == found[1]
+    assert found[0] == found[1] == found[2]
     scores = [region["score"] for region in found[0]]
     assert sum(score is None for score in scores) == sum(region["kept"] for region in found[0]) == 1
 
@@ -160,6 +161,14 @@ def test_predictions_are_written_for_every_image_of_any_folder(trained, tmp_path
         found = Image.open(tmp_path / "masks" / mask)
         assert found.mode == "L" and found.size == Image.open(tmp_path / "images" / image).size
         assert np.array(found).max() < len(CLASSES)
+
+
+@pytest.mark.parametrize("to", ["images", "images/masks"])
+def test_predictions_never_lie_among_the_images(trained, tmp_path, capsys, to):
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "images").rglob("*")}
+    assert label("predict", trained, "--images", tmp_path / "images", "--to", tmp_path / to) == 2
+    assert "--to" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "images").rglob("*")} == before
 
 
 def test_a_prediction_needs_a_model(labelled, tmp_path, capsys):

@@ -13,6 +13,7 @@ from tiny_project import CLASSES, asked, bundle_of, label, labelled, make_images
 
 from ralx.datasets.errors import DataError
 from ralx.labelling import Project, ask
+from ralx.labelling.labels import write_stale
 from ralx.labelling.project import new_project
 from ralx.support.files import RunError
 
@@ -57,6 +58,10 @@ def broken(folder, kind):
         Image.new("RGB", (8, 8)).save(image)
     if kind == "two names for one mask":
         Image.new("RGB", (40, 40)).save(image.with_suffix(".jpg"))
+    if kind == "no such segmenter":
+        return {**options, "--segmenter": "fpn-huge"}, "fpn-huge"
+    if kind == "no such weights":
+        return {**options, "--weights": folder / "none.pt"}, "none.pt"
     if kind == "mask without image":
         options["--labels"] = folder / "truth"
         Image.new("L", (8, 8)).save(folder / "truth" / "other.png")
@@ -82,6 +87,8 @@ def broken(folder, kind):
         "cut off image",
         "image smaller than a region",
         "two names for one mask",
+        "no such segmenter",
+        "no such weights",
         "mask without image",
         "mask of another size",
         "mask with another class",
@@ -94,6 +101,37 @@ def test_bad_input_is_named_and_nothing_is_made(tmp_path, capsys, kind):
     assert label("new", tmp_path / "project", *given) == 2
     assert names in capsys.readouterr().err
     assert everything_in(tmp_path) == before
+
+
+def test_a_full_disk_is_an_error_that_says_so(tmp_path, capsys, monkeypatch):
+    make_images(tmp_path)
+    before = everything_in(tmp_path)
+    made = (
+        "new",
+        tmp_path / "project",
+        "--images",
+        tmp_path / "images",
+        "--classes",
+        tmp_path / "classes.txt",
+    )
+    monkeypatch.setattr("ralx.labelling.database._SCHEMA", "PRAGMA max_page_count = 1; CREATE TABLE a (b);")
+    monkeypatch.setattr("ralx.labelling.database._FULL", 1 << 62)
+    assert label(*made) == 1
+    assert "project.db: can't be used: " in (error := capsys.readouterr().err) and "disk is full" in error
+    assert everything_in(tmp_path) == before
+
+
+def test_new_counts_what_it_skips(tmp_path, capsys):
+    make_images(tmp_path)
+    for name in (".hidden.png", "notes.txt", "day 0/Thumbs.db"):
+        (tmp_path / "images" / name).touch()
+    assert (
+        label("new", tmp_path / "p", "--images", tmp_path / "images", "--classes", tmp_path / "classes.txt")
+        == 0
+    )
+    output = capsys.readouterr().out
+    for line in ("skipped: 1 hidden", "skipped: 1 foreign", "skipped: 1 of another kind"):
+        assert line in output.splitlines()
 
 
 def test_a_folder_with_files_is_no_new_project(tmp_path, capsys):
@@ -273,6 +311,25 @@ def test_a_killed_ask_leaves_no_round_and_the_next_one_asks_for_the_same(tmp_pat
     assert [region["box"] for region in regions_of(bundle_of(other))] == found
 
 
+@pytest.mark.parametrize("is_theirs", [False, True])
+def test_a_round_that_was_written_but_not_opened_is_written_anew(tmp_path, capsys, is_theirs):
+    project, out = new(tmp_path), tmp_path / "out"
+    asking = ("ask", project, "--regions", 5, "--to", out)
+    assert label(*asking) == 0
+    found = regions_of(out)
+    with Project(project).writing() as connection:  # as a kill before the last step leaves it
+        connection.execute("UPDATE rounds SET is_open = 0")
+    if is_theirs:
+        out.rename(tmp_path / "moved")
+        out.mkdir()
+        (out / "thesis.tex").touch()
+        assert label(*asking) == 2
+        assert "must be an empty folder" in capsys.readouterr().err and (out / "thesis.tex").exists()
+    else:
+        assert label(*asking) == 0
+        assert regions_of(out) == found
+
+
 def test_labels_that_were_committed_are_drawn_after_a_kill(tmp_path):
     project, bundle = asked(tmp_path)
     paint(bundle, tmp_path)
@@ -285,6 +342,34 @@ def test_labels_that_were_committed_are_drawn_after_a_kill(tmp_path):
         path.unlink()
     opened.write_labels()
     assert all(path.read_bytes() == content for path, content in drawn.items())
+
+
+@pytest.mark.parametrize("command", ["undo", "take"])
+def test_a_kill_between_a_drawn_file_and_its_labels_is_repaired(tmp_path, monkeypatch, command):
+    project, bundle = asked(tmp_path)
+    paint(bundle, tmp_path)
+    if command == "undo":
+        assert label("take", project, bundle) == 0
+    drawn = {path: path.read_bytes() for path in (project / "labels").rglob("*.png")}
+
+    def killed(*given):
+        write_stale(*given)
+        raise RunError("killed")
+
+    monkeypatch.setattr("ralx.labelling.project.write_stale", killed)
+    assert label(command, project, *([bundle] if command == "take" else [])) == 1
+    monkeypatch.undo()
+    (project / "labels" / "day 0" / ".bild_ü0.png.1.tmp").touch()
+    assert label("ask", project, "--regions", 1) == 0
+    unlabelled = {path for path in (project / "labels").rglob("*") if path.is_file()} - drawn.keys()
+    assert all((np.array(Image.open(path)) == 255).all() for path in unlabelled)
+    assert all(path.read_bytes() == content for path, content in drawn.items())
+
+
+@pytest.mark.parametrize("option", [("--port", 65536), ("--port", -1), ("--regions", 0)])
+def test_a_page_that_can_not_be_served_is_refused(tmp_path, capsys, option):
+    assert label("serve", new(tmp_path), *option) == 2
+    assert f"{option[0]}: must be" in capsys.readouterr().err
 
 
 def test_a_failing_take_keeps_nothing_of_it(tmp_path):

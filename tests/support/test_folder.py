@@ -6,11 +6,12 @@ import os
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from ralx.support.files import RunError
-from ralx.support.folder import LostFolder, locked
+from ralx.support.folder import LostFolder, locked, whole_folder
 
 
 def lock_and_leave(folder):
@@ -113,3 +114,19 @@ def test_who_lost_the_lock_is_refused_and_removes_nothing(tmp_path):
             anothers.hold()
     with pytest.raises(LostFolder):  # it was given back
         anothers.hold()
+
+
+def test_a_whole_folder_never_replaces_the_one_that_the_process_runs_in(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ValueError, match="must not be the folder"), whole_folder(Path(".")):
+        pass
+    assert os.listdir(tmp_path) == ["here"] and os.listdir(".") == []
+
+
+def test_what_killed_processes_left_of_a_whole_folder_goes(tmp_path):
+    dead, theirs = tmp_path / ".a[1].999999999.tmp", tmp_path / ".a[1].x.tmp"
+    dead.mkdir(), theirs.mkdir()
+    with whole_folder(tmp_path / "a[1]") as work:
+        (work / "file").touch()
+    assert sorted(os.listdir(tmp_path)) == [theirs.name, "a[1]"]

@@ -32,6 +32,7 @@ from ralx.labelling.formats.items import (
 from ralx.support.files import write_whole
 
 CLASSES, IMAGES, ASKED = "classes.json", "images", "asked"
+_WHITE = (255, 255, 255)
 _SUFFIXES = (*IMAGE_SUFFIXES, ".bmp", ".gif")
 
 
@@ -71,6 +72,8 @@ def read_painted(file: Path, classes: ClassList, size: Size) -> np.ndarray:
     the classes' colours. Black and white as these would be confused with the id 0 and unlabelled."""
     if image_header(file, (PNG,)).mode in GREY_MODES:
         classes = replace(classes, colours=tuple((1, 2, blue) for blue in range(len(classes))))
+    elif _WHITE not in classes.colours:  # what ralx wrote as 255, saved in colour
+        classes = replace(classes, void_colours=classes.void_colours | {_WHITE})
     return read_mask(file, classes, size)
 
 
