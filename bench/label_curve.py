@@ -20,12 +20,13 @@ from PIL import Image
 import ralx
 from ralx.cli.label import main as label
 from ralx.datasets import CAMVID_CLASSES
-from ralx.datasets.class_file import read_classes
 from ralx.labelling import Project
 from ralx.labelling.bundle import box_in_crop, crop_box
 from ralx.labelling.formats import FORMATS, Item
+from ralx.labelling.labels import UNLABELLED, to_png
 from ralx.metrics import mean_iou
 from ralx.support.files import write_json, write_whole
+from ralx.support.folder import whole_folder
 
 SIZES = ((120, 160), (96, 128), (144, 192))  # height, width of the photographs, in turn
 TOOLS = ("png", "cvat", "label-studio")
@@ -40,14 +41,14 @@ def ids(classes: int) -> tuple[list[str], np.ndarray]:
     """The names of the classes, and the class of each of CamVid's label ids, uint8 [256]."""
     names = [COARSE.get(name, "standing") if classes == 4 else name for name in CAMVID_CLASSES]
     distinct = list(dict.fromkeys(names))
-    table = np.full(256, 255, np.uint8)
-    table[: len(names)] = [distinct.index(name) for name in names]
-    return distinct, table
+    class_of = np.full(256, UNLABELLED, np.uint8)
+    class_of[: len(names)] = [distinct.index(name) for name in names]
+    return distinct, class_of
 
 
 def prepare(camvid: Path, out: Path, classes: int) -> None:
-    """images/ and truth/ of train, test/ and test_truth/, classes.txt."""
-    names, table = ids(classes)
+    """Write images/ and truth/ of train, test/ and test_truth/, and classes.txt."""
+    names, class_of = ids(classes)
     for part, images, truth in (("train", "images", "truth"), ("test", "test", "test_truth")):
         for index, path in enumerate(sorted((camvid / part).iterdir())):
             height, width = SIZES[index % len(SIZES)]
@@ -58,10 +59,9 @@ def prepare(camvid: Path, out: Path, classes: int) -> None:
             ):
                 target = out / folder / f"{path.stem}.png"
                 if not target.exists():
-                    target.parent.mkdir(parents=True, exist_ok=True)
                     array = np.array(Image.open(source).resize((width, height), method))
-                    Image.fromarray(table[array] if folder == truth else array).save(target)
-    (out / "classes.txt").write_text("\n".join(names) + "\n")
+                    write_whole(target, to_png(class_of[array] if folder == truth else array))
+    write_whole(out / "classes.txt", "".join(f"{name}\n" for name in names).encode())
 
 
 def annotate(project: Path, truth: Path, number: int, back: Path) -> None:
@@ -69,10 +69,11 @@ def annotate(project: Path, truth: Path, number: int, back: Path) -> None:
     opened, items = Project(project), []
     for asked in opened.regions_of_round(number):
         whole = np.array(Image.open(truth / asked.image))
-        painted = np.full(crop_box(asked)[2:], 255, np.uint8)
+        painted = np.full(crop_box(asked)[2:], UNLABELLED, np.uint8)
         painted[box_in_crop(asked).slices] = whole[asked.box.slices]
         items.append(Item(f"{asked.id}.png", None, painted))
-    FORMATS[TOOLS[number % len(TOOLS)]].write(back, items, read_classes(project / "classes.json"))
+    with whole_folder(back) as work:
+        FORMATS[TOOLS[number % len(TOOLS)]].write(work, items, opened.classes)
 
 
 def measured(project: Path, out: Path, masks: Path, num_classes: int) -> float:
@@ -100,9 +101,8 @@ def play(out: Path, method: str, seed: int, rounds: int, regions: int) -> list[d
     if not project.exists():
         options = ("--region-size", 24, 32, "--segmenter", "fpn-small", "--seed", seed)
         run("new", project, "--images", out / "images", "--classes", out / "classes.txt", *options)
-    num_classes = len(read_classes(project / "classes.json"))
+    opened = Project(project)
     for number in range(len(records) + 1, rounds + 1):
-        opened = Project(project)
         if len(opened.rounds()) < number:
             run("ask", project, "--regions", regions, "--method", method)
         back = folder / f"labels-{number}"
@@ -111,9 +111,9 @@ def play(out: Path, method: str, seed: int, rounds: int, regions: int) -> list[d
         run("take", project, back)
         if len(opened.models()) < number:
             run("train", project, "--restart")
-        pixels = sum(int((opened.label_map(image["number"]) != 255).sum()) for image in opened.images)
+        pixels = sum(int((opened.label_map(image["number"]) != UNLABELLED).sum()) for image in opened.images)
         total = sum(image["height"] * image["width"] for image in opened.images)
-        miou = measured(project, out, folder / "masks", num_classes)
+        miou = measured(project, out, folder / "masks", len(opened.classes))
         kept = opened.models()[-1]["miou"]
         records.append(
             {

@@ -29,8 +29,8 @@ from ralx.support.monitor import Monitor
 from ralx.support.threads import usable_threads
 
 ProjectFolder = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="PROJECT")]
-Formats = Literal["bundle", "png", "cvat", "label-studio", "labelme", "coco", "nnunet", "napari"]
 Exports = Literal["png", "cvat", "label-studio", "labelme", "coco", "nnunet", "napari"]
+Formats = Literal["bundle", Exports]
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class New:
     weights: Path | None = None
     """Weights to begin with: a safetensors or torch file, torchvision's of the encoder too."""
     seed: int = 0
+    """Of every random draw of the project."""
 
     def run(self) -> str:
         project = new_project(
@@ -63,7 +64,7 @@ class New:
             labels=self.labels,
             region_size=self.region_size,
             segmenter=library_name_from(Path.cwd(), self.segmenter),
-            weights=self.weights and self.weights.absolute(),
+            weights=self.weights,
             seed=self.seed,
         )
         skipped = find_images(self.images).skipped
@@ -137,7 +138,9 @@ class Undo:
 
     project: ProjectFolder
     round: int | None = None
+    """Number of the round. Default: the last."""
     region: str | None = None
+    """Id of a region, instead of a round."""
 
     def run(self) -> str:
         project = Project(self.project)
@@ -197,7 +200,9 @@ class Predict:
 
     project: ProjectFolder
     images: Path
+    """Folder of the images, with sub-folders."""
     to: Path
+    """Folder of the masks, outside of that of the images."""
 
     def run(self) -> str:
         return f"{predict(Project(self.project), self.images, self.to, Monitor())} masks: {self.to}"
@@ -209,7 +214,9 @@ class Export:
 
     project: ProjectFolder
     to: Path
+    """Folder of the data set: empty, or not there yet."""
     format: Exports = "png"
+    """What the files are for. png comes without the images."""
 
     def run(self) -> str:
         return f"{export(Project(self.project), self.to, self.format)} images: {self.to}"

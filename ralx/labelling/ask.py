@@ -65,11 +65,13 @@ def ask(
         raise DataError(f"{project.path}: expected regions to ask for, found every one asked or labelled")
     count, rounds, models = min(count, len(unlabelled)), project.rounds(), project.models()
     number = rounds[-1]["number"] + 1 if rounds else 1
+    # A killed process may have left files there: it was asking, or taking the round of that number back.
+    shutil.rmtree(project.round_folder(number), ignore_errors=True)
     stage = Choose(
         method=method,
         model=project.model_file(models[-1]["number"]) if models else None,
         unlabelled=hashlib.sha256(unlabelled.tobytes()).hexdigest(),
-        labels=_hash_of_labels(project),
+        labels=project.hash_of_labels(),
         round=number,
         count=count,
         kept=kept_of(count, project.settings.kept_share),
@@ -80,7 +82,7 @@ def ask(
     write_round(project, number, folder, format=format, prelabel=prelabel)
     with project.writing() as connection:
         connection.execute("UPDATE rounds SET is_open = 1 WHERE number = ?", (number,))
-    worker.clear()
+    worker.clear(stage)
     return number, folder
 
 
@@ -140,7 +142,6 @@ def _forget_unfinished(project: Project) -> None:
         for (number,) in connection.execute("SELECT number FROM rounds WHERE NOT is_open").fetchall():
             connection.execute("DELETE FROM regions WHERE round = ?", (number,))
             connection.execute("DELETE FROM rounds WHERE number = ?", (number,))
-            shutil.rmtree(project.round_folder(number), ignore_errors=True)
             written = "SELECT value FROM facts WHERE name = ?"
             for (value,) in connection.execute(written, (_WRITTEN,)).fetchall():
                 folder, inode = json.loads(value)
@@ -181,9 +182,3 @@ def _note(project: Project, stage: Choose, found: Artifact, regions: Regions, mo
                     features[index].numpy().tobytes() if model else None,
                 ),
             )
-
-
-def _hash_of_labels(project: Project) -> str:
-    with project.reading() as connection:
-        rows = connection.execute("SELECT number, undone FROM labels ORDER BY number").fetchall()
-    return hashlib.sha256(repr([tuple(row) for row in rows]).encode()).hexdigest()

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ralx.datasets.errors import DataError
+from ralx.datasets.geometry import size_text
 from ralx.datasets.images import image_size
 from ralx.labelling.formats import Item
 from ralx.labelling.formats.png import read_painted
@@ -122,8 +123,6 @@ def read_crop_label(project: Project, asked: AskedRegion, file: Path) -> np.ndar
     size = crop_box(asked)[2:]
     found = image_size(file)
     if found != size:
-        raise DataError(
-            f"{file}: expected {size[0]}x{size[1]} pixels as its crop, found {found[0]}x{found[1]}"
-        )
+        raise DataError(f"{file}: expected {size_text(size)} as its crop, found {size_text(found)}")
     painted = replace(project.classes, void_ids=frozenset(), void_colours=frozenset())
     return read_painted(file, painted, size)

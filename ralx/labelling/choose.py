@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ralx.acquisition import BatchAcquisition, Step, uniform
 from ralx.acquisition.methods import Method, method_of, uses_policy
-from ralx.labelling.images import batches, read_ahead, size_of
+from ralx.labelling.images import batches, class_maps, read_ahead, regions_with, size_of
 from ralx.labelling.labels import UNLABELLED
 from ralx.labelling.policy import KL_BINS, Sight, experience, labelled_counts, learned_policy
 from ralx.labelling.project import Project
@@ -33,12 +32,12 @@ POOL_SIZE = 10  # candidates among which a method that looks at the whole batch 
 
 
 class Regions:
-    """All regions of a project by flat index: image after image, each row-major."""
+    """All regions of a project by flat index: image after image, those of one image row-major."""
 
     def __init__(self, project: Project):
         self.project, self.images = project, project.images
         self.first = np.array([image["first_region"] for image in self.images])
-        self.number = self.first[-1] + project.grid(size_of(self.images[-1])).num_regions
+        self.num_regions = self.first[-1] + project.grid(size_of(self.images[-1])).num_regions
 
     def images_of(self, regions: np.ndarray) -> np.ndarray:
         """The number of the image that each region [K] lies in."""
@@ -46,22 +45,17 @@ class Regions:
 
     def unlabelled(self) -> np.ndarray:
         """Regions that were not asked and have a pixel without label, int64 [U], ascending."""
-        is_open = np.ones(self.number, bool)
+        is_open = np.ones(self.num_regions, bool)
         with self.project.reading() as connection:
             asked = connection.execute("SELECT place FROM regions").fetchall()
             given = connection.execute("SELECT DISTINCT image FROM labels WHERE region IS NULL").fetchall()
         for (image,) in given:
-            first, known = self.first[image], self.project.label_map(image) != UNLABELLED
-            grid = self.project.grid(size_of(self.images[image]))
-            cut = grid.cut(torch.from_numpy(known[None].astype(np.uint8)), *_all_of(grid), fill=1)
-            is_open[first : first + grid.num_regions] = (cut == 0).flatten(1).any(1).numpy()
+            first, grid = self.first[image], self.project.grid(size_of(self.images[image]))
+            unknown = self.project.label_map(image) == UNLABELLED
+            is_open[first : first + grid.num_regions] = False
+            is_open[first + regions_with(unknown, grid.region_size)] = True
         is_open[[place for (place,) in asked]] = False
         return np.flatnonzero(is_open)
-
-
-def _all_of(grid) -> tuple[Tensor, Tensor]:
-    regions = torch.arange(grid.num_regions, device="cpu")
-    return torch.zeros_like(regions), regions
 
 
 @dataclass(frozen=True)
@@ -72,8 +66,8 @@ class Choose(Stage):
     predicted classes take turns, and no image gives many regions. Without a model the regions are random ones
     of as many images as there are.
 
-    Leaves the flat indices of the chosen regions, whether each is kept, the scores of those that aren't, and
-    what the model predicts of each.
+    Leaves the flat indices of the chosen regions, of which the last are kept, their number, the scores of the
+    others, and what the model predicts of each.
     """
 
     method: str
@@ -101,7 +95,7 @@ class Choose(Stage):
         places = np.concatenate([chosen, kept])
         tensors = {"regions": torch.from_numpy(places), "scores": torch.from_numpy(scores).float()}
         if sight:
-            tensors |= self.seen(place, regions, places, sight)
+            tensors |= self.seen(sight, regions, places)
         return Artifact(tensors, {"kept": len(kept), "method": used})
 
     def choose(
@@ -119,9 +113,9 @@ class Choose(Stage):
             chosen = np.argsort(-scores, kind="stable")[:count]
             return name, among[chosen], scores[chosen]
         if method.batch:
-            chosen = self.choose_batch(place, method.batch, regions, among, count)
+            chosen = self.choose_batch(sight, method.batch, regions, among, count)
             return name, chosen, np.zeros(len(chosen))
-        scores, predicted = self.score_all(place, name, method, regions, among)
+        scores, predicted = self.score_all(place, sight, name, method, regions, among)
         chosen = spread(scores[among], predicted[among], images, count)
         return name, among[chosen], scores[among[chosen]]
 
@@ -130,19 +124,25 @@ class Choose(Stage):
         if not uses_policy(self.method):
             return self.method, method_of(self.method)
         policy = learned_policy(place, sight, self.seed, experience(place.project))
-        return (
-            (self.method, Method("the learned policy", score=policy)) if policy else (WARM, method_of(WARM))
-        )
+        if policy is None:
+            return WARM, method_of(WARM)
+        return self.method, Method("the learned policy", score=policy)
 
     def score_all(
-        self, place: ProjectWorker, name: str, method: Method, regions: Regions, among: np.ndarray
+        self,
+        place: ProjectWorker,
+        sight: Sight,
+        name: str,
+        method: Method,
+        regions: Regions,
+        among: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The score of every region of the images in which `among` lie, float32, and the class that it shows
         most of, uint8. What is done is kept now and then, so that an interrupted round goes on."""
-        assert self.model and method.score
-        project, segmenter = place.project, place.segmenter(self.model)
-        scores, predicted = np.zeros(regions.number, np.float32), np.zeros(regions.number, np.uint8)
-        groups = batches((regions.images[n] for n in np.unique(regions.images_of(among))), place.batch_size)
+        assert method.score
+        project, segmenter = place.project, sight.segmenter
+        scores, predicted = np.zeros(regions.num_regions, np.float32), np.zeros(regions.num_regions, np.uint8)
+        groups = batches(regions.images[n] for n in np.unique(regions.images_of(among)))
         checkpoint, done = place.checkpoint(self), 0
         if saved := checkpoint.load():
             tensors, done = saved
@@ -152,7 +152,7 @@ class Choose(Stage):
         with place.monitor.task(f"score by {name}", len(groups), done) as update:
             for group, pixels in read_ahead(project, groups[done:]):
                 inputs = inputs_for(segmenter, pixels.to(place.device))
-                with autocast(place.device, place.precision), _outputs_of(segmenter) as outputs:
+                with autocast(place.device, "auto"), _outputs_of(segmenter) as outputs:
                     found = method.score(
                         segmenter,
                         inputs,
@@ -161,10 +161,7 @@ class Choose(Stage):
                         generator=stream("score", self.seed, self.round, group[0]["number"]),
                         **options,
                     )
-                if outputs:
-                    logits = logits_of(outputs[0], segmenter)
-                else:
-                    logits = predict(segmenter, pixels.to(place.device), precision=place.precision)
+                logits = logits_of(outputs[0], segmenter) if outputs else predict(segmenter, pixels)
                 refuse_not_finite(found)
                 shown = _features(project, logits, pixels).class_hist.argmax(-1)
                 for image, row, classes in zip(group, found.cpu().numpy(), shown.cpu().numpy(), strict=True):
@@ -177,41 +174,38 @@ class Choose(Stage):
 
     def choose_batch(
         self,
-        place: ProjectWorker,
+        sight: Sight,
         acquisition: BatchAcquisition,
         regions: Regions,
         among: np.ndarray,
         count: int,
     ) -> np.ndarray:
         """One region of each of `count` random pools, by what the whole batch and the known labels are."""
-        assert self.model
+        project = regions.project
         size = min(POOL_SIZE, len(among) // count)
         generator = self._random("pools")
         drawn = torch.randperm(len(among), generator=generator)[: count * size].numpy()
         candidates = among[drawn]
-        rows = np.zeros((len(candidates), len(place.project.classes) + 1), np.float32)
-        for position, logits, pixels in self._at(place, regions, candidates):
-            features = _features(place.project, logits, pixels)
+        rows = np.zeros((len(candidates), len(project.classes) + 1), np.float32)
+        for position, logits, pixels in self._at(sight, regions, candidates):
+            features = _features(project, logits, pixels)
             seen = torch.cat([features.class_hist, features.entropy_sum[..., None]], -1)
             for image, which, local in position:
                 rows[which] = seen[image, local].cpu().numpy()
         refuse_not_finite(torch.from_numpy(rows))
         seen = torch.from_numpy(rows).view(count, size, -1)
-        labelled = labelled_counts(place.project)
+        labelled = labelled_counts(project)
         step = Step(seen[..., :-1], seen[..., -1], distribution_of(labelled), labelled.sum(0))
         picked = acquisition(step, generator).numpy()
         return candidates.reshape(count, size)[np.arange(count), picked]
 
-    def seen(
-        self, place: ProjectWorker, regions: Regions, chosen: np.ndarray, sight: Sight
-    ) -> dict[str, Any]:
+    def seen(self, sight: Sight, regions: Regions, chosen: np.ndarray) -> dict[str, Any]:
         """What the policy sees of the chosen regions: the state, features float32 [K, Da], and the guesses,
         which are what the model predicts: label maps uint8 [h, w] by the region's place among the chosen."""
         guesses, features = {}, torch.zeros(len(chosen), sight.state.shape[1] + 2 * KL_BINS)
-        for position, logits, pixels in self._at(place, regions, chosen):
+        for position, logits, pixels in self._at(sight, regions, chosen):
             size = (pixels.shape[-2], pixels.shape[-1])
-            upsampled = F.interpolate(logits.float(), size, mode="bilinear", align_corners=True)
-            classes, grid = upsampled.argmax(1).to(torch.uint8).cpu(), place.project.grid(size)
+            classes, grid = class_maps(logits, size), regions.project.grid(size)
             actions = sight.actions(sight.rows(logits, size)).cpu()
             for image, which, local in position:
                 features[which] = actions[image, local]
@@ -222,15 +216,14 @@ class Choose(Stage):
         return {"state": sight.state.cpu(), "features": features, "guesses": guesses}
 
     def _at(
-        self, place: ProjectWorker, regions: Regions, wanted: np.ndarray
+        self, sight: Sight, regions: Regions, wanted: np.ndarray
     ) -> Iterator[tuple[list[tuple[int, np.ndarray, np.ndarray]], Tensor, Tensor]]:
         """For each batch of the images in which regions [K] lie: of each image, its place in the batch, which
         of the regions lie in it, and where; the logits; the pixels."""
-        assert self.model
-        segmenter, images = place.segmenter(self.model), regions.images_of(wanted)
-        groups = batches((regions.images[n] for n in np.unique(images)), place.batch_size)
-        for group, pixels in read_ahead(place.project, groups):
-            logits = predict(segmenter, pixels.to(place.device), precision=place.precision)
+        images = regions.images_of(wanted)
+        groups = batches(regions.images[n] for n in np.unique(images))
+        for group, pixels in read_ahead(regions.project, groups):
+            logits = predict(sight.segmenter, pixels)
             position = []
             for row, image in enumerate(group):
                 which = np.flatnonzero(images == image["number"])
@@ -251,9 +244,10 @@ def spread(scores: np.ndarray, classes: np.ndarray, images: np.ndarray, count: i
     Where this leaves too few, images may give twice as many, and so on.
     """
     by_score = np.argsort(-scores, kind="stable")
+    rank_in_image = _rank_within(images[by_score])
     most = max(1, 2 * count // len(np.unique(images)))
     while True:
-        few = by_score[_rank_within(images[by_score]) < most]
+        few = by_score[rank_in_image < most]
         if len(few) >= count:
             turns = _rank_within(classes[few])
             return few[np.argsort(turns, kind="stable")[:count]]

@@ -9,7 +9,7 @@ import torch
 
 from ralx.labelling.project import Project
 from ralx.labelling.train import ENOUGH_KEPT, KeptRegions, drawn_again, middle_of
-from ralx.labelling.worker import load_model, recipe_of
+from ralx.labelling.worker import trained_segmenter
 from ralx.metrics import mean_iou
 
 ENOUGH_IMAGES = 10  # with kept regions: of fewer, an interval that draws images again is too narrow
@@ -53,17 +53,16 @@ def last_gains(project: Project, device: torch.device) -> Gains:
     Their numbers in the database are each of the regions that were kept at the time, so that a difference of
     them would be one of regions too.
     """
-    recipe = recipe_of(project)
-    kept = KeptRegions(project, recipe.network.inference_batch_size)
+    kept = KeptRegions(project)
     num_images = sum(len(pixels) for pixels, _ in kept.batches)
     by_round = {model["round"]: model for model in project.models()}.values()
     models = [model for model in by_round if project.model_file(model["number"]).exists()][-MODELS:]
     if not num_images or len(models) < 2:
         return Gains(kept.num_regions, num_images)
-    segmenter, confusions = recipe.segmenter(len(project.classes), device), []
+    confusions = []
     for model in models:
-        load_model(segmenter, project.model_file(model["number"]))
-        confusions.append(kept.confusion(segmenter, recipe.network.precision).numpy())
+        segmenter = trained_segmenter(project, project.model_file(model["number"]), device)
+        confusions.append(kept.confusion(segmenter).numpy())
     drawn = [drawn_again(confusion, project.settings.seed) for confusion in confusions]
     mious = [mean_iou(torch.from_numpy(confusion.sum(0))) for confusion in confusions]
     gains = [
@@ -79,7 +78,7 @@ def last_gains(project: Project, device: torch.device) -> Gains:
 
 
 def _minutes_between(project: Project, before: sqlite3.Row, after: sqlite3.Row) -> float | None:
-    """None too where no time was spent."""
+    """How long people labelled; None where a label's time wasn't noted, or no time was spent."""
     with project.reading() as connection:
         (unknown,) = connection.execute(
             "SELECT count(*) FROM labels JOIN regions ON region = id "

@@ -1,21 +1,23 @@
 """A project's images and labels as tensors: in batches of one size, and as a data set to train on."""
 
-import hashlib
 import itertools
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ralx.datasets import SegmentationDataset
 from ralx.datasets.dataset import in_threads
+from ralx.datasets.geometry import Size
 from ralx.labelling.labels import UNLABELLED
-from ralx.labelling.project import Project, Size
+from ralx.labelling.project import Project
 from ralx.regions import RegionGrid, RegionPool
 
+IMAGES_AT_ONCE = 16
 PIXELS_AT_ONCE = 16 * 360 * 480  # of one batch; a segmenter's activations are many times more
 Group = list[sqlite3.Row]  # images of one size
 
@@ -24,23 +26,27 @@ def size_of(image: sqlite3.Row) -> Size:
     return image["height"], image["width"]
 
 
-def batches(images: Iterable[sqlite3.Row], batch_size: int) -> list[Group]:
-    """Images in groups of one size, as many together as `batch_size` and their pixels allow."""
+def batches(images: Iterable[sqlite3.Row]) -> list[Group]:
+    """Images in groups of one size, as many together as `IMAGES_AT_ONCE` and `PIXELS_AT_ONCE` allow."""
     ordered = sorted(images, key=lambda image: (size_of(image), image["number"]))
     groups: list[Group] = []
     for (height, width), same in itertools.groupby(ordered, size_of):
-        count = max(1, min(batch_size, PIXELS_AT_ONCE // (height * width)))
+        count = max(1, min(IMAGES_AT_ONCE, PIXELS_AT_ONCE // (height * width)))
         rows = list(same)
         groups += [rows[first : first + count] for first in range(0, len(rows), count)]
     return groups
+
+
+def as_tensor(images: Sequence[np.ndarray]) -> Tensor:
+    """Images of one size, each uint8 [H, W, 3], as one batch uint8 [n, 3, H, W]."""
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
 
 
 def read_ahead(project: Project, groups: Iterable[Group]) -> Iterator[tuple[Group, Tensor]]:
     """Each group with its pixels, uint8 [n, 3, H, W]; the next group is decoded meanwhile."""
 
     def decode(group: Group) -> Tensor:
-        pixels = np.stack(in_threads(project.read, group))
-        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        return as_tensor(in_threads(project.read, group))
 
     with ThreadPoolExecutor(1, thread_name_prefix="ralx-ahead") as ahead:
         following = None
@@ -52,6 +58,19 @@ def read_ahead(project: Project, groups: Iterable[Group]) -> Iterator[tuple[Grou
             yield following[0], following[1].result()
 
 
+def class_maps(logits: Tensor, size: Size) -> Tensor:
+    """The classes that logits [n, C, h, w] predict for images of `size`: uint8 [n, H, W], on the CPU."""
+    upsampled = F.interpolate(logits.float(), size, mode="bilinear", align_corners=True)
+    return upsampled.argmax(1).to(torch.uint8).cpu()
+
+
+def regions_with(mask: np.ndarray, region_size: Size) -> np.ndarray:
+    """The regions of one image that have a pixel of `mask`, bool [H, W]: flat indices int64 [K] in order."""
+    (height, width), (rh, rw) = mask.shape, region_size
+    rows = np.logical_or.reduceat(mask, np.arange(0, height, rh), axis=0)
+    return np.flatnonzero(np.logical_or.reduceat(rows, np.arange(0, width, rw), axis=1))
+
+
 class LabelledImages:
     """A `Source` of the images that have labels to train on, with these labels alone. All have the size of
     the largest: an image lies at the top left, and the pixels beside it have no label."""
@@ -59,16 +78,15 @@ class LabelledImages:
     def __init__(self, project: Project):
         self.project = project
         with project.reading() as connection:
-            rows = connection.execute(
+            self.rows = connection.execute(
                 "SELECT DISTINCT images.* FROM images JOIN labels ON images.number = labels.image "
                 "LEFT JOIN regions ON region = id WHERE NOT undone AND pixels > 0 AND NOT coalesce(kept, 0) "
                 "ORDER BY images.name"
             ).fetchall()
-        self.rows = sorted(rows, key=lambda row: row["name"])
         self.names = tuple(row["name"] for row in self.rows)
         self.image_size = (
-            max((row["height"] for row in rows), default=0),
-            max((row["width"] for row in rows), default=0),
+            max((row["height"] for row in self.rows), default=0),
+            max((row["width"] for row in self.rows), default=0),
         )
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -90,12 +108,8 @@ class LabelledImages:
         self.project.content(self.rows[index])
 
     def fingerprint(self) -> str:
-        """A hash of the images and of all that is known of them."""
-        digest = hashlib.sha256(repr(self.image_size).encode())
-        for index, row in enumerate(self.rows):
-            digest.update(f"{row['name']} {row['sha256']}\n".encode())
-            digest.update(self.read_label(index).tobytes())
-        return digest.hexdigest()
+        """A hash of all labels of the project, whose images never change."""
+        return self.project.hash_of_labels()
 
     def dataset(self) -> SegmentationDataset:
         """DataError where nothing is labelled."""
@@ -104,12 +118,12 @@ class LabelledImages:
             self, name=project.name, classes=project.classes.names, ignore_index=UNLABELLED
         )
 
-    def pool(self, dataset: SegmentationDataset) -> RegionPool:
+    def pool(self) -> RegionPool:
         """Which regions of the data set have a label."""
-        grid = RegionGrid(len(dataset), dataset.image_size, self.project.region_size, "keep")
-        (rh, rw), pool, found = grid.region_size, RegionPool(grid), []
-        for index in range(len(dataset)):
-            row, col = np.nonzero(self.read_label(index) != UNLABELLED)
-            found.append(index * grid.regions_per_image + np.unique(row // rh * grid.cols + col // rw))
+        grid = RegionGrid(len(self.names), self.image_size, self.project.region_size, "keep")
+        pool, found = RegionPool(grid), []
+        for index in range(len(self.names)):
+            labelled = regions_with(self.read_label(index) != UNLABELLED, grid.region_size)
+            found.append(index * grid.regions_per_image + labelled)
         pool.label(torch.from_numpy(np.concatenate(found)))
         return pool

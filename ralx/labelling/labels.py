@@ -12,7 +12,7 @@ from ralx.support.files import write_whole
 
 
 def to_png(label: np.ndarray) -> bytes:
-    """A label map uint8 [h, w] as a grey PNG."""
+    """A label map uint8 [h, w] as a grey PNG, or an image uint8 [h, w, 3] as one in colour."""
     file = io.BytesIO()
     Image.fromarray(label).save(file, "PNG", compress_level=3)
     return file.getvalue()
@@ -24,8 +24,8 @@ def from_png(content: bytes) -> np.ndarray:
 
 
 def label_map(connection: sqlite3.Connection, image: int, *, kept: bool | None = None) -> np.ndarray:
-    """All that is known of an image, uint8 [H, W]; with `kept`, just what its kept regions say, or just what
-    the segmenter may be trained on."""
+    """The labels of an image, uint8 [H, W]. With `kept` True only those of its kept regions, with False only
+    those that the segmenter may be trained on."""
     height, width = connection.execute(
         "SELECT height, width FROM images WHERE number = ?", (image,)
     ).fetchone()
@@ -37,9 +37,9 @@ def label_map(connection: sqlite3.Connection, image: int, *, kept: bool | None =
     )
     for top, left, png, is_kept in rows:
         if kept is None or kept == bool(is_kept):
-            patch = from_png(png)
-            place = labels[top : top + patch.shape[0], left : left + patch.shape[1]]
-            place[patch != UNLABELLED] = patch[patch != UNLABELLED]
+            part = from_png(png)
+            there = labels[top : top + part.shape[0], left : left + part.shape[1]]
+            np.copyto(there, part, where=part != UNLABELLED)
     if kept is False:  # an image may have come with labels of what was then kept
         boxes = 'SELECT "top", "left", height, width FROM regions WHERE image = ? AND kept'
         for top, left, height, width in connection.execute(boxes, (image,)):

@@ -11,11 +11,12 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from ralx.datasets.geometry import Size
 from ralx.labelling.bundle import box_in_crop, crop_box
-from ralx.labelling.images import size_of
+from ralx.labelling.images import as_tensor, size_of
 from ralx.labelling.labels import UNLABELLED
-from ralx.labelling.project import AskedRegion, Project, Size
-from ralx.labelling.worker import load_model, recipe_of
+from ralx.labelling.project import AskedRegion, Project
+from ralx.labelling.worker import trained_segmenter
 from ralx.report.labelling import ImageView, RegionView
 from ralx.report.style import readable
 from ralx.segmentation import predict
@@ -29,17 +30,14 @@ class Predictions:
     """What the newest model of a project says of its images."""
 
     def __init__(self, project: Project, device: torch.device):
-        recipe = recipe_of(project)
-        self._precision = recipe.network.precision
-        self._segmenter = recipe.segmenter(len(project.classes), device)
-        load_model(self._segmenter, project.model_file(project.models()[-1]["number"]))
+        newest = project.model_file(project.models()[-1]["number"])
+        self._segmenter = trained_segmenter(project, newest, device)
 
     @torch.no_grad()
     def of(self, pixels: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray]:
         """The classes, uint8, and the entropy in nats, float32, both [h, w] of `size`, of an image uint8
         [H, W, 3]."""
-        images = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
-        logits = predict(self._segmenter, images, precision=self._precision).float()
+        logits = predict(self._segmenter, as_tensor([pixels])).float()
         log_p = F.interpolate(logits, size, mode="bilinear", align_corners=True)[0].log_softmax(0)
         return _array(log_p.argmax(0).to(torch.uint8)), _array(-(log_p.exp() * log_p).nansum(0))
 

@@ -43,6 +43,7 @@ class Sight:
 
     def __init__(self, place: ProjectWorker, segmenter: nn.Module):
         project = place.project
+        self.segmenter = segmenter
         self.region_size = project.region_size
         self.cells = choose_cells(project.region_size)
         counts = labelled_counts(project).to(place.device)
@@ -50,8 +51,8 @@ class Sight:
         drawn = torch.randperm(len(project.images), generator=stream("state set", project.settings.seed))
         images = [project.images[n] for n in sorted(drawn[:STATE_IMAGES].tolist())]
         rows = []
-        for _, pixels in read_ahead(project, batches(images, place.batch_size)):
-            logits = predict(segmenter, pixels.to(place.device), precision=place.precision)
+        for _, pixels in read_ahead(project, batches(images)):
+            logits = predict(segmenter, pixels)
             rows.append(self.rows(logits, (pixels.shape[-2], pixels.shape[-1])).flatten(0, 1))
         self.state = torch.cat(rows)  # [R, Ds]
 

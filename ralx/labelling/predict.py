@@ -3,15 +3,13 @@
 import sqlite3
 from pathlib import Path
 
-import torch
-from torch.nn import functional as F
-
 from ralx.datasets.errors import DataError
 from ralx.datasets.images import find_images, read_image
 from ralx.labelling.formats import FORMATS, Item
+from ralx.labelling.images import as_tensor, class_maps
 from ralx.labelling.labels import to_png
 from ralx.labelling.project import Project
-from ralx.labelling.worker import load_model, recipe_of
+from ralx.labelling.worker import trained_segmenter
 from ralx.segmentation import predict as logits_of_images
 from ralx.support.devices import find_device
 from ralx.support.files import write_whole
@@ -32,17 +30,13 @@ def predict(project: Project, images: Path, to: Path, monitor: Monitor, device: 
         raise DataError(f"--to {to}: expected a folder, found a file")
     if to.resolve().is_relative_to(images.resolve()):  # masks would replace images, or be taken for some
         raise DataError(f"--to {to}: expected a folder outside of --images {images}, found one inside")
-    recipe, where = recipe_of(project), find_device(device)
-    segmenter = recipe.segmenter(len(project.classes), where)
-    load_model(segmenter, project.model_file(models[-1]["number"]))
+    segmenter = trained_segmenter(project, project.model_file(models[-1]["number"]), find_device(device))
     with monitor.task("predict", len(names)) as update:
         for done, name in enumerate(names):
-            pixels = torch.from_numpy(read_image(images / name).copy()).permute(2, 0, 1)[None]
-            logits = logits_of_images(segmenter, pixels.to(where), precision=recipe.network.precision)
+            pixels = as_tensor([read_image(images / name)])
             size = (pixels.shape[-2], pixels.shape[-1])
-            upsampled = F.interpolate(logits.float(), size, mode="bilinear", align_corners=True)
-            classes = upsampled.argmax(1)[0].to(torch.uint8).cpu().numpy()
-            write_whole((to / name).with_suffix(".png"), to_png(classes))
+            classes = class_maps(logits_of_images(segmenter, pixels), size)
+            write_whole((to / name).with_suffix(".png"), to_png(classes[0].numpy()))
             update(done + 1)
     return len(names)
 

@@ -19,6 +19,7 @@ import numpy as np
 from ralx.datasets.class_file import read_classes
 from ralx.datasets.dataset import in_threads
 from ralx.datasets.errors import DataError
+from ralx.datasets.geometry import Size, size_text
 from ralx.datasets.images import find_images, image_size, read_image, read_mask
 from ralx.labelling import database
 from ralx.labelling.labels import UNLABELLED, from_png, label_map, to_png, write_stale
@@ -28,7 +29,6 @@ from ralx.segmentation.adapters import library_name_from
 from ralx.support.files import clear_torn, json_bytes, make_folder, write_whole
 from ralx.support.folder import FolderLock, locked, whole_folder
 
-Size = tuple[int, int]
 LARGEST_DEFAULT_REGION = 64
 
 
@@ -123,7 +123,8 @@ def read_settings(path: Path) -> Settings:
 
 
 class Project:
-    """A project that is there; see `new_project`.
+    """A project that is there; see `new_project`. DataError where the folder holds none, or one of another
+    version or with settings that can't be used.
 
     Every method may be called while other processes and threads work in the project: each opens the database
     anew, and a call that changes something is one transaction.
@@ -148,22 +149,15 @@ class Project:
                 f"their order: {facts['classes']}"
             )
 
-    @classmethod
-    def open(cls, path: Path | str) -> "Project":
-        """The project in a folder. DataError where there is none, or one of a newer version."""
-        return cls(path)
-
     def reading(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
         return database.reading(self._database)
 
     def writing(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
         return database.writing(self._database)
 
-    @contextlib.contextmanager
-    def working(self) -> Iterator[FolderLock]:
-        """For what one process at a time may do: asking and training."""
-        with locked(self.path / "models", what="") as lock:
-            yield lock
+    def working(self) -> contextlib.AbstractContextManager[FolderLock]:
+        """Asking and training, which one process at a time may do: RunError where another one does."""
+        return locked(self.path / "models", what="")
 
     # Images
 
@@ -193,14 +187,11 @@ class Project:
 
     def pixels(self, name: str) -> np.ndarray:
         """The pixels of an image by its name, uint8 [H, W, 3]. DataError as from `content`."""
-        return self.read(self._image_called(name))
-
-    def _image_called(self, name: str) -> sqlite3.Row:
         with self.reading() as connection:
             image = connection.execute("SELECT * FROM images WHERE name = ?", (name,)).fetchone()
         if image is None:
             raise DataError(f"{name}: expected an image of the project, found none of that name")
-        return image
+        return self.read(image)
 
     def grid(self, size: Size) -> RegionGrid:
         """The regions of one image; those at its right and bottom may be smaller."""
@@ -218,19 +209,20 @@ class Project:
         return found[0]
 
     def asked_regions(self) -> list[AskedRegion]:
-        """All that was asked, in the order in which it was."""
+        """All regions that were asked, in the order in which they were."""
         with self.reading() as connection:
             return self._asked(connection, "is_open")
 
     def regions_of_round(self, number: int) -> list[AskedRegion]:
-        """Those of one round, also while its files are being written."""
+        """The regions of one round, also while its files are being written."""
         with self.reading() as connection:
             return self._asked(connection, "round = ?", number)
 
     @staticmethod
     def _asked(connection: sqlite3.Connection, where: str, *values: Any) -> list[AskedRegion]:
         rows = connection.execute(
-            "SELECT regions.*, name, sha256, images.height AS image_height, images.width AS image_width "
+            'SELECT id, round, name, sha256, "top", "left", regions.height, regions.width, score, kept, '
+            "state, images.height AS image_height, images.width AS image_width "
             "FROM regions JOIN images ON image = images.number JOIN rounds ON round = rounds.number "
             f"WHERE {where} ORDER BY regions.id",
             values,
@@ -251,14 +243,14 @@ class Project:
         ]
 
     def prelabel(self, region: str) -> np.ndarray | None:
-        """What the model predicted when the region was asked, uint8 [h, w] of its box; None without a
-        model."""
+        """The classes that the model predicted when the region was asked, uint8 [h, w] of its box; None
+        without a model."""
         with self.reading() as connection:
             row = connection.execute("SELECT guess FROM regions WHERE id = ?", (region,)).fetchone()
         return from_png(row[0]) if row and row[0] else None
 
     def label_of(self, region: str) -> np.ndarray | None:
-        """What was received for a region, uint8 [h, w] of its box."""
+        """The label that was received for a region, uint8 [h, w] of its box; None without one."""
         with self.reading() as connection:
             row = _newest_label(connection, region)
         return from_png(row["png"]) if row else None
@@ -384,9 +376,15 @@ class Project:
             write_stale(connection, self.path / "labels")
 
     def label_map(self, image: int, *, kept: bool | None = None) -> np.ndarray:
-        """See `labels.label_map`."""
+        """The labels of an image by its number, uint8 [H, W], see `labels.label_map`."""
         with self.reading() as connection:
             return label_map(connection, image, kept=kept)
+
+    def hash_of_labels(self) -> str:
+        """It changes when a label comes, or one that counted no longer does: a label itself never changes."""
+        with self.reading() as connection:
+            rows = connection.execute("SELECT number, undone FROM labels ORDER BY number").fetchall()
+        return hashlib.sha256(repr([tuple(row) for row in rows]).encode()).hexdigest()
 
     def write_labels(self) -> None:
         """Draw what is stale in labels/, and remove what killed processes left there half-written."""
@@ -461,23 +459,25 @@ def _receive(
     unsure: bool,
 ) -> bool:
     """Whether the label is new."""
-    pixels = int((label != UNLABELLED).sum())
-    png, before = to_png(label), _newest_label(connection, asked.id)
-    if before and before["png"] == png:
-        return False
-    if not pixels and not before and not unsure:
+    pixels, before = int((label != UNLABELLED).sum()), _newest_label(connection, asked.id)
+    png = to_png(label) if pixels or unsure else None
+    if png == (before["png"] if before else None):
         return False
     if before and before["seconds"] and seconds is not None:
         seconds += before["seconds"]  # work on the same region went on
     connection.execute("UPDATE labels SET undone = 1 WHERE region = ?", (asked.id,))
-    if pixels or unsure:
+    if png:
         connection.execute(
             'INSERT INTO labels (image, region, "top", "left", pixels, png, annotator, seconds, source) '
             "SELECT image, id, ?, ?, ?, ?, ?, ?, ? FROM regions WHERE id = ?",
             (asked.box.top, asked.box.left, pixels, png, annotator, seconds, source, asked.id),
         )
     state = "labelled" if pixels else "unsure" if unsure else "asked"
-    connection.execute("UPDATE regions SET state = ?, leased_until = 0 WHERE id = ?", (state, asked.id))
+    found = connection.execute(
+        "UPDATE regions SET state = ?, leased_until = 0 WHERE id = ?", (state, asked.id)
+    )
+    if not found.rowcount:  # its round was taken back just now
+        raise DataError(f"{asked.id}: expected a region that is asked, found none of that id")
     connection.execute("UPDATE images SET stale = 1 WHERE name = ?", (asked.image,))
     return True
 
@@ -492,6 +492,7 @@ def new_project(
     *,
     labels: Path | None = None,
     region_size: Size | None = None,
+    weights: Path | None = None,
     **settings: Any,
 ) -> Project:
     """Make a project in the folder `path`, which must be empty or not there yet: whole or not at all.
@@ -501,14 +502,16 @@ def new_project(
         classes: the class file.
         labels: folder of label files that some images have already, under the images' names with .png.
         region_size: height and width in pixels; none: 64×64, or less where the smallest image is smaller.
-        settings: see `Settings`.
+        weights: of the segmenter, that the first training starts from; none: random ones.
+        settings: the others of `Settings`.
 
     Raises:
         DataError, ValueError, RunError: naming the file or option, the rule and what was found; nothing is
             made.
     """
     class_list, names = read_classes(classes), find_images(images).names
-    made = Settings(Path(os.path.abspath(images)), **settings)
+    start = Path(os.path.abspath(weights)) if weights else None
+    made = Settings(Path(os.path.abspath(images)), weights=start, **settings)
     build_segmenter(made.segmenter, len(class_list), weights=made.weights)  # ValueError where it can't be
     described = in_threads(lambda name: _size_and_hash(images / name), names)
     sizes = dict(zip(names, (size for size, _ in described), strict=True))
@@ -558,14 +561,10 @@ def _fitting(region_size: Size | None, sizes: dict[str, Size]) -> Size:
     for axis, name in ((0, lowest), (1, narrowest)):
         if not 1 <= region_size[axis] <= smallest[axis]:
             raise DataError(
-                f"--region-size: must be 1x1 or larger and fit into every image, got {_text(region_size)}, "
-                f"and {name} has {_text(sizes[name])} pixels (height x width)"
+                f"--region-size: must be 1x1 or larger and fit into every image, got "
+                f"{region_size[0]}x{region_size[1]}, and {name} has {size_text(sizes[name])}"
             )
     return region_size
-
-
-def _text(size: Size) -> str:
-    return f"{size[0]}x{size[1]}"
 
 
 def _label_files(folder: Path, names: tuple[str, ...]) -> dict[str, Path]:

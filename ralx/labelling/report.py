@@ -115,7 +115,7 @@ def _gains_table(found: Gains) -> Table:
 
 
 def _classes_table(project: Project, models: Models) -> Table:
-    """Of each class its IoU by the two newest models, and its pixels to learn from."""
+    """Of each class its IoU by the two newest models, and its pixels in asked regions to learn from."""
     known = [json.loads(model["iou"]) for model in models if model["miou"] is not None]
     before, newest = [{}, {}, *known][-2:]
     pixels = labelled_counts(project).sum(0).tolist()
@@ -123,7 +123,7 @@ def _classes_table(project: Project, models: Models) -> Table:
         [name, _percent(before.get(name)), _percent(newest.get(name)), _count(count)]
         for name, count in zip(project.classes.names, pixels, strict=True)
     ]
-    caption = "IoU by class [%], and labelled pixels to learn from"
+    caption = "IoU by class [%], and labelled pixels of asked regions to learn from"
     return Table(caption, ["class"], ["model before", "newest model", "pixels"], [rows])
 
 

@@ -36,7 +36,7 @@ def status(project: Project) -> dict[str, Any]:
 
 
 def in_words(project: Project) -> str:
-    """The same for people."""
+    """The state of a project, as lines for people to read."""
     found = status(project)
     lines = [
         f"{project.name}: {found['images']} images, {len(project.classes)} classes, regions of "

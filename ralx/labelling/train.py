@@ -2,9 +2,7 @@
 
 import json
 import math
-import sqlite3
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,13 +13,14 @@ from ralx.datasets.errors import DataError
 from ralx.labelling.images import LabelledImages, batches, read_ahead
 from ralx.labelling.labels import UNLABELLED
 from ralx.labelling.project import Project
-from ralx.labelling.worker import BATCH_SIZE, ProjectWorker, load_model
+from ralx.labelling.worker import BATCH_SIZE, ProjectWorker, recipe_of
 from ralx.metrics import iou, mean_iou
 from ralx.ops import confusion_matrix
 from ralx.runs.segmenters import SegmenterRecipe
 from ralx.runs.stage import Artifact, Place, Stage
-from ralx.segmentation import Precision, predict, train_epoch
+from ralx.segmentation import predict, train_epoch
 from ralx.segmentation.fit import fit
+from ralx.support.devices import to_device
 from ralx.support.files import write_whole
 
 LR = 1e-2  # of SGD at the first epoch; it falls to a hundredth until the last
@@ -33,15 +32,14 @@ RESAMPLES = 1000  # of the kept regions' images, for the interval
 
 @dataclass(frozen=True)
 class Train(Stage):
-    """A segmenter, trained on every label of a project but those of the kept regions, on which its best epoch
-    is chosen once there are enough of them.
+    """A segmenter, trained on every label of a project but those of the kept regions. Its best epoch is
+    chosen on the kept regions, once there are enough of them.
 
     Leaves its weights, and the confusion matrix on each image that has kept regions.
     """
 
     segmenter: SegmenterRecipe
-    start: Path | None  # the weights of the model before; none: those that the segmenter begins with
-    labels: str  # hash of all that is known of all images
+    labels: str  # hash of all labels, those of the kept regions too
     epochs: int
 
     @property
@@ -52,27 +50,19 @@ class Train(Stage):
         assert isinstance(place, ProjectWorker)
         project, source = place.project, LabelledImages(place.project)
         data = source.dataset().to(place.device)
-        pool = source.pool(data)
+        pool = source.pool()
         trainer = self.segmenter.trainer(LR, data, place.device)
         trainer.lr_decay = 0.01 ** (0.5 / self.epochs)  # it is applied twice per epoch
-        if self.start:
-            load_model(trainer.segmenter, self.start)
         crops = pool.labelled.view(len(data), -1).sum(1)  # as many of an image as it has labelled regions
-        kept = KeptRegions(project, place.batch_size)
+        kept = KeptRegions(project)
 
         def measure() -> float:
-            confusion = kept.confusion(trainer.segmenter, place.precision).sum(0)
+            confusion = kept.confusion(trainer.segmenter).sum(0)
             return mean_iou(confusion) if confusion.any() else 0.0
 
         fit(
             trainer,
-            lambda generator: train_epoch(
-                trainer,
-                data,
-                generator=generator,
-                pool=pool,
-                crops=crops,
-            ),
+            lambda generator: train_epoch(trainer, data, generator=generator, pool=pool, crops=crops),
             measure,
             lr_option="weights",
             name="train",
@@ -83,14 +73,14 @@ class Train(Stage):
             monitor=place.monitor,
         )
         found = {"regions": pool.num_labelled, "pixels": int(data.class_counts().sum())}
-        confusion = kept.confusion(trainer.segmenter, place.precision)
+        confusion = kept.confusion(trainer.segmenter)
         return Artifact({"weights": trainer.segmenter.state_dict(), "confusion": confusion}, found)
 
 
 class KeptRegions:
     """The labels that only measure, and their images: read once, since every epoch looks at them."""
 
-    def __init__(self, project: Project, batch_size: int):
+    def __init__(self, project: Project):
         self.num_classes = len(project.classes)
         with project.reading() as connection:
             kept = "kept AND state = 'labelled'"
@@ -100,23 +90,19 @@ class KeptRegions:
                 f"WHERE {kept} ORDER BY images.number"
             ).fetchall()
         self.batches = [
-            (pixels, torch.stack([self._label_map(project, image) for image in group]))
-            for group, pixels in read_ahead(project, batches(images, batch_size))
+            (pixels, [torch.from_numpy(project.label_map(image["number"], kept=True)) for image in group])
+            for group, pixels in read_ahead(project, batches(images))
         ]
 
-    @staticmethod
-    def _label_map(project: Project, image: sqlite3.Row) -> Tensor:
-        return torch.from_numpy(project.label_map(image["number"], kept=True))
-
-    def confusion(self, segmenter: nn.Module, precision: Precision) -> Tensor:
+    def confusion(self, segmenter: nn.Module) -> Tensor:
         """int64 [n, C, C] of the kept regions of each image, rows are targets; each image at its own size."""
         found = [torch.zeros(0, self.num_classes, self.num_classes, dtype=torch.int64, device="cpu")]
         for pixels, labels in self.batches:
-            logits = predict(segmenter, pixels, precision=precision)
-            for one, label in zip(logits, labels.to(logits.device), strict=True):
+            logits = predict(segmenter, pixels)
+            for one, label in zip(logits, labels, strict=True):
                 matrix = confusion_matrix(
                     one[None],
-                    label[None],
+                    to_device(label[None], logits.device),
                     self.num_classes,
                     ignore_index=UNLABELLED,
                     size=(label.shape[0], label.shape[1]),
@@ -152,19 +138,20 @@ def train(worker: ProjectWorker, epochs: int | None = None, *, restart: bool = F
     DataError where nothing is labelled, or an image changed.
     """
     project, source = worker.project, LabelledImages(worker.project)
-    if not source.names:
+    regions = source.pool().num_labelled if source.names else 0
+    if not regions:
         raise DataError(f"{project.path}: expected labels to train on, found none; take some first")
     if epochs is None:
-        regions = source.pool(source.dataset()).num_labelled
         epochs = min(max(BATCHES * BATCH_SIZE // regions, FEWEST_EPOCHS), MOST_EPOCHS)
     models = project.models()
-    start = project.model_file(models[-1]["number"]) if models and not restart else None
-    stage = Train(worker.recipe, start, source.fingerprint(), epochs)
+    goes_on = models and not restart
+    weights = project.model_file(models[-1]["number"]) if goes_on else project.settings.weights
+    stage = Train(recipe_of(project, weights), project.hash_of_labels(), epochs)
     artifact = worker.result(stage)
     number = models[-1]["number"] + 1 if models else 1
     write_whole(project.model_file(number), save(artifact.tensors["weights"]))
     _note(project, number, artifact)
-    worker.clear()
+    worker.clear(stage)
     return number
 
 

@@ -1,21 +1,18 @@
-"""Does the stages of a labelling project, in this process."""
+"""What does the stages of a labelling project, in this process, and the segmenter that they are about."""
 
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
-from ralx.datasets.errors import DataError
 from ralx.labelling.project import Project
 from ralx.runs.config import SegmenterConfig, TrainingConfig
 from ralx.runs.engine import Worker, run_here
 from ralx.runs.segmenters import SegmenterRecipe
 from ralx.runs.stage import Artifact, Stage
 from ralx.runs.store import Store
-from ralx.segmentation import Precision
 from ralx.segmentation.adapters import library_files
 from ralx.segmentation.modes import set_mode
 from ralx.support.devices import find_device
@@ -31,53 +28,43 @@ class ProjectWorker(Worker):
     def __init__(self, project: Project, store: Store, device: torch.device, monitor: Monitor):
         super().__init__(store, device, monitor)
         self.project = project
-        self.recipe = recipe_of(project)
-
-    @property
-    def batch_size(self) -> int:
-        return self.recipe.network.inference_batch_size
-
-    @property
-    def precision(self) -> Precision:
-        return self.recipe.network.precision
 
     def segmenter(self, model: Path) -> nn.Module:
-        """The segmenter that was trained before, from its file, in eval mode."""
-        segmenter = self.recipe.segmenter(len(self.project.classes), self.device)
-        load_model(segmenter, model)
-        set_mode(segmenter, False)
-        return segmenter
+        """The segmenter that was trained before, from its file."""
+        return trained_segmenter(self.project, model, self.device)
 
     def result(self, stage: Stage) -> Artifact:
         """Do the stage, going on where it was interrupted, and give what it leaves."""
         run_here([stage], self)
         return self.artifact(stage)
 
-    def clear(self) -> None:
-        """Forget what the stages left: it is in the project by now."""
-        for path in (self.store.folder / "store").glob("*.safetensors"):
-            self.store.lock.hold()
+    def clear(self, stage: Stage) -> None:
+        """Forget what the stage left, which is in the project by now, and where stages of its kind were
+        interrupted: the project has changed, and none of them goes on."""
+        self.store.lock.hold()
+        kind = stage.kind.split()[0]
+        left = (self.store.folder / "store").glob("*.safetensors")
+        for path in (*left, *(self.store.folder / "checkpoint").glob(f"{kind}-*.safetensors")):
             path.unlink()
 
 
-def recipe_of(project: Project) -> SegmenterRecipe:
-    """How a project's segmenter is made and trained."""
+def recipe_of(project: Project, weights: Path | None) -> SegmenterRecipe:
+    """How a project's segmenter is made and trained, beginning with the weights of a file, or random ones."""
     settings = project.settings
     return SegmenterRecipe(
-        SegmenterConfig(segmenter=settings.segmenter, weights=settings.weights),
+        SegmenterConfig(segmenter=settings.segmenter, weights=weights),
         TrainingConfig(crop_size=CROP_SIZE, batch_size=BATCH_SIZE, loss_weights="rarity"),
         settings.seed,
         library_files(settings.segmenter),
     )
 
 
-def load_model(segmenter: nn.Module, path: Path) -> None:
-    """DataError where the file is missing, damaged, or of another segmenter or other classes."""
-    try:
-        segmenter.load_state_dict(load_file(path))
-    except Exception as error:  # safetensors and torch raise many kinds
-        text = " ".join(str(error).split("\n", 2)[:2])
-        raise DataError(f"{path}: expected the weights of the project's segmenter: {text}") from error
+def trained_segmenter(project: Project, model: Path, device: torch.device) -> nn.Module:
+    """The segmenter of a model's file, in eval mode. ValueError where the file is missing, damaged, or of
+    another segmenter or other classes."""
+    segmenter = recipe_of(project, model).segmenter(len(project.classes), device)
+    set_mode(segmenter, False)
+    return segmenter
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from ralx.labelling import Project
 from ralx.labelling.choose import spread
 from ralx.labelling.policy import Sight, learned_policy
 from ralx.labelling.train import interval
-from ralx.labelling.worker import working_in
+from ralx.labelling.worker import ProjectWorker, working_in
 from ralx.segmentation import SegmenterTrainer, build_segmenter
 
 
@@ -62,6 +62,51 @@ def test_a_second_training_begins_with_the_model_before_unless_it_is_restarted(t
     for options in ((), ("--restart",)):
         assert label("train", trained, "--epochs", 2, *options) == 0
     assert weights_of(trained, 1) == weights_of(trained, 3) != weights_of(trained, 2)
+
+
+def test_labels_of_kept_regions_that_change_begin_an_interrupted_training_anew(labelled, monkeypatch):
+    """They choose its best epoch; what the interrupted one had saved goes once a training is done."""
+    opened, epochs = Project(labelled), []
+
+    def interrupted(trainer):
+        epochs.append(1)
+        if len(epochs) == 2:
+            raise KeyboardInterrupt
+        end_epoch(trainer)
+
+    end_epoch = SegmenterTrainer.end_epoch
+    monkeypatch.setattr(SegmenterTrainer, "end_epoch", interrupted)
+    assert label("train", labelled, "--epochs", 2) == 130
+    kept = next(asked for asked in opened.asked_regions() if asked.kept)
+    opened.receive(kept.id, (opened.label_of(kept.id) + 1) % 3)
+    assert label("train", labelled, "--epochs", 2) == 0
+    assert len(epochs) == 4
+    assert not any((labelled / "models" / "checkpoint").iterdir())
+
+
+def test_a_model_needs_the_weights_no_more_that_its_training_began_with(trained, tmp_path):
+    weights = shutil.copy(Project(trained).model_file(1), tmp_path / "start.safetensors")
+    settings = (trained / "project.toml").read_text()
+    (trained / "project.toml").write_text(f"{settings}weights = {json.dumps(str(weights))}\n")
+    assert label("train", trained, "--epochs", 1, "--restart") == 0
+    weights.unlink()
+    assert label("ask", trained, "--regions", 2) == 0
+    assert label("predict", trained, "--images", tmp_path / "images", "--to", tmp_path / "masks") == 0
+    assert label("train", trained, "--epochs", 1) == 0
+    assert label("train", trained, "--epochs", 1, "--restart") != 0
+
+
+def test_no_method_changes_the_segmenter_that_it_asks_by(trained, monkeypatch):
+    made, segmenter_of = [], ProjectWorker.segmenter
+    monkeypatch.setattr(
+        ProjectWorker, "segmenter", lambda *given: made.append(segmenter_of(*given)) or made[-1]
+    )
+    saved = load_file(Project(trained).model_file(1))
+    for method in ("bald", "entropy"):
+        assert label("ask", trained, "--regions", 2, "--method", method) == 0
+        state = made[-1].state_dict()
+        assert all(torch.equal(state[name], tensor) for name, tensor in saved.items())
+    assert len(made) == 2, "one for each round"
 
 
 def test_training_needs_labels(labelled, capsys):

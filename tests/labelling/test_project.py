@@ -5,9 +5,11 @@ import json
 import os
 import sqlite3
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tiny_project import CLASSES, asked, bundle_of, label, labelled, make_images, new, paint, regions_of
 
@@ -15,6 +17,7 @@ from ralx.datasets.errors import DataError
 from ralx.labelling import Project, ask
 from ralx.labelling.labels import write_stale
 from ralx.labelling.project import new_project
+from ralx.segmentation import build_segmenter
 from ralx.support.files import RunError
 
 
@@ -140,6 +143,22 @@ def test_a_folder_with_files_is_no_new_project(tmp_path, capsys):
     assert "must be an empty folder" in capsys.readouterr().err
 
 
+def test_relative_paths_of_a_new_project_begin_at_the_folder_of_whoever_made_it(tmp_path, monkeypatch):
+    make_images(tmp_path)
+    torch.save(build_segmenter("fpn-small", 3).state_dict(), tmp_path / "start.pt")
+    monkeypatch.chdir(tmp_path)
+    new_project(
+        Path("project"),
+        Path("images"),
+        Path("classes.txt"),
+        segmenter="fpn-small",
+        weights=Path("start.pt"),
+    )
+    monkeypatch.chdir("/")
+    settings = Project(tmp_path / "project").settings
+    assert settings.images.is_dir() and settings.weights.is_file()
+
+
 def test_labels_that_images_came_with_are_taken_over(tmp_path):
     make_images(tmp_path)
     (tmp_path / "truth" / "day 1" / "bild_ü5.png").unlink()
@@ -251,6 +270,16 @@ def test_not_sure_is_done_without_a_label(tmp_path):
     project.receive(region.id, np.full(region.box[2:], 255, np.uint8), "ada", unsure=True)
     assert project.asked_region(region.id).state == "unsure"
     assert project.progress()["unsure"] == 1 and project.next_region("ada").id != region.id
+    project.receive(region.id, np.full(region.box[2:], 255, np.uint8), "ada")
+    assert project.progress()["unsure"] == 0 and project.asked_region(region.id).state == "asked"
+
+
+def test_a_label_of_a_region_that_was_just_taken_back_is_refused(tmp_path):
+    project = Project(asked(tmp_path)[0])
+    region = project.next_region("ada")
+    project.undo_round()
+    with pytest.raises(DataError, match=region.id):
+        project.receive_all([(region, np.zeros(region.box[2:], np.uint8))], "ada", None, "page")
 
 
 @pytest.mark.parametrize(
@@ -328,6 +357,16 @@ def test_a_round_that_was_written_but_not_opened_is_written_anew(tmp_path, capsy
     else:
         assert label(*asking) == 0
         assert regions_of(out) == found
+
+
+def test_files_of_a_round_whose_undo_was_killed_keep_no_other_from_being_asked(tmp_path, monkeypatch):
+    project, bundle = asked(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.rmtree", lambda *arguments, **options: None)
+        assert label("undo", project) == 0
+    assert (bundle / "regions.json").exists()
+    assert label("ask", project, "--regions", 3) == 0
+    assert len(regions_of(bundle)) == 3
 
 
 def test_labels_that_were_committed_are_drawn_after_a_kill(tmp_path):
@@ -438,14 +477,14 @@ def test_a_round_has_so_many_pixels_or_minutes(tmp_path, capsys):
     assert label("ask", project, "--minutes", 0.1) == 2
 
 
-def test_a_segmenters_folder_is_found_from_anywhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    project = new(tmp_path, "--segmenter", "hf:nets/own?drop_path_rate=0.2")
-    monkeypatch.chdir("/")
-    assert Project(project).settings.segmenter == f"hf:{tmp_path}/nets/own?drop_path_rate=0.2"
-    settings = (project / "project.toml").read_text().replace(f"hf:{tmp_path}/nets/own", "hf:own")
+def test_a_segmenters_folder_is_found_from_anywhere(tmp_path, capsys):
+    project = new(tmp_path)
+    settings = (project / "project.toml").read_text().replace('"fpn-small"', '"hf:own?drop_path_rate=0.2"')
     (project / "project.toml").write_text(settings)
     assert Project(project).settings.segmenter == f"hf:{project}/own?drop_path_rate=0.2"
+    given = ("--images", tmp_path / "images", "--classes", tmp_path / "classes.txt")
+    assert label("new", tmp_path / "other", *given, "--segmenter", "hf:none") == 2
+    assert "none" in capsys.readouterr().err
 
 
 def test_a_project_may_be_moved(tmp_path):
