@@ -115,9 +115,9 @@ class Untrained(Worker):
 
     def artifact(self, stage: Stage) -> Artifact:
         if stage.is_pretraining:
-            classes = self.splits(self.config.data).train_set.classes
+            classes = self.splits(self.config).train_set.classes
             return Artifact(self.stages.segmenter.segmenter(len(classes), self.device).state_dict(), {})
-        sees, state_set = self.stages.sees, self.splits(self.config.data).state_set
+        sees, state_set = self.stages.sees, self.splits(self.config).state_set
         network = QueryNetwork(**sees.sizes(state_set), generator=stream("query network"))
         return policy_artifact(network, sees.metadata(state_set), [])
 
@@ -204,7 +204,7 @@ def play_step(game: Game, choose: Chooser, query_size: int, generator: torch.Gen
 
 def pieces(worker: Untrained) -> Iterator[Piece]:
     """One of each kind of work."""
-    config, stages, splits = worker.config, worker.stages, worker.splits(worker.config.data)
+    config, stages, splits = worker.config, worker.stages, worker.splits(worker.config)
     recipe, options, evaluation = stages.segmenter, config.pretraining, config.evaluation
     generator = torch.Generator().manual_seed(0)
 

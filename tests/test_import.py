@@ -34,6 +34,7 @@ def test_import_loads_nothing_optional():
     loaded = fresh("import sys, json, ralx; print(json.dumps(sorted(sys.modules)))")
     # numpy comes with torch.
     unwanted = "torchvision timm matplotlib tensorboard scipy torchmetrics rich tyro pandas".split()
+    unwanted += ["segmentation_models_pytorch", "transformers"]
     assert not set(unwanted) & set(loaded)
 
 

@@ -24,6 +24,7 @@ from ralx.labelling.status import in_words, status
 from ralx.labelling.take import take
 from ralx.labelling.train import train
 from ralx.labelling.worker import working_in
+from ralx.segmentation.adapters import library_name_from
 from ralx.support.monitor import Monitor
 from ralx.support.threads import usable_threads
 
@@ -47,7 +48,9 @@ class New:
     region_size: tuple[int, int] | None = None
     """Height and width of a region in pixels. Default: 64 64, or less where an image is smaller."""
     segmenter: str = Settings.segmenter
-    """fpn-mobilenetv2, fpn-resnet50, fpn-resnet34, fpn-resnet18, fpn-small, or package.module:factory."""
+    """fpn-mobilenetv2, fpn-resnet50, fpn-resnet34, fpn-resnet18, fpn-small; another library's network, as
+    smp:Unet?encoder_name=resnet34, torchvision:deeplabv3_resnet50 or hf:FOLDER (of transformers, local); or
+    package.module:factory."""
     weights: Path | None = None
     """Weights to begin with: a safetensors or torch file, torchvision's of the encoder too."""
     seed: int = 0
@@ -60,7 +63,7 @@ class New:
             self.classes,
             labels=self.labels,
             region_size=self.region_size,
-            segmenter=self.segmenter,
+            segmenter=library_name_from(Path.cwd(), self.segmenter),
             weights=self.weights,
             seed=self.seed,
         )

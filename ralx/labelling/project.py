@@ -25,6 +25,7 @@ from ralx.labelling import database
 from ralx.labelling.labels import UNLABELLED, from_png, label_map, to_png, write_stale
 from ralx.regions import RegionGrid
 from ralx.segmentation import build_segmenter
+from ralx.segmentation.adapters import library_name_from
 from ralx.support.files import clear_torn, json_bytes, make_folder, write_whole
 from ralx.support.folder import FolderLock, locked, whole_folder
 
@@ -113,6 +114,8 @@ def read_settings(path: Path) -> Settings:
     for name in ("images", "weights"):
         if name in found:
             found[name] = path.parent / found[name]
+    if "segmenter" in found:
+        found["segmenter"] = library_name_from(path.parent, found["segmenter"])
     try:
         return Settings(**found)
     except ValueError as error:

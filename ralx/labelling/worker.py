@@ -13,6 +13,7 @@ from ralx.runs.engine import Worker, run_here
 from ralx.runs.segmenters import SegmenterRecipe
 from ralx.runs.stage import Artifact, Stage
 from ralx.runs.store import Store
+from ralx.segmentation.adapters import library_files
 from ralx.segmentation.modes import set_mode
 from ralx.support.devices import find_device
 from ralx.support.monitor import Monitor
@@ -54,6 +55,7 @@ def recipe_of(project: Project, weights: Path | None) -> SegmenterRecipe:
         SegmenterConfig(segmenter=settings.segmenter, weights=weights),
         TrainingConfig(crop_size=CROP_SIZE, batch_size=BATCH_SIZE, loss_weights="rarity"),
         settings.seed,
+        library_files(settings.segmenter),
     )
 
 

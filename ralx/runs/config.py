@@ -82,7 +82,9 @@ class SegmenterConfig(Concern):
     may_be_zero = ("dropout",)
 
     segmenter: str = "fpn-resnet50"
-    """fpn-resnet50, fpn-resnet34, fpn-resnet18, fpn-mobilenetv2, fpn-small, or package.module:factory."""
+    """fpn-resnet50, fpn-resnet34, fpn-resnet18, fpn-mobilenetv2, fpn-small; another library's network, as
+    smp:Unet?encoder_name=resnet34, torchvision:deeplabv3_resnet50 or hf:FOLDER (of transformers, local); or
+    package.module:factory."""
     weights: Path | None = None
     """Initial weights of the segmenter: a safetensors or torch file, torchvision's of the encoder too."""
     dropout: float | None = None

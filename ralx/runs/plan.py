@@ -11,6 +11,7 @@ from ralx.runs.config import RunConfig
 from ralx.runs.segmenters import SegmenterRecipe
 from ralx.runs.stage import Images
 from ralx.runs.stages import Final, KeepLearning, Learn, PolicyUse, Pretrain, Select, TakePolicy
+from ralx.segmentation.adapters import library_files
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,8 @@ class Stages:
         config = self.config
         crop_size = scaled_size(config.training.crop_size, config.data.scale)
         training = dataclasses.replace(config.training, crop_size=crop_size)
-        return SegmenterRecipe(config.segmenter, training, config.seed)
+        files = library_files(config.segmenter.segmenter)
+        return SegmenterRecipe(config.segmenter, training, config.seed, files)
 
     def _images(self, split: str) -> Images:
         return Images(self.config.data, split, self.config.split_seed)

@@ -2,6 +2,7 @@
 
 import functools
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ class SegmenterRecipe:
     network: SegmenterConfig
     training: TrainingConfig
     seed: int  # of the initial weights
+    files: tuple[Path, ...]  # that the network's name stands for, so that their content counts
 
     def segmenter(self, num_classes: int, device: torch.device) -> nn.Module:
         """A segmenter with its initial weights, the same at every call."""

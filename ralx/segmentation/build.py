@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ralx.segmentation.adapters import LIBRARY_NAMES, library_factory
 from ralx.segmentation.encoders import BasicBlock, Bottleneck, MobileNetV2, ResNet, SmallEncoder
 from ralx.segmentation.networks import FPN, SmallFPN
 from ralx.support.imports import import_callable
@@ -28,25 +29,34 @@ def build_segmenter(
     """Make a segmentation network, on the CPU: normalised images [N, 3, H, W] -> logits [N, C, h, w].
 
     Args:
-        name: a key of `SEGMENTERS`, or `package.module:factory`; the factory is called with
-            `num_classes=...`.
+        name: a key of `SEGMENTERS`; a network of another library, see `ralx.segmentation.adapters`; or
+            `package.module:factory`, which is called with `num_classes=...`.
         num_classes: C. A network for two classes may give one channel, see `logits_of`.
         dropout: rate before the classifier, in [0, 1); None keeps the network's own default. An imported
-            factory gets it if it has a parameter `dropout`, and else sets its own.
+            factory gets it if it has a parameter `dropout`, and else sets its own. Other libraries' networks
+            refuse it: where they have such an option, the name says it (`smp:FPN?decoder_dropout=0.3`).
         weights: a safetensors file or a torch file of tensors, see `load_weights`.
 
     Raises:
-        ValueError: unknown name, import path that gives no network, bad rate, weights that don't fit.
+        ValueError: unknown name, import path that gives no network, library that isn't installed, bad rate,
+            weights that don't fit.
     """
     if num_classes < 1:
         raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
     if dropout is not None and not 0 <= dropout < 1:
         raise ValueError(f"dropout: expected a rate in [0, 1), got {dropout}")
-    factory = import_callable("segmenter", name) if ":" in name else SEGMENTERS.get(name)
+    factory = library_factory(name)
+    if factory is not None and dropout is not None:
+        raise ValueError(
+            f"dropout: {name} sets its own rate; where its library has an option for it, it is given in the "
+            "name, as in smp:FPN?decoder_dropout=0.3"
+        )
+    if factory is None:
+        factory = import_callable("segmenter", name) if ":" in name else SEGMENTERS.get(name)
     if factory is None:
         raise ValueError(
-            f"segmenter: expected one of {', '.join(SEGMENTERS)} or an import path package.module:factory, "
-            f"got {name!r}"
+            f"segmenter: expected one of {', '.join(SEGMENTERS)}, {LIBRARY_NAMES} or an import path "
+            f"package.module:factory, got {name!r}"
         )
     options = {"dropout": dropout} if dropout is not None and _accepts(factory, "dropout") else {}
     try:
@@ -72,7 +82,8 @@ def _accepts(factory: Callable[..., nn.Module], parameter: str) -> bool:
 
 def load_weights(segmenter: nn.Module, path: str | Path) -> None:
     """Load a weight file into `segmenter`, or, where it holds a classification network such as torchvision's
-    ResNets and MobileNetV2, into its encoder (`segmenter.encoder`); the classifier of such a file is ignored.
+    ResNets and MobileNetV2, into its encoder (`segmenter.encoder`, or `segmenter.backbone` as torchvision has
+    it); the classifier of such a file is ignored.
 
     Files that end in .safetensors are read as such, all others by `torch.load(weights_only=True)`: no code of
     the file ever runs.
@@ -84,13 +95,14 @@ def load_weights(segmenter: nn.Module, path: str | Path) -> None:
     path = Path(path)
     loaded = _read_tensors(path)
     target, expected = segmenter, segmenter.state_dict()
-    encoder = getattr(segmenter, "encoder", None)
+    encoder = getattr(segmenter, "encoder", getattr(segmenter, "backbone", None))
     if isinstance(encoder, nn.Module) and not any(name in expected for name in loaded):
         target, expected = encoder, encoder.state_dict()
         ignored = getattr(encoder, "classifier_only", ())
         loaded = {name: tensor for name, tensor in loaded.items() if not name.startswith(ignored)}
     _check_fit(path, loaded, expected)
-    target.load_state_dict(loaded, strict=False)
+    # Not by the network's own method: smp's encoders have one that renames, drops, and knows no `strict`.
+    nn.Module.load_state_dict(target, loaded, strict=False)
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

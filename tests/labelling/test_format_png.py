@@ -63,7 +63,7 @@ def test_masks_saved_as_another_kind_are_refused(suffix, tmp_path):
 
 def test_a_jpeg_that_is_called_png_is_refused(tmp_path):
     save(tmp_path / "a.png", ring(), format="JPEG")
-    with pytest.raises(DataError, match=r"a\.png: expected a whole, readable image"):
+    with pytest.raises(DataError, match=r"a\.png: expected a (whole, )?readable"):
         read("png", tmp_path, SIZES)
 
 

@@ -349,16 +349,6 @@ def test_a_killed_ask_leaves_no_round_and_the_next_one_asks_for_the_same(tmp_pat
     assert [region["box"] for region in regions_of(bundle_of(other))] == found
 
 
-def test_files_of_a_round_whose_undo_was_killed_keep_no_other_from_being_asked(tmp_path, monkeypatch):
-    project, bundle = asked(tmp_path)
-    with monkeypatch.context() as patched:
-        patched.setattr("shutil.rmtree", lambda *arguments, **options: None)
-        assert label("undo", project) == 0
-    assert (bundle / "regions.json").exists()
-    assert label("ask", project, "--regions", 3) == 0
-    assert len(regions_of(bundle)) == 3
-
-
 @pytest.mark.parametrize("is_theirs", [False, True])
 def test_a_round_that_was_written_but_not_opened_is_written_anew(tmp_path, capsys, is_theirs):
     project, out = new(tmp_path), tmp_path / "out"
@@ -376,6 +366,16 @@ def test_a_round_that_was_written_but_not_opened_is_written_anew(tmp_path, capsy
     else:
         assert label(*asking) == 0
         assert regions_of(out) == found
+
+
+def test_files_of_a_round_whose_undo_was_killed_keep_no_other_from_being_asked(tmp_path, monkeypatch):
+    project, bundle = asked(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.rmtree", lambda *arguments, **options: None)
+        assert label("undo", project) == 0
+    assert (bundle / "regions.json").exists()
+    assert label("ask", project, "--regions", 3) == 0
+    assert len(regions_of(bundle)) == 3
 
 
 def test_labels_that_were_committed_are_drawn_after_a_kill(tmp_path):
@@ -484,6 +484,16 @@ def test_a_round_has_so_many_pixels_or_minutes(tmp_path, capsys):
     assert label("ask", project, "--minutes", 2.2) == 0
     assert opened.progress()["asked"] == 4
     assert label("ask", project, "--minutes", 0.1) == 2
+
+
+def test_a_segmenters_folder_is_found_from_anywhere(tmp_path, capsys):
+    project = new(tmp_path)
+    settings = (project / "project.toml").read_text().replace('"fpn-small"', '"hf:own?drop_path_rate=0.2"')
+    (project / "project.toml").write_text(settings)
+    assert Project(project).settings.segmenter == f"hf:{project}/own?drop_path_rate=0.2"
+    given = ("--images", tmp_path / "images", "--classes", tmp_path / "classes.txt")
+    assert label("new", tmp_path / "other", *given, "--segmenter", "hf:none") == 2
+    assert "none" in capsys.readouterr().err
 
 
 def test_a_project_may_be_moved(tmp_path):

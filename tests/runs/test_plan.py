@@ -189,6 +189,18 @@ def test_the_content_of_files_counts_and_not_their_place():
     assert differing == POLICY
 
 
+def test_the_content_of_a_segmenters_folder_counts(tmp_path):
+    for name in "config.json", "model.safetensors", "README.md":
+        (tmp_path / name).touch()
+    folder, file = (
+        stages_of(BASE.changed(segmenter=f"hf:{tmp_path}{rest}")) for rest in ("?a=1", "/config.json")
+    )
+    for stages, counts in (folder, {"config.json", "model.safetensors"}), (file, {"config.json"}):
+        for name in "config.json", "model.safetensors", "README.md":
+            before, after = (keys_of(stages.values(), {str(tmp_path / name): text}) for text in "12")
+            assert set(before).isdisjoint(after) if name in counts else before == after
+
+
 def test_other_numerics_are_other_keys():
     stages = stages_of(BASE).values()
     one, two = keys_of(stages, numerics={"ralx": "1"}), keys_of(stages, numerics={"ralx": "2"})
