@@ -140,7 +140,6 @@ def _forget_unfinished(project: Project) -> None:
         for (number,) in connection.execute("SELECT number FROM rounds WHERE NOT is_open").fetchall():
             connection.execute("DELETE FROM regions WHERE round = ?", (number,))
             connection.execute("DELETE FROM rounds WHERE number = ?", (number,))
-            shutil.rmtree(project.round_folder(number), ignore_errors=True)
             written = "SELECT value FROM facts WHERE name = ?"
             for (value,) in connection.execute(written, (_WRITTEN,)).fetchall():
                 folder, inode = json.loads(value)

@@ -301,6 +301,20 @@ def test_undo_takes_a_region_back_then_a_round(tmp_path, capsys):
     assert "no such round" in capsys.readouterr().err
 
 
+def test_a_round_that_is_taken_back_leaves_what_people_painted(tmp_path):
+    project, bundle = asked(tmp_path)
+    paint(bundle, tmp_path)
+    painted = {path.name: path.read_bytes() for path in bundle.iterdir()}
+    for number in (1, 2):
+        assert label("undo", project) == 0
+        kept = project / "rounds" / f"0001-undone-{number}" / "ask"
+        assert kept.exists() and not bundle.exists()
+        assert label("ask", project, "--regions", 8) == 0
+    assert {
+        path.name: path.read_bytes() for path in (project / "rounds/0001-undone-1/ask").iterdir()
+    } == painted
+
+
 def test_a_killed_ask_leaves_no_round_and_the_next_one_asks_for_the_same(tmp_path, monkeypatch):
     project = new(tmp_path)
 
