@@ -65,8 +65,6 @@ def ask(
         raise DataError(f"{project.path}: expected regions to ask for, found every one asked or labelled")
     count, rounds, models = min(count, len(unlabelled)), project.rounds(), project.models()
     number = rounds[-1]["number"] + 1 if rounds else 1
-    # A killed process may have left files there: it was asking, or taking the round of that number back.
-    shutil.rmtree(project.round_folder(number), ignore_errors=True)
     stage = Choose(
         method=method,
         model=project.model_file(models[-1]["number"]) if models else None,

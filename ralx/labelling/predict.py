@@ -12,7 +12,7 @@ from ralx.labelling.project import Project
 from ralx.labelling.worker import trained_segmenter
 from ralx.segmentation import predict as logits_of_images
 from ralx.support.devices import find_device
-from ralx.support.files import write_whole
+from ralx.support.files import clear_torn, write_whole
 from ralx.support.folder import whole_folder
 from ralx.support.monitor import Monitor
 
@@ -38,6 +38,8 @@ def predict(project: Project, images: Path, to: Path, monitor: Monitor, device: 
             classes = class_maps(logits_of_images(segmenter, pixels), size)
             write_whole((to / name).with_suffix(".png"), to_png(classes[0].numpy()))
             update(done + 1)
+    for folder in {(to / name).parent for name in names}:
+        clear_torn(folder)  # of one that was killed
     return len(names)
 
 

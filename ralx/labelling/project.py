@@ -2,9 +2,9 @@
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
-import shutil
 import sqlite3
 import time
 import tomllib
@@ -342,7 +342,8 @@ class Project:
 
     def undo_round(self, round: int | None = None) -> str:
         """Take a round's labels back, the last round's by default; where it has none, the round itself, whose
-        regions may then be asked again. What was done, in words."""
+        regions may then be asked again. Its files, which somebody may have painted, are kept beside. What was
+        done, in words."""
         rounds = [row["number"] for row in self.rounds()]
         if round is None and rounds:
             round = rounds[-1]
@@ -356,10 +357,16 @@ class Project:
             if not labelled:
                 connection.execute("DELETE FROM regions WHERE round = ?", (round,))
                 connection.execute("DELETE FROM rounds WHERE number = ?", (round,))
+                self._put_aside(self.round_folder(round))
         if labelled:
             return f"round {round}: {len(labelled)} labels are taken back; their regions are asked again"
-        shutil.rmtree(self.round_folder(round), ignore_errors=True)
         return f"round {round}: taken back; its {len(asked)} regions are no longer asked"
+
+    @staticmethod
+    def _put_aside(folder: Path) -> None:
+        names = (folder.with_name(f"{folder.name}-undone-{number}") for number in itertools.count(1))
+        if folder.exists():
+            folder.rename(next(name for name in names if not name.exists()))
 
     @contextlib.contextmanager
     def _relabelling(self, regions: Iterable[AskedRegion]) -> Iterator[sqlite3.Connection]:

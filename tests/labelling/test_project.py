@@ -330,6 +330,20 @@ def test_undo_takes_a_region_back_then_a_round(tmp_path, capsys):
     assert "no such round" in capsys.readouterr().err
 
 
+def test_a_round_that_is_taken_back_leaves_what_people_painted(tmp_path):
+    project, bundle = asked(tmp_path)
+    paint(bundle, tmp_path)
+    painted = {path.name: path.read_bytes() for path in bundle.iterdir()}
+    for number in (1, 2):
+        assert label("undo", project) == 0
+        kept = project / "rounds" / f"0001-undone-{number}" / "ask"
+        assert kept.exists() and not bundle.exists()
+        assert label("ask", project, "--regions", 8) == 0
+    assert {
+        path.name: path.read_bytes() for path in (project / "rounds/0001-undone-1/ask").iterdir()
+    } == painted
+
+
 def test_a_killed_ask_leaves_no_round_and_the_next_one_asks_for_the_same(tmp_path, monkeypatch):
     project = new(tmp_path)
 
@@ -366,16 +380,6 @@ def test_a_round_that_was_written_but_not_opened_is_written_anew(tmp_path, capsy
     else:
         assert label(*asking) == 0
         assert regions_of(out) == found
-
-
-def test_files_of_a_round_whose_undo_was_killed_keep_no_other_from_being_asked(tmp_path, monkeypatch):
-    project, bundle = asked(tmp_path)
-    with monkeypatch.context() as patched:
-        patched.setattr("shutil.rmtree", lambda *arguments, **options: None)
-        assert label("undo", project) == 0
-    assert (bundle / "regions.json").exists()
-    assert label("ask", project, "--regions", 3) == 0
-    assert len(regions_of(bundle)) == 3
 
 
 def test_labels_that_were_committed_are_drawn_after_a_kill(tmp_path):
