@@ -63,8 +63,7 @@ def ask(
     unlabelled = regions.unlabelled()
     if not len(unlabelled):
         raise DataError(f"{project.path}: expected regions to ask for, found every one asked or labelled")
-    count, rounds, models = min(count, len(unlabelled)), project.rounds(), project.models()
-    number = rounds[-1]["number"] + 1 if rounds else 1
+    count, number, models = min(count, len(unlabelled)), project.next_round(), project.models()
     stage = Choose(
         method=method,
         model=project.model_file(models[-1]["number"]) if models else None,

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import itertools
 import json
 import os
 import sqlite3
@@ -342,8 +341,8 @@ class Project:
 
     def undo_round(self, round: int | None = None) -> str:
         """Take a round's labels back, the last round's by default; where it has none, the round itself, whose
-        regions may then be asked again. Its files, which somebody may have painted, are kept beside. What was
-        done, in words."""
+        regions may then be asked again. No later round has its number, and its files, which somebody may have
+        painted, stay. What was done, in words."""
         rounds = [row["number"] for row in self.rounds()]
         if round is None and rounds:
             round = rounds[-1]
@@ -357,16 +356,22 @@ class Project:
             if not labelled:
                 connection.execute("DELETE FROM regions WHERE round = ?", (round,))
                 connection.execute("DELETE FROM rounds WHERE number = ?", (round,))
-                self._put_aside(self.round_folder(round))
+                last = max(round, self._last_undone(connection))
+                connection.execute("INSERT OR REPLACE INTO facts VALUES ('last undone', ?)", (str(last),))
         if labelled:
             return f"round {round}: {len(labelled)} labels are taken back; their regions are asked again"
         return f"round {round}: taken back; its {len(asked)} regions are no longer asked"
 
+    def next_round(self) -> int:
+        """The number of the round that is asked next."""
+        with self.reading() as connection:
+            last = connection.execute("SELECT coalesce(max(number), 0) FROM rounds").fetchone()[0]
+            return max(last, self._last_undone(connection)) + 1
+
     @staticmethod
-    def _put_aside(folder: Path) -> None:
-        names = (folder.with_name(f"{folder.name}-undone-{number}") for number in itertools.count(1))
-        if folder.exists():
-            folder.rename(next(name for name in names if not name.exists()))
+    def _last_undone(connection: sqlite3.Connection) -> int:
+        found = connection.execute("SELECT value FROM facts WHERE name = 'last undone'").fetchone()
+        return int(found[0]) if found else 0
 
     @contextlib.contextmanager
     def _relabelling(self, regions: Iterable[AskedRegion]) -> Iterator[sqlite3.Connection]:

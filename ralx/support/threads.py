@@ -13,7 +13,9 @@ import sys
 from pathlib import Path
 
 # As a command line names them.
-COMMANDS = "ralx-train ralx-experiment ralx.cli ralx.cli.train ralx.cli.experiment".split()
+COMMANDS = (
+    "ralx-train ralx-experiment ralx-label ralx.cli ralx.cli.train ralx.cli.experiment ralx.cli.label"
+).split()
 _CHOSEN_BY_USER = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
 
