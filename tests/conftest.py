@@ -14,6 +14,18 @@ import torch
 from ralx.support.checkpoint import Checkpoint
 from ralx.support.folder import locked
 
+# Begun first, so that at the end no process works on one of them alone.
+LONGEST = ("test_contributing.py", "test_cuda_on_host.py", "test_train.py", "test_experiment.py")
+
+
+def pytest_configure(config):
+    if hasattr(config.option, "loadscopereorder"):  # pytest-xdist would begin with the files of most tests
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
 
 @pytest.fixture(scope="session")
 def real_camvid() -> Path:
