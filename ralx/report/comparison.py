@@ -132,7 +132,7 @@ def per_class_iou(run: Run) -> Figure | None:
         panel.tick_params(labelbottom=True)
     panels[0, 0].set_xlim(left=0)
     handles = method_handles(methods_of(run.results)) + _reference_handles(run.references)
-    draw_legend(figure, handles, loc="outside upper center", ncols=len(handles))
+    draw_legend(figure, handles, loc="outside upper center", ncols=min(len(handles), 6))
     return figure
 
 
