@@ -24,6 +24,7 @@ from ralx.labelling.page import page_app, serve  # noqa: E402
 
 CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
 if CHROMIUM is None:
+    # Not switched off: these tests run wherever a browser is. pip brings none, the system's packages do.
     pytest.skip("no Chromium is installed: apt-get install chromium", allow_module_level=True)
 
 TOKEN = "a-token"
